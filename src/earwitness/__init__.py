@@ -1,0 +1,31 @@
+"""earwitness turns any sound into a sentence.
+
+Importing this package is cheap: the heavy libraries load with the first name that needs them.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Captioner": "earwitness.captioner",
+    "Caption": "earwitness.captioner",
+    "evaluate": "earwitness.evaluation",
+    "EarwitnessError": "earwitness.errors",
+    "AudioError": "earwitness.errors",
+    "ConfigError": "earwitness.errors",
+    "CheckpointError": "earwitness.errors",
+    "DataError": "earwitness.errors",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'earwitness' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

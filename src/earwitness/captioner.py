@@ -1,0 +1,293 @@
+"""The seam that carries both papers: audio encoder, prefix, language model, and a guide or none.
+
+LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Training, the command line, the
+service and the evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and nothing below.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from earwitness import audio
+from earwitness.aligner import AlignerConfig, CrossModalAligner
+from earwitness.checkpoint import load_weights, read_json, read_weights, write_json, write_weights
+from earwitness.config import Strict, validate
+from earwitness.decoder import Decoder, DecoderConfig, Decoding
+from earwitness.encoders import load_frame_encoder, save_frame_encoder
+from earwitness.encoders.base import FrameEncoder, Frames
+from earwitness.errors import CheckpointError
+from earwitness.prefixes import LinearPrefix, LinearPrefixConfig, QFormer, QFormerConfig
+from earwitness.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
+from earwitness.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token_norm
+
+FORMAT = 1
+"""version of a model folder; a newer one is refused by name"""
+
+POCKET_MODELS = ("pocket-lamb",)
+"""models that ship inside the package"""
+
+PREFIXES: dict[str, tuple[type[Strict], Any]] = {
+    "two_stream": (TwoStreamConfig, TwoStreamAdapter),
+    "q_former": (QFormerConfig, QFormer),
+    "linear": (LinearPrefixConfig, LinearPrefix),
+}
+
+
+class PrefixConfig(Strict):
+    """Which prefix, and its own settings."""
+
+    kind: Literal["two_stream", "q_former", "linear"] = "two_stream"
+    two_stream: TwoStreamConfig = TwoStreamConfig()
+    q_former: QFormerConfig = QFormerConfig()
+    linear: LinearPrefixConfig = LinearPrefixConfig()
+
+
+class CaptionerConfig(Strict):
+    """Everything that is not weights. `guide = None` and `aligner = None` leave these parts out."""
+
+    prefix: PrefixConfig = PrefixConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    guide: TokenGuideConfig | None = TokenGuideConfig()
+    aligner: AlignerConfig | None = AlignerConfig()
+    decoding: Decoding = Decoding()
+    max_seconds: PositiveFloat = 3600.0
+    """longest clip that is captioned as a whole"""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence for a sound.
+
+    `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are seconds.
+    """
+
+    text: str
+    score: float
+    start_s: float
+    end_s: float
+    model: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+class Batch(NamedTuple):
+    """What training hands over: frames of B clips, one caption each, and which recording each clip is."""
+
+    frames: Frames
+    captions: list[str]
+    clip: Int[Tensor, " B"]
+
+
+class AudioTokens(NamedTuple):
+    """`z_a` and where its tokens are real."""
+
+    z: Float[Tensor, "B G E"]
+    mask: Bool[Tensor, "B G"]
+
+
+class Captioner(nn.Module):
+    """A captioning system: `caption` for users, a call with a `Batch` for training."""
+
+    def __init__(
+        self, encoder: FrameEncoder, decoder: Decoder, config: CaptionerConfig, name: str = "unnamed"
+    ) -> None:
+        """A new system: prefix and guide are fresh; their tokens start at the norm of the LLM's own embeddings."""
+        super().__init__()
+        self.config, self.name = config, name
+        self.encoder, self.decoder = encoder, decoder
+        self.encoder.requires_grad_(False)  # type: ignore[attr-defined]
+        _, prefix_class = PREFIXES[config.prefix.kind]
+        settings = getattr(config.prefix, config.prefix.kind)
+        self.prefix = prefix_class(settings, encoder.dim, decoder.dim)
+        match_token_norm(self.prefix.project, float(decoder.table.float().norm(dim=1).mean()))
+        self.guide = TokenGuide(config.guide) if config.guide else None
+        self.aligner = CrossModalAligner(config.aligner) if config.aligner else None
+        self.card: dict[str, Any] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.special.device
+
+    def encode(self, waveforms: Sequence[Float[np.ndarray, " T"]]) -> Frames:
+        """Hop 2: frames of mono waveforms at the encoder's sample rate."""
+        clips = [torch.from_numpy(np.ascontiguousarray(w)).float() for w in waveforms]
+        lengths = torch.tensor([len(clip) for clip in clips])
+        padded = nn.utils.rnn.pad_sequence(clips, batch_first=True)
+        return self.encoder(padded.to(self.device), lengths.to(self.device))
+
+    def audio_tokens(self, frames: Frames) -> AudioTokens:
+        """Hop 3: `z_a`, what the LLM hears."""
+        return AudioTokens(*self.prefix(frames.h, frames.mask))
+
+    def guide_bias(self, audio_tokens: AudioTokens) -> Float[Tensor, "B V"] | None:
+        """beta * g of the Token Guide, or None where the system has none."""
+        if self.guide is None:
+            return None
+        return self.guide(*audio_tokens, self.decoder.table, self.decoder.special)
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """The named losses of LAMB: `decode` (L_dec), `guide` (L_tg), `cs_global`, `cs_token`, `infonce` (L_cma)."""
+        z_a = self.audio_tokens(batch.frames)
+        texts = self.decoder.tokenize(batch.captions)
+        logits = self.decoder(*z_a, texts)
+        losses = {"decode": _cross_entropy(logits, texts.ids, texts.mask)}
+        bias = self.guide_bias(z_a)
+        if bias is not None:
+            losses["guide"] = _cross_entropy(logits + bias[:, None], texts.ids, texts.mask)
+        if self.aligner is not None:
+            spoken = texts.mask & ~self.decoder.special[texts.ids]
+            z_t = nn.functional.embedding(texts.ids, self.decoder.table)
+            losses |= self.aligner(*z_a, z_t, spoken, batch.clip)
+        return losses
+
+    @torch.inference_mode()
+    def caption(
+        self, sources: Any, *, decoding: Decoding | None = None, batch_size: int = 8
+    ) -> Any:
+        """A `Caption` for one source, or a list of them for a list of sources.
+
+        A source is a path, bytes, a binary file, or an (array, sample rate) pair. With
+        `decoding.n_best` above 1 each source gives a list of captions, best first. A caption does not depend on the
+        other sources of the call.
+
+        Raises:
+            AudioError: a source cannot be read; use `earwitness caption` to go on past such files.
+        """
+        single = not isinstance(sources, list)
+        listed = [sources] if single else sources
+        settings = decoding or self.config.decoding
+        found: list[Any] = []
+        for start in range(0, len(listed), batch_size):
+            waveforms = [
+                audio.load(s, self.encoder.sample_rate, max_seconds=self.config.max_seconds)
+                for s in listed[start : start + batch_size]
+            ]
+            found += self.caption_waveforms(waveforms, settings)
+        if settings.n_best == 1:
+            found = [captions[0] for captions in found]
+        return found[0] if single else found
+
+    @torch.inference_mode()
+    def caption_waveforms(
+        self, waveforms: Sequence[Float[np.ndarray, " T"]], decoding: Decoding | None = None
+    ) -> list[list[Caption]]:
+        """The n-best captions of mono waveforms at the encoder's sample rate: hops 2 to 5."""
+        self.eval()
+        settings = decoding or self.config.decoding
+        z_a = self.audio_tokens(self.encode(waveforms))
+        bias = self.guide_bias(z_a)
+        processors = [] if bias is None else [GuideProcessor(settings.guide_strength * bias)]
+        rows = self.decoder.generate(*z_a, settings, processors)
+        ends = [len(w) / self.encoder.sample_rate for w in waveforms]
+        return [
+            [Caption(g.text, float(np.exp(g.log_probability)), 0.0, end, self.name) for g in row]
+            for row, end in zip(rows, ends, strict=True)
+        ]
+
+    def save(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
+        """Writes a model folder; trained LoRA weights are merged into a copy of the decoder."""
+        folder = Path(folder)
+        save_frame_encoder(self.encoder, folder / "encoder", dtype)  # type: ignore[arg-type]
+        model = _merged(self.decoder.model)
+        (model.to(dtype) if dtype else model).save_pretrained(folder / "decoder")
+        self.decoder.tokenizer.save_pretrained(folder / "decoder")
+        write_weights(folder / "prefix.safetensors", self._own_parts(), dtype)
+        settings = {"format": FORMAT, "system": "lamb", "name": self.name}
+        settings |= {"config": self.config.model_dump(mode="json"), "card": self.card}
+        write_json(folder / "earwitness.json", settings)
+
+    @classmethod
+    def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
+        """The system in a model folder, or a pocket model by name.
+
+        Raises:
+            CheckpointError: the folder is missing, damaged, or of a newer format.
+        """
+        folder = model_folder(model)
+        settings = read_json(folder / "earwitness.json")
+        if settings.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{folder}: model format {settings.get('format')!r}; this version reads format {FORMAT}"
+            )
+        config = validate(CaptionerConfig, settings.get("config", {}), f"{folder}/earwitness.json")
+        loaded = config.decoder.model_copy(update={"tune": "frozen"})
+        decoder = load_decoder(folder / "decoder", loaded)
+        encoder = load_frame_encoder(folder / "encoder")
+        captioner = cls(encoder, decoder, config, str(settings.get("name", folder.name)))
+        state = read_weights(folder / "prefix.safetensors")
+        load_weights(captioner._own_parts(), state, str(folder / "prefix.safetensors"))
+        captioner.card = settings.get("card", {})
+        return captioner.float().to(device).eval()
+
+    def _own_parts(self) -> nn.ModuleDict:
+        parts = {"prefix": self.prefix, "guide": self.guide, "aligner": self.aligner}
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+
+def model_folder(model: Path | str) -> Path:
+    """The folder of `model`: a path, or a pocket model's place in the package. Raises CheckpointError."""
+    if str(model) in POCKET_MODELS:
+        return Path(str(resources.files("earwitness"))) / "models" / str(model)
+    folder = Path(model)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{model}: no such model folder; expected a folder or one of {', '.join(POCKET_MODELS)}"
+        )
+    return folder
+
+
+def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
+    """The causal language model and tokenizer of a Hugging Face folder (safetensors only, no remote code).
+
+    Raises:
+        CheckpointError: the folder is missing or damaged, or holds no causal language model.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    if not Path(folder).is_dir():
+        raise CheckpointError(f"{folder}: no such decoder folder")
+    disable_progress_bar()
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            use_safetensors=True,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{folder}: not a readable causal language model ({reason})") from None
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[problem]:
+            raise CheckpointError(f"{folder}: {problem.replace('_', ' ')}: {sorted(report[problem])[0]}")
+    return Decoder(model, tokenizer, config)
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "B L V"], ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the caption tokens and the end token."""
+    return nn.functional.cross_entropy(logits[mask].float(), ids[mask])
+
+
+def _merged(model: nn.Module) -> Any:
+    """A copy of the language model with its LoRA weights merged in; an ordinary model as it is."""
+    import copy
+
+    copied = copy.deepcopy(model)
+    return copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else copied

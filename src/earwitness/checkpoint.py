@@ -1,0 +1,78 @@
+"""Model folders on disk: JSON for settings, safetensors for weights, strict in both directions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from earwitness.errors import CheckpointError
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes `value`, indented, in one step: a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(path.suffix + ".new")
+    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`. Raises CheckpointError where it is missing, damaged, or no object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; a model folder must hold it") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """Writes the state of `module`, floating-point tensors as `dtype` where given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
+        for name, value in module.state_dict().items()
+    }
+    draft = path.with_suffix(".new")
+    save_file(state, draft, metadata={"format": "pt"})
+    draft.replace(path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in `path`. Raises CheckpointError where it is missing or no whole safetensors file."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; weights are read from safetensors only")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged or no safetensors file ({error})") from None
+
+
+def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Puts `state` into `module`, every key and shape accounted for.
+
+    Raises:
+        CheckpointError: naming the first key that is missing, unknown, of another shape, or not finite.
+    """
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        if name not in state:
+            raise CheckpointError(f"{source}: weight '{name}' is missing")
+        if state[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{source}: weight '{name}' has shape {tuple(state[name].shape)}, "
+                f"expected {tuple(tensor.shape)}"
+            )
+        if state[name].is_floating_point() and not bool(torch.isfinite(state[name]).all()):
+            raise CheckpointError(f"{source}: weight '{name}' holds numbers that are not finite")
+    unknown = sorted(set(state) - set(wanted))
+    if unknown:
+        raise CheckpointError(f"{source}: unknown weight '{unknown[0]}'")
+    module.load_state_dict(state, strict=True)

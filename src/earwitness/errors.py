@@ -1,0 +1,33 @@
+"""The exceptions a user can cause. Each message is one sentence: the value, and what would be accepted."""
+
+
+class EarwitnessError(Exception):
+    """Base class of every error that earwitness raises on purpose."""
+
+
+class AudioError(EarwitnessError):
+    """A sound that cannot be read, or lies outside the accepted limits."""
+
+
+class AudioTooLargeError(AudioError):
+    """A sound longer or larger than the limit in force."""
+
+
+class ConfigError(EarwitnessError):
+    """A recipe or a setting that does not hold together."""
+
+
+class CheckpointError(EarwitnessError):
+    """A model folder that is missing, damaged, or of another format."""
+
+
+class DataError(EarwitnessError):
+    """A manifest, caption file or embedding file that cannot be used."""
+
+
+class MissingDependencyError(EarwitnessError):
+    """An optional package or program that the request needs and that is not installed."""
+
+
+class TrainingError(EarwitnessError):
+    """A training run that cannot go on."""

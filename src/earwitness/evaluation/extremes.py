@@ -1,0 +1,69 @@
+"""Which clips to look at: the best, the worst, and those on which the metrics disagree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from earwitness.evaluation.scores import Evaluation
+
+RANKED = ("rouge_l", "cider_d", "meteor", "spice", "sbert_sim")
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """Clip numbers in order; `ranks` per metric from 0 (worst) to 1 (best)."""
+
+    best: list[int]
+    worst: list[int]
+    disputed: list[int]
+    ranks: dict[str, list[float]]
+
+
+def extremes(run: Evaluation, count: int) -> Extremes:
+    """The `count` clips of highest and lowest mean rank, and of widest spread of ranks.
+
+    A rank is the share of clips that a clip beats under one metric, ties counting half; ranks make
+    metrics of different scales comparable. Metrics without a value per clip, and lengths, take no
+    part.
+    """
+    ranks = {
+        name: rank([row[name] for row in run.per_clip])
+        for name in RANKED
+        if name in run.per_clip[0]
+    }
+    if not ranks:
+        return Extremes([], [], [], {})
+    table = np.stack([*ranks.values()])
+    order = np.argsort(-table.mean(axis=0), kind="stable")
+    half = min(count, -(-len(order) // 2))
+    spread = table.max(axis=0) - table.min(axis=0)
+    disputed = np.argsort(-spread, kind="stable")[:count] if len(ranks) > 1 else np.array([], int)
+    worst = order[::-1][: min(half, len(order) - half)]
+    listed = {name: values.tolist() for name, values in ranks.items()}
+    return Extremes(order[:half].tolist(), worst.tolist(), disputed.tolist(), listed)
+
+
+def rank(scores: Sequence[float]) -> Float[np.ndarray, " clips"]:
+    """The share of the others that each score beats, ties counting half; 0.5 for a single one."""
+    values = np.array(scores)
+    ordered = np.sort(values)
+    below = np.searchsorted(ordered, values, side="left")
+    not_above = np.searchsorted(ordered, values, side="right")
+    if len(values) == 1:
+        return np.array([0.5])
+    return (below + (not_above - below - 1) / 2) / (len(values) - 1)
+
+
+def most_changed(first: Evaluation, second: Evaluation, count: int) -> list[int]:
+    """The clips whose mean rank, among both systems' captions, differs most between the two."""
+    clips = len(first.ids)
+    shifts: list[np.ndarray] = []
+    for name in RANKED:
+        if name in first.per_clip[0] and name in second.per_clip[0]:
+            both = rank([row[name] for run in (first, second) for row in run.per_clip])
+            shifts.append(both[:clips] - both[clips:])
+    if not shifts:
+        return []
+    return np.argsort(-np.abs(np.mean(shifts, axis=0)), kind="stable")[:count].tolist()

@@ -1,0 +1,154 @@
+"""Runs the Java programs behind METEOR, SPICE and the PTB tokenizer, with a time limit."""
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from earwitness.errors import MissingDependencyError
+
+OLDEST_JAVA = 8
+_JAVA_HINT = (
+    "install a Java runtime (any version from 8 on, for example 'apt install "
+    "default-jre-headless') "
+    "and put it on PATH, or set JAVA_HOME"
+)
+
+
+class MetricNotRunError(MissingDependencyError):
+    """A metric that cannot be computed here; the message says what is missing or went wrong."""
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java runtime: the program, its version line and its major version."""
+
+    program: Path
+    version: str
+    major: int
+
+
+def find_java(java: Path | str | None = None) -> Path:
+    """The Java program: `java` itself where given, else the one of JAVA_HOME, else the one on PATH.
+
+    Raises:
+        MetricNotRunError: there is none.
+    """
+    if java is not None:
+        found = shutil.which(str(java))
+        if found is None:
+            raise MetricNotRunError(f"Java not found: {java} is no program; {_JAVA_HINT}")
+        return Path(found)
+    home = os.environ.get("JAVA_HOME")
+    if home and (found := shutil.which("java", path=str(Path(home) / "bin"))):
+        return Path(found)
+    if found := shutil.which("java"):
+        return Path(found)
+    raise MetricNotRunError(f"Java not found (neither JAVA_HOME nor PATH holds one); {_JAVA_HINT}")
+
+
+def java_runtime(java: Path | str | None = None) -> Java:
+    """The Java runtime with its version, asked from the program itself.
+
+    Raises:
+        MetricNotRunError: there is none, it does not start, or it is older than version 8.
+    """
+    program = find_java(java)
+    lines = run_java(program, ["-version"], timeout=60.0).stderr.splitlines()
+    line = next((line for line in lines if "version" in line), "")
+    match = re.search(r'"(?:1\.)?(\d+)', line)
+    if match is None:
+        raise MetricNotRunError(f"{program}: '-version' did not name a Java version")
+    if int(match[1]) < OLDEST_JAVA:
+        raise MetricNotRunError(f"{program}: {line} is too old; version 8 or newer is needed")
+    return Java(program, line, int(match[1]))
+
+
+def run_java(
+    program: Path, arguments: Sequence[str], *, text: str = "", timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """The finished Java run on `arguments`, with `text` as its standard input.
+
+    The run gets its own process group, so that a run over the limit leaves nothing behind.
+
+    Raises:
+        MetricNotRunError: it does not start, takes longer than `timeout` seconds, or fails.
+    """
+    command = [str(program), *arguments]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=sys.platform != "win32",
+        )
+    except OSError as error:
+        raise MetricNotRunError(f"{program}: does not start ({error.strerror})") from None
+    with process:
+        try:
+            output, errors = process.communicate(text, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            raise MetricNotRunError(
+                f"Java took longer than the limit of {timeout:g} s and was stopped; a longer "
+                "limit may help"
+            ) from None
+        except BaseException:
+            _kill(process)
+            raise
+    if process.returncode != 0:
+        raise MetricNotRunError(
+            f"Java failed with exit code {process.returncode}: {_first_line(errors)}"
+        )
+    return subprocess.CompletedProcess(command, 0, output, errors)
+
+
+def package_file(*parts: str) -> Path | None:
+    """The path of a file of the installed pycocoevalcap, which is not imported; None if absent."""
+    spec = importlib.util.find_spec("pycocoevalcap")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder, *parts)
+        if path.exists():
+            return path
+    return None
+
+
+def required_jar(given: Path | None, *parts: str) -> Path:
+    """The jar at `given`, else the one that pycocoevalcap carries at `parts`.
+
+    Raises:
+        MetricNotRunError: it is nowhere.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise MetricNotRunError(f"{given}: no such file; {parts[-1]} was expected")
+        return given
+    found = package_file(*parts)
+    if found is None:
+        raise MetricNotRunError(
+            f"{parts[-1]} is missing; it comes with the package pycocoevalcap: "
+            "pip install 'earwitness[eval]'"
+        )
+    return found
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:300] if lines else "no message"

@@ -1,0 +1,79 @@
+"""Log-mel spectrograms in torch, one clip at a time, so that no clip depends on its neighbours."""
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from earwitness.config import Strict
+
+
+class LogMelConfig(Strict):
+    """Numbers of a log-mel front end. The defaults are those of CED (arXiv 2308.11957)."""
+
+    sample_rate: PositiveInt = 16000
+    """Hz"""
+    n_fft: PositiveInt = 512
+    """samples, also the window length"""
+    hop_samples: PositiveInt = 160
+    n_mels: PositiveInt = 64
+    f_min: float = 0.0
+    """Hz"""
+    f_max: PositiveFloat = 8000.0
+    """Hz"""
+    top_db: PositiveFloat = 120.0
+    """floor below the loudest bin of the same clip, dB"""
+
+
+class LogMel(nn.Module):
+    """Waveforms to log-mel spectrograms in dB, as CED was trained on.
+
+    Power spectrogram (periodic Hann window, centred frames, reflect padding), HTK mel triangles
+    without area normalisation, 10 log10 with a floor of 1e-10, then `top_db` below the maximum of
+    the clip itself: taken over a batch, the floor would make a clip depend on its neighbours.
+    """
+
+    def __init__(self, config: LogMelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.register_buffer("filters", mel_filters(config), persistent=False)
+
+    def n_frames(self, samples: int) -> int:
+        """Number of frames F that a clip of `samples` samples gives."""
+        return max(samples, self.config.n_fft) // self.config.hop_samples + 1
+
+    def forward(self, waveform: Float[Tensor, " T"]) -> Float[Tensor, "M F"]:
+        """Log-mel spectrogram of one clip; a clip shorter than a window is padded with zeros."""
+        config = self.config
+        short = config.n_fft - waveform.shape[-1]
+        if short > 0:
+            waveform = nn.functional.pad(waveform, (0, short))
+        spectrum = torch.stft(
+            waveform.float(),
+            config.n_fft,
+            config.hop_samples,
+            window=self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        level_db = 10 * (self.filters.T @ power).clamp(min=1e-10).log10()
+        return level_db.clamp(min=level_db.max() - config.top_db)
+
+
+def mel_filters(config: LogMelConfig) -> Float[Tensor, "bins M"]:
+    """Triangular HTK-mel filters over the `n_fft // 2 + 1` frequency bins, peak 1."""
+
+    def to_mel(hertz: Tensor) -> Tensor:
+        return 2595 * torch.log10(1 + hertz / 700)
+
+    low, high = to_mel(torch.tensor([config.f_min, config.f_max], dtype=torch.float64))
+    points = torch.linspace(low, high, config.n_mels + 2, dtype=torch.float64)
+    edges = 700 * (10 ** (points / 2595) - 1)
+    bins = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
+    slopes = edges[None, :] - bins[:, None]
+    rising = -slopes[:, :-2] / edges.diff()[:-1]
+    falling = slopes[:, 2:] / edges.diff()[1:]
+    return torch.minimum(rising, falling).clamp(min=0).float()

@@ -1,0 +1,154 @@
+"""Paired clouds of embeddings, checked once: N sounds, M captions, and which caption is whose."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from earwitness.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N sounds and their M >= N captions, captions sorted by their owner.
+
+    `audio` and `text` are the vectors that distances use, `unit_audio` and `unit_text` the same at
+    length one; with `normalize` they are the same arrays. `share` gives each clip weight one.
+    """
+
+    audio: Float[np.ndarray, "N C"]
+    text: Float[np.ndarray, "M C"]
+    unit_audio: Float[np.ndarray, "N C"]
+    unit_text: Float[np.ndarray, "M C"]
+    owner: Int[np.ndarray, " M"]
+    share: Float[np.ndarray, " M"]
+    order: Int[np.ndarray, " M"]
+
+    @property
+    def clips(self) -> int:
+        """The number of sounds, N."""
+        return len(self.audio)
+
+    @property
+    def captions(self) -> int:
+        """The number of captions, M."""
+        return len(self.text)
+
+    def mean_per_clip(self, values: Float[np.ndarray, "M ..."]) -> Float[np.ndarray, "N ..."]:
+        """The mean over each clip's captions of a value, or row, per caption."""
+        if self.captions == self.clips:
+            return values
+        starts = np.searchsorted(self.owner, np.arange(self.clips))
+        share = self.share.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+        return np.add.reduceat(values * share, starts, axis=0)
+
+    def subset(self, clips: Int[np.ndarray, " n"]) -> "Pairs":
+        """The pairs of some clips, clips renumbered in the order given."""
+        number = np.full(self.clips, -1)
+        number[clips] = np.arange(len(clips))
+        kept = np.flatnonzero(number[self.owner] >= 0)
+        kept = kept[np.argsort(number[self.owner[kept]], kind="stable")]
+        return replace(
+            self,
+            audio=self.audio[clips],
+            text=self.text[kept],
+            unit_audio=self.unit_audio[clips],
+            unit_text=self.unit_text[kept],
+            owner=number[self.owner[kept]],
+            share=self.share[kept],
+            order=self.order[kept],
+        )
+
+    def with_audio(self, audio: "ArrayLike", *, name: str, normalize: bool) -> "Pairs":
+        """The same captions beside another cloud of as many sounds."""
+        vectors = checked_vectors(audio, name)
+        if vectors.shape != self.audio.shape:
+            raise DataError(
+                f"{name} has the shape {vectors.shape}; accepted is that of audio, "
+                f"{self.audio.shape}"
+            )
+        unit = unit_rows(vectors, name)
+        return replace(self, audio=unit if normalize else vectors, unit_audio=unit)
+
+
+def checked_vectors(values: "ArrayLike", name: str) -> Float[np.ndarray, "N C"]:
+    """The array as finite float32 of two axes. Raises DataError naming what is wrong."""
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1:
+        raise DataError(f"{name} has the shape {array.shape}; accepted is [N, C] with N >= 2")
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"{name} holds {array.dtype} values; accepted are real numbers")
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        raise DataError(
+            f"{name} holds a number that is not finite in row {bad[0]} ({len(bad)} such rows); "
+            "accepted are finite numbers of single precision"
+        )
+    return array
+
+
+def unit_rows(vectors: Float[np.ndarray, "N C"], name: str) -> Float[np.ndarray, "N C"]:
+    """Every row divided by its length. Raises DataError for a row of zeros."""
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    if not largest.all():
+        row = int(np.argmin(largest))
+        raise DataError(f"{name} is all zeros in row {row}; a vector without length has no cosine")
+    scaled = vectors / largest
+    return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+
+
+def _checked_owner(owner: "ArrayLike | None", clips: int, captions: int) -> Int[np.ndarray, " M"]:
+    if owner is None:
+        if captions != clips:
+            raise DataError(
+                f"{captions} captions for {clips} sounds; accepted are as many captions as sounds, "
+                "or an owner array that gives each caption the row of its sound"
+            )
+        return np.arange(clips)
+    index = np.asarray(owner)
+    if index.dtype.kind not in "iu" or index.shape != (captions,):
+        raise DataError(
+            f"owner is {index.dtype} of shape {index.shape}; accepted is one whole number for each "
+            f"of the {captions} captions"
+        )
+    if index.min() < 0 or index.max() >= clips:
+        raise DataError(
+            f"owner runs from {index.min()} to {index.max()}; accepted is 0 to {clips - 1}"
+        )
+    silent = np.flatnonzero(np.bincount(index, minlength=clips) == 0)
+    if len(silent):
+        raise DataError(
+            f"sound {silent[0]} has no caption ({len(silent)} such sounds); "
+            "accepted is at least one caption for every sound"
+        )
+    return index.astype(np.int64)
+
+
+def make_pairs(
+    audio: "ArrayLike", text: "ArrayLike", owner: "ArrayLike | None", *, normalize: bool
+) -> Pairs:
+    """Checked pairs of `audio` [N, C] and `text` [M, C]; caption m belongs to clip `owner[m]`."""
+    x, y = checked_vectors(audio, "audio"), checked_vectors(text, "text")
+    if x.shape[1] != y.shape[1]:
+        raise DataError(
+            f"audio has {x.shape[1]} numbers per vector and text {y.shape[1]}; "
+            "accepted are equal widths"
+        )
+    index = _checked_owner(owner, len(x), len(y))
+    order = np.argsort(index, kind="stable")
+    y, index = y[order], index[order]
+    unit_x, unit_y = unit_rows(x, "audio"), unit_rows(y, "text")
+    return Pairs(
+        audio=unit_x if normalize else x,
+        text=unit_y if normalize else y,
+        unit_audio=unit_x,
+        unit_text=unit_y,
+        owner=index,
+        share=1.0 / np.bincount(index)[index],
+        order=order,
+    )

@@ -1,0 +1,263 @@
+"""The quantities of the modality gap as plain data: name, range, direction, formula, source.
+
+The report, the web page and the table in docs/gap.md are all written from `QUANTITIES`.
+"""
+
+import math
+from dataclasses import dataclass
+
+INFINITY = math.inf
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What one quantity is: its range for unit vectors, which way is better, formula, source."""
+
+    name: str
+    title: str
+    low: float
+    high: float
+    direction: str
+    formula: str
+    meaning: str
+    source: str
+    scale_free: bool = True
+
+    def range_for(self, normalized: bool) -> tuple[float, float]:
+        """The range; without an upper end where it depends on the length of the vectors."""
+        return self.low, self.high if normalized or self.scale_free else INFINITY
+
+
+_LIANG = "Liang et al. 2022, arXiv 2203.02053"
+_LAMB = "LAMB, arXiv 2601.04658, Table 2"
+_RECALL = "Karpathy and Fei-Fei 2015, arXiv 1412.2306"
+_RATIO = "earwitness, against collapse"
+_COSINE = "cosine criterion of Diffusion-Link, arXiv 2510.11330"
+
+QUANTITIES: tuple[Definition, ...] = (
+    Definition(
+        "paired_cosine",
+        "paired cosine",
+        -1.0,
+        1.0,
+        "up",
+        "mean_i cos(x_i, y_i)",
+        "How alike a sound and its own caption are.",
+        _COSINE,
+    ),
+    Definition(
+        "unpaired_cosine",
+        "unpaired cosine",
+        -1.0,
+        1.0,
+        "down",
+        "mean_{i != j} cos(x_i, y_j)",
+        "How alike a sound and somebody else's caption are.",
+        _COSINE,
+    ),
+    Definition(
+        "margin",
+        "margin",
+        -2.0,
+        2.0,
+        "up",
+        "paired cosine - unpaired cosine",
+        "How much more a sound resembles its own caption than another.",
+        _COSINE,
+    ),
+    Definition(
+        "centroid_distance",
+        "centroid distance",
+        0.0,
+        2.0,
+        "down",
+        "||mean(x) - mean(y)||",
+        "How far the middle of the sounds lies from the middle of the captions.",
+        _LIANG,
+        scale_free=False,
+    ),
+    Definition(
+        "paired_l2",
+        "paired L2 distance",
+        0.0,
+        2.0,
+        "down",
+        "mean_i ||x_i - y_i||",
+        "How far a sound lies from its own caption.",
+        "LAMB, arXiv 2601.04658, Table 2 (there without normalisation)",
+        scale_free=False,
+    ),
+    Definition(
+        "frechet",
+        "Frechet distance",
+        0.0,
+        4.0,
+        "down",
+        "||mean(x) - mean(y)||^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2))",
+        "How far apart the two clouds are when each is summed up by its mean and covariance S.",
+        "Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500",
+        scale_free=False,
+    ),
+    Definition(
+        "rmg",
+        "relative modality gap (RMG)",
+        0.0,
+        1.0,
+        "down",
+        "d_xy / ((d_xx + d_yy) / 2 + d_xy), d = 1 - cos; xy over pairs, xx and yy over i != j",
+        "The distance within a pair, measured by the usual distance within one modality.",
+        "Schrodi et al. 2024, arXiv 2404.07983",
+    ),
+    Definition(
+        "cs_divergence",
+        "Cauchy-Schwarz divergence",
+        0.0,
+        INFINITY,
+        "down",
+        "log mean k(x,x') + log mean k(y,y') - 2 log mean k(x,y), k = exp(-d^2 / 2 sigma^2)",
+        "How differently the two clouds spread their mass, whoever belongs to whom.",
+        "Jenssen et al. 2006; the divergence that LAMB minimises",
+    ),
+    Definition(
+        "mmd",
+        "maximum mean discrepancy (MMD)",
+        0.0,
+        math.sqrt(2.0),
+        "down",
+        "sqrt(mean k(x,x') + mean k(y,y') - 2 mean k(x,y)), k = exp(-d^2 / 2 sigma^2)",
+        "The distance of the two clouds' means in the space of the kernel.",
+        "Gretton et al. 2012, JMLR 13, eq. 5",
+    ),
+    Definition(
+        "separability",
+        "held-out linear separability",
+        0.0,
+        1.0,
+        "down",
+        "accuracy of logistic regression, sound or caption?, on clips it was not fitted to",
+        "How often a straight cut tells sounds from captions; 0.5 is guessing.",
+        "logistic regression, 5 folds; compare Shi et al. 2023 (linear separability of CLIP)",
+    ),
+    Definition(
+        "audio_to_text_r1",
+        "sound to caption R@1",
+        0.0,
+        1.0,
+        "up",
+        "mean_i [rank of the best own caption of i <= 1]",
+        "Share of sounds whose nearest caption is one of their own.",
+        _RECALL,
+    ),
+    Definition(
+        "audio_to_text_r5",
+        "sound to caption R@5",
+        0.0,
+        1.0,
+        "up",
+        "mean_i [rank of the best own caption of i <= 5]",
+        "Share of sounds with an own caption among the five nearest.",
+        _RECALL,
+    ),
+    Definition(
+        "audio_to_text_r10",
+        "sound to caption R@10",
+        0.0,
+        1.0,
+        "up",
+        "mean_i [rank of the best own caption of i <= 10]",
+        "Share of sounds with an own caption among the ten nearest.",
+        _RECALL,
+    ),
+    Definition(
+        "text_to_audio_r1",
+        "caption to sound R@1",
+        0.0,
+        1.0,
+        "up",
+        "mean over captions c of [rank of its sound <= 1]",
+        "Share of captions whose nearest sound is their own.",
+        _RECALL,
+    ),
+    Definition(
+        "text_to_audio_r5",
+        "caption to sound R@5",
+        0.0,
+        1.0,
+        "up",
+        "mean over captions c of [rank of its sound <= 5]",
+        "Share of captions with their sound among the five nearest.",
+        _RECALL,
+    ),
+    Definition(
+        "text_to_audio_r10",
+        "caption to sound R@10",
+        0.0,
+        1.0,
+        "up",
+        "mean over captions c of [rank of its sound <= 10]",
+        "Share of captions with their sound among the ten nearest.",
+        _RECALL,
+    ),
+    Definition(
+        "gram_correlation",
+        "Gram correlation",
+        -1.0,
+        1.0,
+        "up",
+        "Pearson correlation over i != j of cos(x_i, x_j) and cos(y_i, y_j)",
+        "Whether sounds that resemble one another have captions that resemble one another.",
+        "Kriegeskorte et al. 2008 (representational similarity); Diffusion-Link's topology",
+    ),
+    Definition(
+        "variance_ratio",
+        "variance ratio",
+        0.0,
+        INFINITY,
+        "to 1",
+        "tr Cov(x) / tr Cov(y)",
+        "The spread of the sounds in units of the spread of the captions; near 0 is collapse.",
+        _RATIO,
+    ),
+)
+
+TOKEN_QUANTITIES: tuple[Definition, ...] = (
+    Definition(
+        "token_l2",
+        "token L2 distance",
+        0.0,
+        INFINITY,
+        "down",
+        "mean_i ||z_a,i - z_t,i||, z = mean over tokens, not normalised",
+        "How far the audio tokens of a clip lie from its caption's tokens, in the LLM's own units.",
+        _LAMB,
+    ),
+    Definition(
+        "token_cosine",
+        "token cosine",
+        -1.0,
+        1.0,
+        "up",
+        "mean_i cos(z_a,i, z_t,i)",
+        "How alike the audio tokens of a clip and its caption's tokens are in direction.",
+        _LAMB,
+    ),
+)
+
+BY_NAME = {definition.name: definition for definition in QUANTITIES + TOKEN_QUANTITIES}
+
+
+def written_range(low: float, high: float) -> str:
+    """The range as text, such as `0 to 2` or `0 upwards`."""
+    return f"{low:g} upwards" if math.isinf(high) else f"{low:g} to {high:.4g}"
+
+
+def markdown_table() -> str:
+    """The table of every quantity in Markdown, as docs/gap.md shows it."""
+    lines = ["| quantity | formula | range | better | source |", "|---|---|---|---|---|"]
+    for d in QUANTITIES + TOKEN_QUANTITIES:
+        formula = d.formula.replace("|", "\\|")
+        span = written_range(d.low, d.high)
+        lines.append(
+            f"| `{d.name}`: {d.meaning} | `{formula}` | {span} | {d.direction} | {d.source} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,172 @@
+"""Imports point down, importing is cheap, and the public names are the chosen ones."""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "src" / "earwitness"
+
+# A module (or a package with all that it holds) may import its own layer and those above it in this
+# table, nothing further down. On layer 4 modules may not even import each other; modules inside one
+# package may. A new module needs a line here.
+LAYERS: dict[str, int] = {
+    "__init__": 0,
+    "errors": 0,
+    "config": 1,
+    "audio": 2,
+    "sound_files": 2,
+    "diffusion": 2,
+    "gap": 2,
+    "evaluation": 2,
+    "features": 3,
+    "checkpoint": 3,
+    "data": 3,
+    "encoders": 4,
+    "two_stream": 4,
+    "prefixes": 4,
+    "aligner": 4,
+    "token_guide": 4,
+    "bridge": 4,
+    "decoder": 4,
+    "captioner": 5,
+    "training": 6,
+    "serve": 6,
+    "engines": 6,
+    "plots": 6,
+    "cli": 7,
+    "__main__": 7,
+}
+STRANGERS = 4
+
+PUBLIC_NAMES = [
+    "AudioError",
+    "Caption",
+    "Captioner",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "EarwitnessError",
+    "__version__",
+    "evaluate",
+]
+
+HEAVY = ("torch", "transformers", "peft", "matplotlib", "pandas", "scipy", "fastapi", "gradio")
+
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def line_of(module: Path) -> str:
+    """The line of the table for a file below src/earwitness."""
+    return module.with_suffix("").parts[0]
+
+
+def target_of(path: str) -> str | None:
+    """The line of the table for a dotted path; None outside earwitness, __init__ for its names."""
+    root, *below = path.split(".")
+    if root != "earwitness":
+        return None
+    return below[0] if below else "__init__"
+
+
+def imported(module: Path, source: str) -> list[tuple[int, str]]:
+    """(line number, line of the table) of each earwitness import in `source`, wherever it is."""
+    package = ("earwitness", *module.parent.parts)
+    found: list[tuple[int, str | None]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, target_of(alias.name)) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*start, *([node.module] if node.module else [])))
+            if base == "earwitness":
+                names = [alias.name for alias in node.names]
+                found += [(node.lineno, n if is_module(n) else "__init__") for n in names]
+            else:
+                found.append((node.lineno, target_of(base)))
+    return sorted((line, target) for line, target in found if target is not None)
+
+
+def is_module(name: str) -> bool:
+    return name in LAYERS or (PACKAGE / f"{name}.py").is_file() or (PACKAGE / name).is_dir()
+
+
+def violations(module: Path, source: str) -> list[str]:
+    """One sentence per import of `module` that the table forbids."""
+    importer = line_of(module)
+    complaints = []
+    for line, target in imported(module, source):
+        if target == importer:
+            continue
+        if target not in LAYERS:
+            complaints.append(f"{module}:{line}: earwitness.{target} has no layer in LAYERS")
+        elif LAYERS[target] > LAYERS[importer]:
+            complaints.append(
+                f"{module}:{line}: {importer} (layer {LAYERS[importer]}) imports {target} "
+                f"(layer {LAYERS[target]}); imports point down"
+            )
+        elif LAYERS[target] == LAYERS[importer] == STRANGERS:
+            complaints.append(f"{module}:{line}: {importer} imports its sibling {target}")
+    return complaints
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_module_has_a_layer_and_imports_only_down(module: Path) -> None:
+    name = line_of(module)
+    assert name in LAYERS, f"earwitness.{name} has no layer: add a line to LAYERS in this file"
+    assert violations(module, (PACKAGE / module).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("config.py", "from earwitness.audio import load"),
+        ("errors.py", "import earwitness.cli.caption"),
+        ("audio.py", "from earwitness import captioner"),
+        ("audio.py", "def f():\n    from earwitness.training import fit"),
+        (
+            "audio.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import earwitness.plots",
+        ),
+        ("encoders/clap.py", "from ..aligner import loss"),
+        ("bridge.py", "from earwitness.encoders.base import Encoder"),
+        ("data/scenes.py", "from .. import captioner"),
+        ("two_stream.py", "from . import decoder"),
+        ("cli/caption.py", "from earwitness.nowhere.at_all import x"),
+    ],
+)
+def test_forbidden_import_is_found(module: str, source: str) -> None:
+    assert len(violations(Path(module), source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("encoders/clap.py", "from earwitness.encoders.base import Encoder"),
+        ("encoders/clap.py", "from .base import Encoder\nfrom ..audio import load"),
+        ("checkpoint.py", "from earwitness import __version__"),
+        ("captioner.py", "from earwitness import aligner, decoder"),
+        ("audio.py", "import numpy as np\nfrom earwitness.sound_files import Sound"),
+    ],
+)
+def test_permitted_import_passes(module: str, source: str) -> None:
+    assert violations(Path(module), source) == []
+
+
+@pytest.mark.parametrize("statement", ["import earwitness", "import earwitness.cli"])
+def test_import_is_cheap(statement: str) -> None:
+    code = f"import sys; {statement}; print([m for m in {HEAVY} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_public_names_are_the_chosen_ones() -> None:
+    assert sorted(import_module("earwitness").__all__) == PUBLIC_NAMES
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_public_name_resolves(name: str) -> None:
+    assert getattr(import_module("earwitness"), name) is not None
