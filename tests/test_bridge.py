@@ -1,98 +1,31 @@
-"""Diffusion-Link and its rivals: network, losses, sampling, learning on a constructed gap."""
+"""Diffusion-Link: network, training loss, sampling; and what holds for every bridge."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from embeddings import (
+    TRAINED,
+    D,
+    build,
+    generator,
+    units,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
 from earwitness.bridge import (
     BRIDGES,
-    Bridge,
-    BridgeConfig,
     DiffusionLink,
     DiffusionLinkConfig,
-    MeanShift,
-    MeanShiftConfig,
     NetworkConfig,
-    NoiseInjection,
-    NoiseInjectionConfig,
     Projector,
     ResidualMLP,
-    TextMemory,
-    TextMemoryConfig,
-    start_time_sweep,
-    topology_loss,
 )
 from earwitness.config import validate
 from earwitness.errors import ConfigError, DataError, TrainingError
-
-D = 16
-TRAINED = ["diffusion_link", "regressor", "diffusion_bridge", "conditional_prior"]
-TOPOLOGIES = ["gram", "cross_gram", "knn_gram", "distance"]
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def units(n: int, dim: int = D, seed: int = 0) -> Tensor:
-    return normalize(torch.randn(n, dim, generator=generator(seed)), dim=1)
-
-
-def rotation(dim: int = D, seed: int = 9) -> Tensor:
-    return torch.linalg.qr(torch.randn(dim, dim, generator=generator(seed)))[0]
-
-
-class Pairs(NamedTuple):
-    audio: Tensor
-    text: Tensor
-
-
-def gap_pairs(n: int, seed: int, *, rotated: bool = True) -> Pairs:
-    """Text on a 3-D manifold; audio = the same rotated, shifted and noisy."""
-    g = generator(seed)
-    latent = torch.randn(n, 3, generator=g)
-    text = normalize(torch.tanh(latent @ torch.randn(3, D, generator=generator(77))), dim=1)
-    moved = text @ rotation() if rotated else text
-    shift = 0.7 * normalize(torch.randn(1, D, generator=generator(78)), dim=1)
-    audio = moved + shift + 0.08 * torch.randn(n, D, generator=g)
-    return Pairs(normalize(audio, dim=1), text)
-
-
-def build(name: str, **settings: Any) -> Bridge:
-    """The bridge `name`, fitted, its network (if any) with random instead of zero outputs."""
-    config, bridge_class = BRIDGES[name]
-    torch.manual_seed(0)
-    bridge = bridge_class(config(dim=D, **settings)).eval()
-    bridge.fit_statistics(units(40, seed=1), units(50, seed=2))
-    for module in bridge.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.2)
-    return bridge
-
-
-def train(bridge: Bridge, pairs: Pairs, steps: int, lr: float = 2e-3) -> list[float]:
-    optimiser = torch.optim.AdamW(bridge.parameters(), lr=lr)
-    g, losses = generator(5), []
-    for _ in range(steps):
-        rows = torch.randint(len(pairs.text), (256,), generator=g)
-        loss = sum(bridge.training_loss(pairs.audio[rows], pairs.text[rows], g).values())
-        assert isinstance(loss, Tensor)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    return losses
-
-
-def paired_cosine(bridge: Bridge, pairs: Pairs) -> float:
-    with torch.no_grad():
-        return cosine_similarity(bridge.eval()(pairs.audio), pairs.text).mean().item()
-
 
 # Network
 
@@ -141,70 +74,6 @@ def test_projector_gives_one_token_through_2048_units() -> None:
     sizes = sorted(tuple(p.shape) for p in projector.parameters())
     assert sizes == [(24,), (24, 2048), (2048,), (2048, D)]
     assert projector(units(3)).shape == (3, 1, 24)
-
-
-# Topology loss
-
-
-@pytest.mark.parametrize("kind", ["gram", "knn_gram", "distance"])
-def test_topology_is_zero_for_equal_grams(kind: Any) -> None:
-    """A rotation changes every vector and no pairwise cosine."""
-    y = units(20)
-    assert topology_loss(y @ rotation(), y, kind).item() < 1e-6
-    assert topology_loss(units(20, seed=3), y, kind).item() > 1e-3
-
-
-def test_cross_gram_topology_is_zero_only_at_the_target() -> None:
-    y = units(20)
-    assert topology_loss(y, y, "cross_gram").item() < 1e-12
-    assert topology_loss(y @ rotation(), y, "cross_gram").item() > 1e-3
-
-
-@pytest.mark.parametrize("kind", TOPOLOGIES)
-def test_topology_equals_the_double_loop(kind: Any) -> None:
-    x, y, k = units(7, seed=3), units(7), 2
-    weight = torch.linspace(0.1, 1.0, 7)
-    pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
-    mean_x = sum((x[i] - x[j]).norm() for i, j in pairs) / len(pairs)
-    mean_y = sum((y[i] - y[j]).norm() for i, j in pairs) / len(pairs)
-    if kind == "knn_gram":
-        near = {i: sorted(set(range(7)) - {i}, key=lambda j: -(y[i] @ y[j]))[:k] for i in range(7)}
-        pairs = [(i, j) for i in range(7) for j in near[i]]
-    total = torch.zeros(())
-    for i, j in pairs:
-        if kind == "distance":
-            error = abs((x[i] - x[j]).norm() / mean_x - (y[i] - y[j]).norm() / mean_y)
-            error = 0.5 * error**2 if error < 1 else error - 0.5
-        else:
-            error = (x[i] @ (y[j] if kind == "cross_gram" else x[j]) - y[i] @ y[j]) ** 2
-        total = total + error * (weight[i] * weight[j]).sqrt()
-    got = topology_loss(x, y, kind, neighbours=k, row_weight=weight)
-    torch.testing.assert_close(got, total / len(pairs), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", TOPOLOGIES)
-def test_topology_gradient_stays_bounded_at_the_zero_output(kind: Any) -> None:
-    x = torch.zeros(8, D, requires_grad=True)
-    topology_loss(x, units(8), kind).backward()
-    assert x.grad is not None
-    assert x.grad.abs().max().item() < 10.0
-
-
-@pytest.mark.parametrize("kind", ["gram", "cross_gram", "distance"])
-def test_topology_minimised_alone_restores_the_text_gram(kind: Any) -> None:
-    y, x = units(30), units(30, seed=3).requires_grad_()
-    optimiser = torch.optim.Adam([x], lr=0.05)
-    for _ in range(200):
-        optimiser.zero_grad()
-        topology_loss(x, y, kind).backward()
-        optimiser.step()
-    x_hat, pairs = normalize(x.detach(), dim=1), ~torch.eye(30, dtype=torch.bool)
-    grams = torch.stack([(x_hat @ x_hat.T)[pairs], (y @ y.T)[pairs]])
-    assert torch.corrcoef(grams)[0, 1].item() > 0.99
-
-
-def test_topology_of_a_single_pair_is_zero() -> None:
-    assert topology_loss(units(1), units(1, seed=1)).item() == 0.0
 
 
 # Diffusion-Link
@@ -429,153 +298,3 @@ def test_bridge_training_loss_is_a_function_of_its_generator(name: str) -> None:
     ]
     assert losses[0] == losses[1]
     assert (losses[0] == losses[2]) is (name == "regressor")
-
-
-# Closed forms of the rivals
-
-
-def test_none_leaves_embeddings_alone() -> None:
-    config, bridge_class = BRIDGES["none"]
-    assert config is BridgeConfig
-    torch.testing.assert_close(bridge_class(config(dim=D))(units(4)), units(4))
-
-
-def test_mean_shift_moves_the_audio_mean_onto_the_text_mean() -> None:
-    text = normalize(units(30) + 1.0, dim=1)
-    audio = normalize(units(30, seed=1) - 1.0, dim=1)
-    bridge = MeanShift(MeanShiftConfig(dim=D))
-    bridge.fit_statistics(audio, text)
-    shifted = audio - audio.mean(dim=0) + text.mean(dim=0)
-    torch.testing.assert_close(shifted.mean(dim=0), text.mean(dim=0))
-    torch.testing.assert_close(bridge(audio), normalize(shifted, dim=1))
-    torch.testing.assert_close(bridge(text, side="text"), text)
-
-
-def test_noise_injection_has_the_configured_variance_and_spares_audio() -> None:
-    bridge = NoiseInjection(NoiseInjectionConfig(dim=512, variance=0.016))
-    e = units(1, 512).expand(500, 512)
-    torch.testing.assert_close(bridge(e), e)
-    cosines = (bridge(e, side="text", generator=generator()) * e).sum(dim=1)
-    assert cosines.mean().item() == pytest.approx((1 + 512 * 0.016) ** -0.5, abs=0.01)
-
-
-def test_noise_injection_offset_puts_text_where_audio_is() -> None:
-    text = normalize(units(30) + 1.0, dim=1)
-    audio = normalize(units(30, seed=1) - 1.0, dim=1)
-    bridge = NoiseInjection(NoiseInjectionConfig(dim=D, variance=0.0, offset=True))
-    with pytest.raises(TrainingError, match="fit_statistics"):
-        bridge(text, side="text")
-    bridge.fit_statistics(audio, text)
-    expected = normalize(text + audio.mean(dim=0) - text.mean(dim=0), dim=1)
-    torch.testing.assert_close(bridge(text, side="text"), expected)
-
-
-def test_text_memory_recalls_a_stored_text_when_cold_and_the_mean_when_hot() -> None:
-    memory = units(20, seed=4)
-    for temperature, expected in ((1e-3, memory[:1]), (1e4, memory.mean(dim=0, keepdim=True))):
-        bridge = TextMemory(TextMemoryConfig(dim=D, memory_size=64, temperature=temperature))
-        bridge.fit_statistics(units(1), memory)
-        got = bridge(normalize(memory[:1] + 0.02, dim=1))
-        torch.testing.assert_close(got, normalize(expected, dim=1), rtol=1e-3, atol=1e-3)
-
-
-def test_text_memory_keeps_at_most_its_size_spread_over_the_texts() -> None:
-    bridge = TextMemory(TextMemoryConfig(dim=D, memory_size=5))
-    texts = units(20)
-    bridge.fit_statistics(units(1), texts)
-    torch.testing.assert_close(bridge.memory, texts[::4])
-
-
-@pytest.mark.parametrize("name", ["mean_shift", "text_memory", "diffusion_bridge"])
-@pytest.mark.parametrize("rows", [torch.zeros(0, D), torch.full((2, D), torch.nan), units(2, 8)])
-def test_statistics_refuse_unusable_embeddings(name: str, rows: Tensor) -> None:
-    with pytest.raises(DataError, match="(audio|text) embeddings"):
-        build(name).fit_statistics(units(3, rows.shape[1]), rows)
-
-
-# Learning
-
-
-@pytest.fixture(scope="module")
-def rotated() -> tuple[Pairs, Pairs]:
-    return gap_pairs(4000, seed=1), gap_pairs(500, seed=2)
-
-
-@pytest.fixture(scope="module")
-def shift_cosine(rotated: tuple[Pairs, Pairs]) -> float:
-    bridge = MeanShift(MeanShiftConfig(dim=D))
-    bridge.fit_statistics(*rotated[0])
-    return paired_cosine(bridge, rotated[1])
-
-
-@pytest.mark.parametrize(
-    ("topology", "reached"),
-    [("gram", 0.9), ("cross_gram", 0.9), ("distance", 0.9), ("knn_gram", 0.7)],
-)
-def test_link_learns_to_close_a_gap_that_mean_shift_cannot(
-    topology: Any, reached: float, rotated: tuple[Pairs, Pairs], shift_cosine: float
-) -> None:
-    torch.manual_seed(0)
-    link = DiffusionLink(DiffusionLinkConfig(dim=D, width=64, bottleneck=64, topology=topology))
-    losses = train(link, rotated[0], 200)
-    assert losses[-1] < 0.7 * losses[0]
-    assert shift_cosine < 0.3
-    assert paired_cosine(link, rotated[1]) > reached
-
-
-def test_link_cosine_falls_when_pairs_are_shuffled(rotated: tuple[Pairs, Pairs]) -> None:
-    """The gain comes from the pairing: trained on wrong pairs the bridge only knows the mean."""
-    torch.manual_seed(0)
-    link = DiffusionLink(DiffusionLinkConfig(dim=D, width=64, bottleneck=64))
-    wrong = Pairs(rotated[0].audio, rotated[0].text.roll(1, dims=0))
-    train(link, wrong, 100)
-    assert paired_cosine(link, rotated[1]) < 0.6
-
-
-def test_sweep_prefers_little_noise_for_clean_pairs_and_is_sorted(
-    rotated: tuple[Pairs, Pairs],
-) -> None:
-    torch.manual_seed(0)
-    link = DiffusionLink(DiffusionLinkConfig(dim=D, width=64, bottleneck=64))
-    train(link, rotated[0], 150)
-    points = start_time_sweep(link, *rotated[1], start_times=(0, 50, 900), steps=(1, 5))
-    assert len(points) == 6
-    assert [p.cosine for p in points] == sorted((p.cosine for p in points), reverse=True)
-    assert {p.start_time for p in points[-2:]} == {900}
-    best = DiffusionLinkConfig(
-        dim=D, width=64, bottleneck=64, start_time=points[0].start_time, steps=points[0].steps
-    )
-    chosen = DiffusionLink(best)
-    chosen.load_state_dict(link.state_dict())
-    assert paired_cosine(chosen, rotated[1]) == pytest.approx(points[0].cosine, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("name", "steps", "settings"),
-    [("regressor", 150, {}), ("conditional_prior", 400, {"draws": 4})],
-)
-def test_paired_rivals_learn_the_rotation_too(
-    name: str,
-    steps: int,
-    settings: dict[str, Any],
-    rotated: tuple[Pairs, Pairs],
-    shift_cosine: float,
-) -> None:
-    config, bridge_class = BRIDGES[name]
-    torch.manual_seed(0)
-    bridge = bridge_class(config(dim=D, width=64, bottleneck=64, **settings))
-    train(bridge, rotated[0], steps)
-    assert paired_cosine(bridge, rotated[1]) > shift_cosine + 0.2
-
-
-def test_diffusion_bridge_denoises_a_shifted_gap_it_never_saw_pairs_of() -> None:
-    """Without a rotation the text prior alone must beat the shift: it knows the text manifold."""
-    known, held_out = gap_pairs(4000, 1, rotated=False), gap_pairs(500, 2, rotated=False)
-    config, bridge_class = BRIDGES["diffusion_bridge"]
-    shift = MeanShift(MeanShiftConfig(dim=D))
-    torch.manual_seed(0)
-    bridge = bridge_class(config(dim=D, width=64, bottleneck=64, start_time=300))
-    for fitted in (shift, bridge):
-        fitted.fit_statistics(*known)
-    train(bridge, Pairs(torch.zeros_like(known.audio), known.text), 400)
-    assert paired_cosine(bridge, held_out) > paired_cosine(shift, held_out) + 0.01

@@ -8,79 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_clap import RATE, WINDOW, sound, write_folder
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from earwitness.encoders.base import EmbeddingEncoder
 from earwitness.encoders.clap import ClapEncoder
-from earwitness.encoders.clap_features import ClapFeatures, ClapFeatureSettings, window_starts
 from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError
-
-RATE = 48_000
-WINDOW = 10 * RATE
-HUB_SETTINGS: dict[str, Any] = {"truncation": "rand_trunc", "frequency_min": 50}
-"""what `laion/clap-htsat-unfused` changes of the extractor's own defaults"""
-
-
-def sound(samples: int, seed: int = 0) -> Tensor:
-    """Noise under a moving gain, with a tone: loud and quiet parts, full and empty bins."""
-    g = torch.Generator().manual_seed(seed)
-    time = torch.arange(samples) / RATE
-    gain = 0.2 * (0.55 + 0.45 * torch.sin(2 * torch.pi * (0.3 + 0.1 * seed) * time + seed))
-    tone = 0.3 * torch.sin(2 * torch.pi * (300 + 500 * seed) * time)
-    return gain * torch.randn(samples, generator=g) + tone
-
-
-def tiny_model(*, fusion: bool = False) -> Any:
-    from transformers import ClapConfig, ClapModel
-
-    audio: dict[str, Any] = {
-        "patch_embeds_hidden_size": 8,
-        "hidden_size": 64,
-        "depths": [1, 1, 1, 1],
-        "num_attention_heads": [1, 2, 2, 2],
-    }
-    if fusion:
-        audio |= {"enable_fusion": True, "fusion_type": "aff_2d", "aff_block_r": 2}
-    text = {
-        "vocab_size": 300,
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "max_position_embeddings": 40,
-    }
-    torch.manual_seed(0)
-    model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=12))
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
-
-
-def tiny_tokenizer() -> Any:
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import RobertaTokenizer
-
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(
-        ["a dog barks while rain falls", "a man speaks and a car passes by"],
-        vocab_size=290,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-        show_progress=False,
-    )
-    model = json.loads(bpe.to_str())["model"]
-    merges = [tuple(merge) for merge in model["merges"]]
-    return RobertaTokenizer(vocab=model["vocab"], merges=merges, model_max_length=512)
-
-
-def write_folder(folder: Path, *, fusion: bool = False, **settings: Any) -> Path:
-    from transformers import ClapFeatureExtractor
-
-    tiny_model(fusion=fusion).save_pretrained(folder)
-    ClapFeatureExtractor(**{**HUB_SETTINGS, **settings}).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -97,80 +31,6 @@ def encoder(folder: Path) -> ClapEncoder:
 def broken(folder: Path, tmp_path: Path) -> Path:
     """A copy of the folder to damage."""
     return Path(shutil.copytree(folder, tmp_path / "clap"))
-
-
-def reference_mel(waveform: Tensor, **settings: Any) -> Tensor:
-    from transformers import ClapFeatureExtractor
-
-    extractor = ClapFeatureExtractor(**{**HUB_SETTINGS, **settings})
-    rate = extractor.sampling_rate
-    out = extractor(waveform.numpy(), sampling_rate=rate, return_tensors="pt")
-    return out["input_features"][0, 0].float()
-
-
-def our_mel(waveform: Tensor, **settings: Any) -> Tensor:
-    from transformers import ClapFeatureExtractor
-
-    extractor = ClapFeatureExtractor(**{**HUB_SETTINGS, **settings})
-    features = ClapFeatures(ClapFeatureSettings.of(extractor, "test"))
-    return features(features.window(waveform, 0)[None])[0]
-
-
-# Front end
-
-
-@pytest.mark.parametrize("padding", ["repeatpad", "repeat", "pad"])
-@pytest.mark.parametrize("samples", [1, 700, 131_072, 240_000, 479_999, 480_000])
-def test_front_end_equals_the_extractor(samples: int, padding: str) -> None:
-    waveform = sound(samples)
-    ours, reference = our_mel(waveform, padding=padding), reference_mel(waveform, padding=padding)
-    assert ours.shape == (1001, 64)
-    assert (ours - reference).abs().max().item() < 1e-4
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"truncation": "fusion", "frequency_min": 0},
-        {
-            "sampling_rate": 16_000,
-            "hop_length": 160,
-            "fft_window_size": 512,
-            "frequency_max": 7_000,
-        },
-        {"max_length_s": 5, "frequency_max": 20_000},
-    ],
-)
-def test_front_end_equals_the_extractor_with_other_settings(settings: dict[str, Any]) -> None:
-    waveform = sound(60_000)
-    ours, reference = our_mel(waveform, **settings), reference_mel(waveform, **settings)
-    assert ours.shape == reference.shape
-    assert (ours - reference).abs().max().item() < 1e-4
-
-
-def test_front_end_equals_the_extractor_on_a_pure_tone_and_on_silence() -> None:
-    tone = 0.9 * torch.sin(2 * torch.pi * 1000 * torch.arange(WINDOW) / RATE)
-    for waveform in (tone, torch.zeros(WINDOW)):
-        assert (our_mel(waveform) - reference_mel(waveform)).abs().max().item() < 1e-4
-
-
-def test_front_end_defaults_are_the_hub_folder_s() -> None:
-    from transformers import ClapFeatureExtractor
-
-    hub = ClapFeatureSettings.of(ClapFeatureExtractor(**HUB_SETTINGS), "test")
-    assert hub == ClapFeatureSettings()
-
-
-@pytest.mark.parametrize(
-    ("samples", "starts"),
-    [(1, [0]), (10, [0]), (11, [0, 1]), (20, [0, 10]), (25, [0, 10, 15]), (30, [0, 10, 20])],
-)
-def test_windows_cover_the_clip_and_end_with_it(samples: int, starts: list[int]) -> None:
-    assert window_starts(samples, window=10, stride=10) == starts
-
-
-def test_overlapping_windows_follow_the_stride() -> None:
-    assert window_starts(26, window=10, stride=5) == [0, 5, 10, 15, 16]
 
 
 # Audio

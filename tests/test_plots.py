@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,12 +69,35 @@ def test_hover_cosine_is_that_of_the_pair() -> None:
 
 
 def test_umap_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "umap", None)
+    monkeypatch.setitem(sys.modules, "umap", None)
     audio, text, _ = clouds()
     with pytest.raises(MissingDependencyError, match=r"earwitness\[umap\]"):
         plots.project(audio, text, method="umap")
 
 
+def test_umap_is_fitted_to_all_clouds_and_shows_the_drawn_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class FirstTwoNumbers:
+        """Stands in for UMAP: its plane is the first two numbers of each vector."""
+
+        def __init__(self, **settings: object) -> None:
+            assert settings["metric"] == "cosine"
+            assert settings["random_state"] == 3
+
+        def fit_transform(self, points: np.ndarray) -> np.ndarray:
+            assert points.shape == (3 * 50, 6)
+            return points[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstTwoNumbers))
+    audio, text, bridged = clouds()
+    view = plots.project(audio, text, bridged, method="umap", shown=7, seed=3)
+    for shown, cloud in ((view.audio, audio), (view.text, text), (view.bridged, bridged)):
+        lengths = np.linalg.norm(cloud[view.clips], axis=1, keepdims=True)
+        np.testing.assert_allclose(shown, cloud[view.clips, :2] / lengths)
+
+
+@pytest.mark.slow
 def test_umap_keeps_clusters_apart() -> None:
     pytest.importorskip("umap", reason="needs umap-learn")
     rng = np.random.default_rng(0)

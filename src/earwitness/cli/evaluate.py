@@ -1,7 +1,9 @@
 """`earwitness evaluate`: predictions and references in; scores, intervals and a report out."""
 
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,6 +102,7 @@ def evaluate(
 
       earwitness evaluate --cross c.csv=clotho.csv --cross a.csv=caps.csv
     """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from earwitness.evaluation import evaluate as score
     from earwitness.evaluation.files import match, read_predictions, read_references
     from earwitness.evaluation.scores import select
@@ -133,6 +136,9 @@ def evaluate(
         )
 
     reports = [_report(paths, truth, against or [], load, run) for truth, paths in groups]
+    if len({report.dataset for report in reports}) < len(reports):
+        named = zip(reports, groups, strict=True)
+        reports = [replace(report, dataset=str(truth)) for report, (truth, _) in named]
     _write(reports, json_path, csv_path, html_path, audio)
     _print(reports)
     asked = {*(wanted or []), *(["sbert_sim"] if sbert else []), *(["fer"] if fluency else [])}
@@ -164,11 +170,13 @@ def _report(
     load: Callable[[Path, Path], "Matched"],
     run: _Score,
 ) -> "Report":
-    from dataclasses import replace
-
     from earwitness.evaluation import compare
     from earwitness.evaluation.report import make_report
 
+    if against and len(against) != len(predictions):
+        raise DataError(
+            f"{len(predictions)} seeds against {len(against)}: equally many were expected"
+        )
     matched = [load(path, references) for path in [*predictions, *against]]
     for path, one in zip([*predictions, *against], matched, strict=True):
         if one.ids != matched[0].ids:

@@ -45,7 +45,9 @@ def _tail(rng: np.random.Generator, samples: int, rate: int) -> Float32[np.ndarr
     response = np.roll(1.6 * low + rng.uniform(0.2, 0.8) * high, delay)
     response[:delay] = 0
     reflections = delay + (rng.uniform(0, 0.03, 6) * rate).astype(int)
-    response[reflections] += rng.choice([-1.0, 1.0], 6) * np.abs(response).max() * rng.uniform(0.5, 2, 6)
+    response[reflections] += (
+        rng.choice([-1.0, 1.0], 6) * np.abs(response).max() * rng.uniform(0.5, 2, 6)
+    )
     return (response / np.linalg.norm(response)).astype(np.float32)
 
 
@@ -102,11 +104,9 @@ def low_pass(
     return np.asarray(filtered, dtype=np.float32)
 
 
-def ramp(points: list[tuple[float, float]], samples: int) -> Float32[np.ndarray, " T"]:
-    """The values at `points` (position from 0 to 1, value) joined by straight lines over `samples`."""
-    positions, values = zip(*points, strict=True)
-    coarse = np.interp(np.linspace(0, 1, 65), positions, values)
-    return np.interp(np.linspace(0, 64, samples), np.arange(65), coarse).astype(np.float32)
+def ramp(times: list[float], values: list[float], samples: int) -> Float32[np.ndarray, " T"]:
+    """The `values` at `times` (from 0 to 1) joined by straight lines over `samples`."""
+    return np.interp(np.linspace(0, 1, samples), times, values).astype(np.float32)
 
 
 def fade(sound: Float32[np.ndarray, " T"], start: int, end: int) -> Float32[np.ndarray, " T"]:
@@ -125,6 +125,19 @@ def approach(
     """`sound` moving with `nearness` (0 far, 1 near): 20 dB softer and dull at the far end."""
     far = low_pass(sound, 900.0, rate)
     return (far + (sound - far) * nearness) * np.exp(np.float32(2.3) * (nearness - 1))
+
+
+def varispeed(
+    sound: Float32[np.ndarray, " T"], speed: Float32[np.ndarray, " T"]
+) -> Float32[np.ndarray, " T"]:
+    """`sound` played at the momentary `speed` (1 = as it is), begun again where it ends.
+
+    The pitch of an engine follows its speed, so a louder and faster stretch is heard as revving.
+    """
+    position = np.cumsum(speed, dtype=np.float64) % (len(sound) - 1)
+    below = position.astype(np.int64)
+    part = (position - below).astype(np.float32)
+    return sound[below] * (1 - part) + sound[below + 1] * part
 
 
 def place(

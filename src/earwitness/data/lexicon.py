@@ -5,6 +5,7 @@ is read from left to right, the longest entry of any list first; a word that no 
 doer and a deed that the lexicon does not bring together, makes the whole caption unusable.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,8 @@ class PlannedEvent:
     """One sound of a plan.
 
     Any of `candidates` tells it: each a tuple of labels (or "label:word") that sound together.
-    `voices` different recordings of it are heard; `count` above 0 is an exact number of times.
+    `voices` different recordings of it are heard; `count` above 0 is an exact number of times;
+    `speed` other than 1 makes it faster and higher, or slower and lower.
     """
 
     candidates: tuple[tuple[str, ...], ...]
@@ -36,6 +38,7 @@ class PlannedEvent:
     count: int = 0
     movement: str = ""
     voices: int = 1
+    speed: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,21 +78,28 @@ class Agent(Strict):
 
 
 class Action(Strict):
-    """What happens: its words, its sound without a known agent, its movement."""
+    """What happens: its words, its sound without a known agent, its movement.
+
+    A person (agent with `person`) makes the sound of a `human` action that it has no own one for. An
+    agent without an own sound for this action takes the one for the action `like`.
+    """
 
     verbs: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     nouns: tuple[str, ...] = ()
     default: tuple[str, ...] = ()
     moves: str = ""
+    like: str = ""
+    human: bool = False
 
 
 class Behaviour(Strict):
-    """Sounds that are heard once by themselves, and the meaning of loud and quiet in dB."""
+    """Sounds that are heard once by themselves, and the meaning of loud, fast and their like."""
 
     once: tuple[str, ...] = ()
     loud_db: float = 5.0
     quiet_db: float = -6.0
+    speeds: dict[str, float] = {}
 
 
 class LexiconTables(Strict):
@@ -204,6 +214,7 @@ class Lexicon:
             count=draft.count,
             movement=draft.movement,
             voices=draft.voices,
+            speed=math.prod(behaviour.speeds[mark] for mark in draft.marks & set(behaviour.speeds)),
         )
 
 

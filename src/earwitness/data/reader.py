@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from earwitness.data.lexicon import LexiconTables, Meaning
 
-_MARKS = frozenset({"far", "near", "quiet", "loud", "repeat", "continuous", "brief", "once"})
+_MARKS = frozenset(
+    "far near quiet loud repeat continuous brief once fast slow high low".split()  # of [modifiers]
+)
+_PATHS = frozenset({"approach", "pass", "recede"})
 _SILENT = frozenset({"words", "places", "neutral"})
 
 
@@ -37,6 +40,14 @@ class Doer:
     number: int | None
 
 
+@dataclass(frozen=True)
+class Adjacent:
+    """The sound of the entry just read, which a noun right after it may claim ("a barking dog")."""
+
+    draft: Draft
+    actions: tuple[str, ...]
+
+
 class Untellable(Exception):
     """Raised within a reading when a part of the caption has no sound; says which."""
 
@@ -48,7 +59,7 @@ class Reader:
         self._tables = tables
         self._entries = entries
         self._text = ""
-        self._adjacent: Draft | None = None
+        self._adjacent: Adjacent | None = None
         self._silences: set[int] = set()
         self._groups: list[list[Draft]] = [[]]
         self._clause: list[Draft] = []
@@ -76,12 +87,10 @@ class Reader:
         if not any(self._groups):
             raise Untellable("it names no sound")
         return [
-            group
-            for number, group in enumerate(self._groups)
-            if group or number in self._silences
+            group for number, group in enumerate(self._groups) if group or number in self._silences
         ]
 
-    def _take(self, meaning: "Meaning", adjacent: Draft | None) -> None:
+    def _take(self, meaning: "Meaning", adjacent: "Adjacent | None") -> None:
         tags = meaning.tags
         if "silence" in tags:
             self._silences.add(len(self._groups) - 1)
@@ -135,14 +144,16 @@ class Reader:
         if "places" in meaning.tags:
             self._preposition = ""
 
-    def _agent(self, meaning: "Meaning", adjacent: Draft | None) -> bool:
+    def _agent(self, meaning: "Meaning", adjacent: Adjacent | None) -> bool:
         """Whether the noun was used: as the object of a deed, as a doer, or as a mere place."""
         names = tuple(name for name, _ in meaning.agents)
         doer = Doer(names, meaning.agents[0][1], self._number)
-        if adjacent and adjacent.noun:
-            refined = self._sound(doer, (adjacent.noun,))
-            if refined:
-                self._clause[-1], self._subject = refined, [doer]
+        if adjacent:
+            refined = self._sound(doer, adjacent.actions)
+            if refined and (adjacent.draft.noun or refined.labels == adjacent.draft.labels):
+                refined.voices = max(refined.voices, adjacent.draft.voices)
+                self._clause[-1] = refined
+                self._subject = self._subject or [doer]
                 return True
         if self._preposition == "by" and self._clause and self._clause[-1].noun:
             refined = self._sound(doer, (self._clause[-1].noun,))
@@ -179,14 +190,14 @@ class Reader:
             return self._deed(self._waiting, names) or self._unattended(names, meaning)
         default = self._default(names)
         if noun and default and not (self._subject and meaning.verbs and self._follows()):
-            self._add_loose(
-                Draft(default.labels, plural=self._number is not None, noun=default.noun)
+            self._add(
+                Draft(default.labels, plural=self._number is not None, noun=default.noun), names
             )
             return True
         if self._subject and self._deed(self._subject, names):
             return True
         if default:
-            self._add_loose(default)
+            self._add(default, names)
             return True
         return self._unattended(names, meaning)
 
@@ -210,7 +221,7 @@ class Reader:
             if made is None:
                 raise Untellable(f"'{doer.names[0]}' has no sound for '{self._text}'")
             if not (again and any(made.labels == other.labels for other in self._near())):
-                self._add(made)
+                self._add(made, names)
         self._subject, self._waiting = doers, []
         return True
 
@@ -225,14 +236,17 @@ class Reader:
         """The sound of `doer` in one of the actions `names`; None where the lexicon has none."""
         for agent in self._agents(doer):
             for name in names:
-                labels = agent.does.get(name)
-                movement = self._tables.actions[name].moves
-                if labels is None and movement:
+                action = self._tables.actions[name]
+                labels = agent.does.get(name, agent.does.get(action.like))
+                noun = ""
+                if labels is None and action.moves in _PATHS:
                     labels = agent.default
-                if labels is None and agent.person:
-                    labels = self._tables.actions[name].default
+                if labels is None and agent.person and action.human:
+                    labels, noun = action.default, name
                 if labels:
-                    return Draft(labels, self._voices(doer), doer.plural, movement=movement)
+                    return Draft(
+                        labels, self._voices(doer), doer.plural, movement=action.moves, noun=noun
+                    )
         return None
 
     def _own_sound(self, doer: Doer) -> Draft | None:
@@ -257,13 +271,9 @@ class Reader:
                 return None
         return None
 
-    def _add(self, draft: Draft) -> None:
+    def _add(self, draft: Draft, actions: tuple[str, ...] = ()) -> None:
         self._clause.append(draft)
-
-    def _add_loose(self, draft: Draft) -> None:
-        """Adds a sound without a doer, which a noun right after it may claim ("a barking dog")."""
-        self._add(draft)
-        self._adjacent = draft
+        self._adjacent = Adjacent(draft, actions) if actions else None
 
     def _settle(self, final: bool = True) -> None:
         """Gives waiting doers their own sound; at the end of a clause none may be left without."""

@@ -21,6 +21,12 @@ _FAR_DB = (-15.0, -8.0)
 _NEAR_DB = (-5.0, 4.0)
 _VOICES = ("speech", "man_speaking", "woman_speaking", "child_speaking")
 _WEIGHT_BOUND = 5.0
+# Times (None: a random middle) and nearness of each path.
+_PATHS: dict[str, tuple[list[float | None], list[float]]] = {
+    "approach": ([0.0, 0.85, 1.0], [0.0, 1.0, 1.0]),
+    "recede": ([0.0, 0.15, 1.0], [1.0, 1.0, 0.0]),
+    "pass": ([0.0, None, 1.0], [0.0, 1.0, 0.0]),
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Placed:
     far: bool = False
     movement: str = ""
     manner: Manner = Manner()
+    speed: float = 1.0
 
 
 class SceneSet:
@@ -82,7 +89,9 @@ class SceneSet:
             if told:
                 plans[index] = told
         if not plans:
-            raise DataError(f"none of {len(captions)} captions can be told with {len(bank.labels)} labels")
+            raise DataError(
+                f"none of {len(captions)} captions can be told with {len(bank.labels)} labels"
+            )
         self.indices = tuple(plans)
         self.plans = tuple(plans.values())
         self.captions = tuple(captions[index] for index in plans)
@@ -148,16 +157,14 @@ def _length(group: tuple[PlannedEvent, ...]) -> float:
     return 1.5 if any(event.movement or event.count > 2 for event in group) else 1.0
 
 
-def _place(
-    event: PlannedEvent, start: int, stop: int, rng: np.random.Generator
-) -> list[Placed]:
+def _place(event: PlannedEvent, start: int, stop: int, rng: np.random.Generator) -> list[Placed]:
     """`event` within its group's time: one sound a voice; voices that speak take turns."""
     labels = event.candidates[int(rng.integers(len(event.candidates)))]
     voices = labels * event.voices
     level_db = float(rng.uniform(*(_FAR_DB if event.far else _NEAR_DB))) + event.loudness_db
     manner = Manner(event.repetition, event.count)
     spans = [(label, start, stop) for label in voices]
-    if len(voices) > 1 and all(label.partition(":")[0] in _VOICES for label in voices):
+    if len(voices) > 1 and all(map(_is_voice, voices)):
         spans = _turns(voices, start, stop, rng) if rng.random() < 0.75 else spans
     return [
         Placed(
@@ -168,6 +175,7 @@ def _place(
             event.far,
             event.movement,
             manner,
+            event.speed,
         )
         for label, begin, end in spans
     ]
@@ -227,11 +235,13 @@ def render(
     wetness = float(rng.uniform(0.1, 0.6))
     events = []
     for sound in placed:
-        track = lay(bank, sound.labels, sound.stop - sound.start, sound.manner, rng)
+        track = _at_speed(bank, sound, rng)
         heard = _distant(track, sound, bank.rate, rng) * np.float32(10 ** (sound.level_db / 20))
         dry[sound.start : sound.stop] += heard
         if room:
-            wet[sound.start : sound.stop] += heard * np.float32(wetness * (2.0 if sound.far else 1.0))
+            wet[sound.start : sound.stop] += heard * np.float32(
+                wetness * (2.0 if sound.far else 1.0)
+            )
         events.append(
             SceneEvent(
                 track.label,
@@ -244,21 +254,51 @@ def render(
     return Scene(_recorded(waveform, rng, bank.rate), caption, tuple(events))
 
 
+def _at_speed(bank: SoundBank, sound: Placed, rng: np.random.Generator) -> Track:
+    samples = sound.stop - sound.start
+    if sound.speed == 1.0:
+        return lay(bank, sound.labels, samples, sound.manner, rng)
+    speed = 1 + (sound.speed - 1) / 3 if _is_voice(sound.labels[0]) else sound.speed
+    track = lay(bank, sound.labels, int(samples * speed) + 2, sound.manner, rng)
+    waveform = effects.varispeed(track.waveform, np.full(samples, speed, dtype=np.float32))
+    first, last = (min(samples, int(sample / speed)) for sample in (track.first, track.last))
+    return Track(waveform, track.label, first, last)
+
+
+def _is_voice(name: str) -> bool:
+    return name.partition(":")[0] in _VOICES
+
+
 def _distant(
     track: Track, sound: Placed, rate: int, rng: np.random.Generator
 ) -> Float32[np.ndarray, " T"]:
     heard = track.waveform
     if sound.far:
         heard = effects.low_pass(heard, float(np.exp(rng.uniform(np.log(900), np.log(4500)))), rate)
-    if sound.movement:
+    if sound.movement in _PATHS:
         middle = float(rng.uniform(0.35, 0.65))
-        path = {
-            "approach": [(0.0, 0.0), (0.85, 1.0), (1.0, 1.0)],
-            "recede": [(0.0, 1.0), (0.15, 1.0), (1.0, 0.0)],
-            "pass": [(0.0, 0.0), (middle, 1.0), (1.0, 0.0)],
-        }[sound.movement]
-        heard = effects.approach(heard, effects.ramp(path, len(heard)), rate)
+        points = [middle if at is None else at for at in _PATHS[sound.movement][0]]
+        path = effects.ramp(points, _PATHS[sound.movement][1], len(heard))
+        heard = effects.approach(heard, path, rate)
+    elif sound.movement:
+        speed = effects.ramp(*_speeds(sound.movement, rng), len(heard))
+        heard = effects.varispeed(heard, speed) * np.square(speed)
     return heard
+
+
+def _speeds(change: str, rng: np.random.Generator) -> tuple[list[float], list[float]]:
+    """Times (0 to 1) and speeds of an engine that revs, accelerates or decelerates."""
+    fast = float(rng.uniform(1.4, 2.0))
+    if change == "accelerate":
+        return [0.0, 0.1, 0.9, 1.0], [1.0, 1.0, fast, fast]
+    if change == "decelerate":
+        return [0.0, 0.1, 0.9, 1.0], [fast, fast, 1.0, 1.0]
+    times, speeds = [0.0], [1.0]
+    while times[-1] < 0.9:
+        start = times[-1] + float(rng.uniform(0.03, 0.2))
+        times += [start, start + 0.05, start + 0.05 + float(rng.uniform(0.02, 0.1))]
+        speeds += [1.0, float(rng.uniform(1.3, 2.0)), 1.0]
+    return times, speeds
 
 
 def _recorded(

@@ -4,36 +4,21 @@ A folder of sounds is a `manifest.csv` with the columns `path` and `label` and, 
 `kind` (the licence family), `origin` (where the file was cut from) or `recording` (its name outright).
 """
 
-import csv
-import hashlib
-import json
-import os
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import cache
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from earwitness.config import tomllib
+from earwitness.data.decoding import decode_folder
+from earwitness.data.recordings import heldout_recordings, read_manifest, recording_of
 from earwitness.errors import DataError
 
 Split = Literal["train", "heldout", "all"]
-Row = dict[str, str]
-
-_CACHE_FORMAT = 1
-_FRAME_SECONDS = 0.02
-_TRIM_DB = 45.0
-_ACTIVE_DB = 20.0
-_STEADY_DB = 12.0
-_MIN_SPLIT_RECORDINGS = 4
 
 
 @dataclass(frozen=True)
@@ -99,7 +84,9 @@ class SoundBank:
         if split not in ("train", "heldout", "all"):
             raise DataError(f"split {split!r}: expected 'train', 'heldout' or 'all'")
         rows = read_manifest(folder)
-        pool, measures, pool_path = _decoded(folder, rows, rate, Path(cache) if cache else None)
+        paths = [row["path"] for row in rows]
+        cache = Path(cache) if cache else None
+        pool, measures, pool_path = decode_folder(folder, paths, rate, cache)
         heldout = heldout_recordings(rows, heldout_share)
         clips = [
             Clip(
@@ -216,178 +203,6 @@ class _Choice:
         return group[int(rng.integers(len(group)))]
 
 
-def read_manifest(folder: Path) -> list[Row]:
-    """The rows of `folder`/manifest.csv. Raises DataError where it is missing or lacks a column."""
-    path = folder / "manifest.csv"
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; a CSV with the columns path,label was expected") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file ({error})") from None
-    if not rows:
-        raise DataError(f"{path}: no rows; expected one sound a row")
-    for number, row in enumerate(rows, start=2):
-        for column in ("path", "label"):
-            if not row.get(column):
-                raise DataError(f"{path}: row {number} has no '{column}'; every sound needs a path and a label")
-    return rows
-
-
-def recording_of(row: Row) -> str:
-    """The name of the recording that the sound of `row` was cut from.
-
-    Its `recording` column, else what the rules of recordings.toml read from `origin`, else its path.
-    Doubt falls on the side of one recording: numbered files of one name count as one.
-    """
-    if row.get("recording"):
-        return row["recording"]
-    source, _, name = (row.get("origin") or row["path"]).rpartition("@")
-    if source:
-        name = name.partition(":")[2] or name
-    for pattern, recording in _recording_rules():
-        match = pattern.search(name)
-        if match:
-            text = recording.format(**match.groupdict())
-            return text if text.startswith("freesound:") else f"{row.get('source') or source}:{text}"
-    return row["path"]
-
-
-def heldout_recordings(rows: Sequence[Row], share: float) -> frozenset[str]:
-    """The recordings kept apart: about `share` of the clips of every label with enough recordings.
-
-    Recordings are taken in the order of their hash, so adding sounds moves few of them. A label with
-    fewer than four recordings keeps all of them for training. A recording with several labels counts
-    for its most frequent one.
-
-    Raises:
-        DataError: `share` lies outside 0 to 0.5.
-    """
-    if not 0 <= share <= 0.5:
-        raise DataError(f"heldout_share {share}: expected a number from 0 to 0.5")
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for row in rows:
-        counts[recording_of(row)][row["label"]] += 1
-    by_label: dict[str, dict[str, int]] = defaultdict(dict)
-    for recording, labels in counts.items():
-        main = max(sorted(labels), key=lambda label: labels[label])
-        by_label[main][recording] = sum(labels.values())
-    heldout: set[str] = set()
-    for sizes in by_label.values():
-        if len(sizes) >= _MIN_SPLIT_RECORDINGS and share > 0:
-            heldout |= _fill(sizes, max(1, round(share * sum(sizes.values()))))
-    return frozenset(heldout)
-
-
-def _fill(sizes: dict[str, int], budget: int) -> set[str]:
-    chosen: set[str] = set()
-    for recording in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        if sizes[recording] <= budget:
-            chosen.add(recording)
-            budget -= sizes[recording]
-    return chosen
-
-
-@cache
-def _recording_rules() -> tuple[tuple[re.Pattern[str], str], ...]:
-    text = resources.files("earwitness.data").joinpath("recordings.toml").read_text("utf-8")
-    return tuple((re.compile(rule["name"]), rule["recording"]) for rule in tomllib.loads(text)["rule"])
-
-
 def _cumulative(weights: np.ndarray) -> np.ndarray:
     total = np.cumsum(weights, dtype=np.float64)
     return total[:-1] / total[-1]
-
-
-def _decoded(
-    folder: Path, rows: Sequence[Row], rate: int, cache_folder: Path | None
-) -> tuple[Int16[np.ndarray, " P"], list[dict[str, Any]], Path | None]:
-    if cache_folder is None:
-        return (*_decode_all(folder, rows, rate), None)
-    stem = cache_folder / f"sounds-{rate}-{_fingerprint(folder, rows, rate)}"
-    pool_path, index_path = stem.with_suffix(".npy"), stem.with_suffix(".json")
-    if not index_path.is_file() or not pool_path.is_file():
-        pool, measures = _decode_all(folder, rows, rate)
-        cache_folder.mkdir(parents=True, exist_ok=True)
-        _replace(pool_path, lambda path: np.save(path, pool, allow_pickle=False))
-        _replace(index_path, lambda path: path.write_text(json.dumps(measures), encoding="utf-8"))
-    measures = json.loads(index_path.read_text(encoding="utf-8"))
-    return np.load(pool_path, mmap_mode="r", allow_pickle=False), measures, pool_path
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Writes beside `path` and moves into place, so that a reader never meets half a file."""
-    handle, name = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    write(Path(name))
-    Path(name).replace(path)
-
-
-def _fingerprint(folder: Path, rows: Sequence[Row], rate: int) -> str:
-    digest = hashlib.sha256(f"{_CACHE_FORMAT} {rate}".encode())
-    for row in rows:
-        try:
-            size = (folder / row["path"]).stat().st_size
-        except OSError:
-            raise DataError(f"{folder / row['path']}: named in the manifest, but no such file") from None
-        digest.update(f"{row['path']} {size}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _decode_all(
-    folder: Path, rows: Sequence[Row], rate: int
-) -> tuple[Int16[np.ndarray, " P"], list[dict[str, Any]]]:
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        decoded = list(threads.map(lambda row: _decode(folder / row["path"], rate), rows))
-    pool = np.concatenate([samples for samples, _ in decoded])
-    measures: list[dict[str, Any]] = []
-    start = 0
-    for samples, measure in decoded:
-        measures.append({"start": start, "stop": start + len(samples), **measure})
-        start += len(samples)
-    return pool, measures
-
-
-def _decode(path: Path, rate: int) -> tuple[Int16[np.ndarray, " T"], dict[str, float]]:
-    import soundfile
-    import soxr
-
-    try:
-        samples, own_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise DataError(f"{path}: cannot be read as a sound ({error})") from None
-    mono = samples.mean(axis=1)
-    if own_rate != rate:
-        mono = soxr.resample(mono, own_rate, rate)
-    peak = float(np.abs(mono).max(initial=0.0))
-    if not np.isfinite(peak) or peak == 0.0:
-        raise DataError(f"{path}: holds only silence or invalid samples; expected a sound")
-    return measure(mono / peak, rate)
-
-
-def measure(
-    mono: Float32[np.ndarray, " T"], rate: int
-) -> tuple[Int16[np.ndarray, " _"], dict[str, float]]:
-    """The samples without leading and trailing silence as 16-bit integers, their level and steadiness."""
-    frame = max(1, int(rate * _FRAME_SECONDS))
-    levels = frame_levels_db(mono, frame)
-    loud = np.flatnonzero(levels > levels.max() - _TRIM_DB)
-    start, stop = max(0, int(loud[0]) - 1) * frame, min(len(mono), (int(loud[-1]) + 2) * frame)
-    kept = mono[start:stop]
-    levels = levels[start // frame : -(-stop // frame)]
-    active = levels[levels > levels.max() - _ACTIVE_DB]
-    level_db = float(10 * np.log10(np.mean(10 ** (active / 10))))
-    high = np.quantile(levels, 0.9)
-    steadiness = float(np.mean(levels > high - _STEADY_DB))
-    samples = np.round(kept * 32000).clip(-32768, 32767).astype(np.int16)
-    return samples, {"level_db": level_db, "steadiness": steadiness}
-
-
-def frame_levels_db(
-    samples: Float32[np.ndarray, " T"], frame: int
-) -> Float32[np.ndarray, " F"]:
-    """The level of every `frame` samples in dB of full scale, the last frame filled up with zeros."""
-    padded = np.pad(samples, (0, -len(samples) % frame)).reshape(-1, frame)
-    power = np.einsum("ft,ft->f", padded, padded) / frame
-    return (10 * np.log10(power + 1e-12)).astype(np.float32)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from earwitness.data.effects import fade
-from earwitness.data.soundbank import Clip, SoundBank, frame_levels_db
+from earwitness.data.decoding import frame_levels_db
+from earwitness.data.soundbank import Clip, SoundBank
 
 Repetition = Literal["natural", "once", "repeat", "continuous", "brief"]
 
@@ -168,7 +169,9 @@ def _paused(
     rate = bank.rate
     sound = excerpt(bank.samples(clip), len(track), rate, rng)
     free = len(track) - len(sound)
-    at = first = int(rng.uniform(0, 0.3 * free)) if rng.random() < 0.7 else int(rng.uniform(0, free))
+    at = first = (
+        int(rng.uniform(0, 0.3 * free)) if rng.random() < 0.7 else int(rng.uniform(0, free))
+    )
     last = _put(track, sound, at)
     stop_chance = 0.05 if repeat else 0.25
     while rng.random() > stop_chance:

@@ -81,7 +81,8 @@ def _report(number: int, report: Report, sounds: Mapping[str, Path], folder: Pat
     lead = f"{len(run.ids)} clips; {', '.join(report.names)}.{runs}"
     return (
         f'<header><p class="lead">Caption evaluation</p><h1>{escape(report.dataset)}</h1>'
-        f'<p class="lead">{escape(lead)}</p><nav aria-label="Sections"><ul>{links}</ul></nav></header>'
+        f'<p class="lead">{escape(lead)}</p>'
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>'
         f"<h2>Scores</h2>{_scores(report)}{_warnings(report)}{_differences(report)}"
         f"{sections}{_facts(run)}"
     )

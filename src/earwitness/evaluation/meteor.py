@@ -61,13 +61,13 @@ def meteor_counts(
     return counts
 
 
-def meteor(counts: Float[np.ndarray, "*rows 23"]) -> Float[np.ndarray, "*rows"]:
+def meteor(counts: Float[np.ndarray, "rows 23"]) -> Float[np.ndarray, " rows"]:
     """METEOR of rows of counts (see `meteor_counts`), or of their sums."""
-    matches = counts[..., 4:20].reshape(*counts.shape[:-1], 4, 4)
-    precision = _ratio(matches[..., 0], matches[..., 2], counts[..., 0], counts[..., 2])
-    recall = _ratio(matches[..., 1], matches[..., 3], counts[..., 1], counts[..., 3])
+    matches = counts[:, 4:20].reshape(-1, 4, 4)
+    precision = _ratio(matches[..., 0], matches[..., 2], counts[:, 0], counts[:, 2])
+    recall = _ratio(matches[..., 1], matches[..., 3], counts[:, 1], counts[:, 3])
     f_mean = _divide(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
-    fragmentation = _divide(counts[..., _CHUNKS], (counts[..., 21] + counts[..., 22]) / 2)
+    fragmentation = _divide(counts[:, _CHUNKS], (counts[:, 21] + counts[:, 22]) / 2)
     return f_mean * (1 - GAMMA * fragmentation**BETA)
 
 

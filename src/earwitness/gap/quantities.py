@@ -136,7 +136,7 @@ QUANTITIES: tuple[Definition, ...] = (
         "down",
         "accuracy of logistic regression, sound or caption?, on clips it was not fitted to",
         "How often a straight cut tells sounds from captions; 0.5 is guessing.",
-        "logistic regression, 5 folds; compare Shi et al. 2023 (linear separability of CLIP)",
+        "classifier two-sample test, Lopez-Paz and Oquab 2017, arXiv 1610.06545",
     ),
     Definition(
         "audio_to_text_r1",

@@ -38,7 +38,7 @@ class Estimate:
             half = float(stdtrit(groups - 1, 0.975) * error)
             return self.value - half, self.value + half
         low, high = np.quantile(deviations, [0.025, 0.975])
-        return self.value + float(low), self.value + float(high)
+        return self.value + min(float(low), 0.0), self.value + max(float(high), 0.0)
 
     def how(self) -> str:
         """How the interval was made, in a few words."""

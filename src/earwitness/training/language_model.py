@@ -95,7 +95,9 @@ def train_tokenizer(captions: list[str], vocabulary: int) -> Any:
 def build(size: LanguageModelSize, tokenizer: Any) -> Any:
     """An untrained Llama of this size."""
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),

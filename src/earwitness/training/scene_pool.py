@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from earwitness import audio
-from earwitness.data.captions import Captioned, clip_ids, read_audiocaps, read_clotho, without
+from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
 from earwitness.data.lexicon import Lexicon
 from earwitness.data.scenes import Scene, SceneSet, random_scene
 from earwitness.data.soundbank import SoundBank, Split
@@ -80,8 +80,8 @@ def scene_set(data: Path, captions: Literal["train", "val"], bank: SoundBank, se
     folder = data / "captions"
     rows = read_audiocaps(folder / f"audiocaps_{captions}.csv")
     rows += read_clotho(folder / f"clotho_{captions}.csv")
-    kept: list[Captioned] = without(rows, clip_ids(data / "dev" / "captions.csv"))
-    return SceneSet(kept, Lexicon.load(), bank, seed)
+    kept = without(rows, clip_ids(data / "dev" / "captions.csv"))
+    return SceneSet([row.caption for row in kept], Lexicon.load(), bank, seed)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+# make caption FILE=clip.wav   set up on a bare machine, then print what is heard
+# make test                    set up, then run the tests
+# make setup | check | docs-figures | pocket
+PYTHON ?= python3
+VENV ?= .venv
+FILE ?= examples/storm.flac
+DATA ?= ../shared/data
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints-cpu.txt
+EXTRAS := train,pocket,eval,plots,serve,demo,dev
+QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false GRADIO_ANALYTICS_ENABLED=False
+
+.PHONY: caption test setup check pocket clean
+
+caption: $(VENV)/.runtime
+	@$(QUIET) $(BIN)/earwitness caption "$(FILE)"
+
+setup: $(VENV)/.everything
+
+test: $(VENV)/.everything
+	$(QUIET) OMP_NUM_THREADS=1 EARWITNESS_DATA="$(DATA)" $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# The shipped weights, rebuilt from the data folder; every stage goes on where it was stopped.
+pocket: $(VENV)/.everything
+	$(QUIET) $(BIN)/python benchmarks/pocket.py --data "$(DATA)"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+
+# torch comes from the constraints file, so that nothing pulls CUDA packages onto a CPU machine.
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints-cpu.txt
+	@echo "installing earwitness (about a minute the first time)" >&2
+	@$(PIP) -e . >&2
+	@touch $@
+
+$(VENV)/.everything: $(VENV)/bin/python pyproject.toml constraints-cpu.txt
+	@echo "installing earwitness and everything for tests and training (a few minutes the first time)" >&2
+	@$(PIP) -e '.[$(EXTRAS)]' >&2
+	@touch $@ $(VENV)/.runtime
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,0 +1,33 @@
+"""Rebuilds the pocket models stage by stage: `make pocket DATA=...`. Every stage goes on where it was stopped."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+STAGES = ("pocket_lm", "pocket_encoder_random", "pocket_encoder", "pocket_lamb")
+PACKAGE = Path("src/earwitness/models/pocket-lamb")
+
+
+def main() -> None:
+    """Runs the stages in order and puts the best weights into the package."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--keep", action="store_true", help="leave the shipped weights as they are")
+    args = parser.parse_args()
+    for stage in STAGES:
+        if (Path("runs") / stage / "done").exists():
+            continue
+        start = time.time()
+        command = [sys.executable, "-m", "earwitness", "train", f"recipes/{stage}.toml"]
+        subprocess.run([*command, "--data", args.data], check=True)
+        (Path("runs") / stage / "done").write_text(f"{time.time() - start:.0f} s\n")
+    if not args.keep:
+        shutil.rmtree(PACKAGE, ignore_errors=True)
+        shutil.copytree("runs/pocket_lamb/best", PACKAGE)
+
+
+if __name__ == "__main__":
+    main()

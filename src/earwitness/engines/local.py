@@ -1,0 +1,300 @@
+"""Captions for any number of sounds of any length on this machine, in the order of the sources."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from earwitness.audio import AudioSource
+from earwitness.engines.read_ahead import End, Item, read_ahead
+from earwitness.engines.sources import Source
+from earwitness.errors import ConfigError, EarwitnessError
+from earwitness.segments import (
+    NOTHING,
+    Segment,
+    Window,
+    Windows,
+    cover,
+    level_db,
+    merge,
+    summary,
+)
+
+if TYPE_CHECKING:
+    from earwitness.captioner import Caption, Captioner
+    from earwitness.decoder import Decoding
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+SILENCE_DB = -60.0
+"""a window whose loudest 0.1 s lies below this level, in dB of full scale, is silence"""
+
+_CPU_BATCH = 8
+_MAX_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Listening:
+    """How sounds are cut and which windows are left without a caption.
+
+    `timed`: results hold segments even for a sound of one window. `decoding` None: the model's own.
+    """
+
+    windows: Windows = Windows()
+    timed: bool = False
+    silence_db: float = SILENCE_DB
+    min_score: float = 0.0
+    decoding: "Decoding | None" = None
+    precision: Precision = "fp32"
+
+    def fingerprint(self, model: str) -> str:
+        """Eight hex digits that change with any setting, or with `model`."""
+        decoding = self.decoding.model_dump_json() if self.decoding else ""
+        text = repr((model, replace(self, decoding=None), decoding))
+        return blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of one sound: segments that cover it, or the reason why it could not be read.
+
+    `whole` says that it was captioned as one clip: then there is one segment.
+    """
+
+    name: str
+    seconds: float = 0.0
+    segments: tuple[Segment, ...] = ()
+    whole: bool = True
+    error: EarwitnessError | None = None
+
+    def record(self, model: str) -> dict[str, Any]:
+        """The result as one flat JSON object: file, caption, score, model, seconds; segments if cut."""
+        caption, score = summary(self.segments)
+        record: dict[str, Any] = {"file": self.name, "caption": caption, "score": score}
+        record |= {"model": model, "seconds": round(self.seconds, 3)}
+        only = self.segments[0].as_dict()
+        if not self.whole:
+            return record | {"segments": [segment.as_dict() for segment in self.segments]}
+        return record | {key: only[key] for key in ("gate", "captions") if key in only}
+
+
+@dataclass
+class _InFlight:
+    """A sound whose windows are being captioned."""
+
+    source: Source
+    segments: list[Segment | None] = field(default_factory=list)
+    whole: bool = True
+    seconds: float | None = None
+    error: EarwitnessError | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.error is not None or (self.seconds is not None and None not in self.segments)
+
+    def heard(self, timed: bool) -> Heard:
+        if self.error is not None:
+            return Heard(self.source.name, error=self.error)
+        segments = [segment for segment in self.segments if segment is not None]
+        covering = cover(segments) if self.whole else merge(cover(segments))
+        assert self.seconds is not None
+        whole = self.whole and not timed
+        return Heard(self.source.name, self.seconds, tuple(covering), whole)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A window on its way to the model, and its place in its sound."""
+
+    file: _InFlight
+    place: int
+    window: Window
+
+
+def caption_files(
+    captioner: "Captioner",
+    sources: Sequence[Source],
+    listening: Listening | None = None,
+    *,
+    batch_size: int | None = None,
+    on_seconds: Callable[[float], None] | None = None,
+) -> Iterator[list[Heard]]:
+    """What is heard in each source, in order, some at a time: after each batch those that are complete.
+
+    Sounds are decoded ahead by threads; windows of several sounds share a batch of `batch_size` (None: what
+    fits the memory). `on_seconds` is told the seconds of sound that went through the model or a gate.
+    A caption does not depend on the other sources: sampled ones are drawn one at a time, from the seed.
+    """
+    listening = listening or Listening()
+    model = _Model(captioner, listening, batch_size)
+    rate = captioner.encoder.sample_rate
+    flying: deque[_InFlight] = deque()
+    waiting: list[_Waiting] = []
+    last = -1
+    ahead = 4 * (batch_size or (_CPU_BATCH if captioner.device.type == "cpu" else _MAX_BATCH // 2))
+    for index, item in read_ahead(sources, rate, listening.windows, ahead=ahead):
+        if index != last:
+            flying.append(_InFlight(sources[index]))
+            last = index
+        if isinstance(item, Window):
+            waiting += _admitted(flying[-1], item, rate, listening, on_seconds)
+        else:
+            _finish(flying[-1], item)
+        if len(waiting) >= model.batch_size:
+            model.caption(waiting, rate, on_seconds)
+            waiting = []
+        if done := _completed(flying, listening.timed):
+            yield done
+    model.caption(waiting, rate, on_seconds)
+    if done := _completed(flying, listening.timed):
+        yield done
+
+
+def caption_segments(
+    captioner: "Captioner", source: AudioSource, listening: Listening | None = None
+) -> list[Segment]:
+    """The segments of one sound of any length, in constant memory; together they cover every second of it.
+
+    A sound no longer than a window and a half is one segment, unless `listening` says otherwise.
+
+    Raises:
+        AudioError: the sound cannot be read to its end.
+    """
+    listening = listening or Listening(windows=Windows(whole=15.0))
+    timed = replace(listening, timed=True)
+    for heard in caption_files(captioner, [Source("sound", source)], timed):
+        if heard[0].error is not None:
+            raise heard[0].error
+        return list(heard[0].segments)
+    raise AssertionError("one source gives one result")
+
+
+def _admitted(
+    file: _InFlight,
+    window: Window,
+    rate: int,
+    listening: Listening,
+    on_seconds: Callable[[float], None] | None,
+) -> list[_Waiting]:
+    """The window for the model; nothing where it is silent, which is noted at once."""
+    file.whole = window.whole
+    place = len(file.segments)
+    if level_db(window.samples, rate) >= listening.silence_db:
+        file.segments.append(None)
+        return [_Waiting(file, place, window)]
+    start, end = _times(window, rate)
+    file.segments.append(Segment(start, end, NOTHING, None, "silence"))
+    if on_seconds is not None:
+        on_seconds(end - start)
+    return []
+
+
+def _finish(file: _InFlight, item: Item) -> None:
+    if isinstance(item, End):
+        file.seconds = item.seconds
+    else:
+        assert isinstance(item, EarwitnessError)
+        file.error = item
+
+
+def _completed(flying: deque[_InFlight], timed: bool) -> list[Heard]:
+    done = []
+    while flying and flying[0].done:
+        done.append(flying.popleft().heard(timed))
+    return done
+
+
+def _times(window: Window, rate: int) -> tuple[float, float]:
+    return window.start / rate, (window.start + len(window.samples)) / rate
+
+
+class _Model:
+    """The captioner with its settings and the batch size that fits its memory."""
+
+    def __init__(
+        self, captioner: "Captioner", listening: Listening, batch_size: int | None
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"a batch of {batch_size}; accepted is 1 or more")
+        self.captioner, self.listening = captioner, listening
+        self.decoding = listening.decoding or captioner.config.decoding
+        on_gpu = captioner.device.type == "cuda"
+        # On a GPU the first batch is one window, whose memory tells how many fit.
+        self.batch_size = batch_size or (1 if on_gpu else _CPU_BATCH)
+        self._measure = on_gpu and batch_size is None
+
+    def caption(
+        self,
+        waiting: list[_Waiting],
+        rate: int,
+        on_seconds: Callable[[float], None] | None = None,
+    ) -> None:
+        """Gives each waiting window of a readable sound its segment."""
+        rows = [row for row in waiting if row.file.error is None]
+        captions = self._captions([row.window.samples for row in rows])
+        for row, n_best in zip(rows, captions, strict=True):
+            start, end = _times(row.window, rate)
+            row.file.segments[row.place] = self._segment(start, end, n_best)
+            if on_seconds is not None:
+                on_seconds(end - start)
+
+    def _segment(self, start: float, end: float, n_best: "list[Caption]") -> Segment:
+        best = n_best[0]
+        score = round(best.score, 4)
+        if not best.text:
+            return Segment(start, end, NOTHING, score, "no words")
+        if best.score < self.listening.min_score:
+            return Segment(start, end, NOTHING, score, "low score")
+        several = tuple((c.text, round(c.score, 4)) for c in n_best) if len(n_best) > 1 else ()
+        return Segment(start, end, best.text, score, None, several)
+
+    def _captions(self, waveforms: list[np.ndarray]) -> "list[list[Caption]]":
+        found: list[list[Caption]] = []
+        while waveforms:
+            # The seed starts a batch: drawn together, clips would share its random numbers.
+            size = 1 if self.decoding.sample else self.batch_size
+            found += self._one_batch(waveforms[:size])
+            waveforms = waveforms[size:]
+        return found
+
+    def _one_batch(self, waveforms: list[np.ndarray]) -> "list[list[Caption]]":
+        """Captions of one batch; in halves from here on where memory runs out."""
+        import torch
+
+        try:
+            with self._precision():
+                captions = self.captioner.caption_waveforms(waveforms, self.decoding)
+        except torch.OutOfMemoryError:
+            if len(waveforms) == 1:
+                raise ConfigError(
+                    f"a sound of {len(waveforms[0]) / self.captioner.encoder.sample_rate:.0f} s does "
+                    "not fit the memory; a smaller --window, --beam or --precision bf16 may"
+                ) from None
+            captions = None
+        if captions is None:
+            self.batch_size = half = len(waveforms) // 2
+            return self._one_batch(waveforms[:half]) + self._captions(waveforms[half:])
+        if self._measure:
+            self.batch_size, self._measure = _fitting(self.captioner.device), False
+        return captions
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        import torch
+
+        if self.listening.precision == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.listening.precision == "bf16" else torch.float16
+        return torch.autocast(self.captioner.device.type, dtype=dtype)
+
+
+def _fitting(device: Any) -> int:
+    """How many windows like the first fill half of the free GPU memory, at most 64."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(device)
+    used = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+    return int(max(1, min(_MAX_BATCH, free / 2 // max(1, used))))

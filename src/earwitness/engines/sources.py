@@ -1,0 +1,219 @@
+"""Files, folders, globs, manifests and standard input as one list of sources."""
+
+import csv
+import glob
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from earwitness.audio import AudioSource
+from earwitness.errors import ConfigError, DataError, MissingDependencyError
+
+SUFFIXES = frozenset(
+    """
+    .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .caf .flac .flv .m2ts .m4a .m4b .m4v .mka .mkv .mov
+    .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .opus .rf64 .ts .tta .w64 .wav .wave .webm .wma .wmv .wv
+    """.split()
+)
+"""endings of the files that are taken from a folder"""
+
+COLUMNS = ("file", "path", "audio", "audio_path", "file_name", "filename", "fname")
+"""columns of a manifest that may name the sounds; the first one that is there does"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One sound to caption: its name in the results, and what `audio` reads.
+
+    `problem` is a sentence on why there is nothing to read; it becomes the error of this source alone.
+    """
+
+    name: str
+    audio: AudioSource
+    problem: str | None = None
+
+
+def find(
+    arguments: Sequence[str], include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[Source]:
+    """The sounds that files, folders (all that is in them), globs and `-` (a sound on standard input) name.
+
+    Folders give their files with a known ending, or those that match one of `include`; names with a
+    leading dot are passed over. `exclude` drops files and whole folders. Patterns are those of a shell, held against
+    the name and against the path below the folder. Each file is taken once, in the order of the
+    arguments, sorted within a folder.
+    """
+    found: dict[str, Source] = {}
+    for argument in arguments:
+        for source in _expanded(argument, include, exclude):
+            found.setdefault(source.name, source)
+    return list(found.values())
+
+
+def read_manifest(path: str, column: str | None = None) -> list[Source]:
+    """The sounds that a CSV, TSV, JSONL or parquet file names in `column`, or a text file line by line.
+
+    `-` reads one path per line from standard input. Relative paths start at the manifest's folder (for `-`, the
+    working directory). Each file is taken once, named as the manifest names it.
+
+    Raises:
+        DataError: the manifest cannot be read, has no such column, or an empty cell.
+    """
+    names = list(dict.fromkeys(_names(path, column)))
+    if not names:
+        raise DataError(f"{path}: names no file; expected a row or line for each sound")
+    folder = Path() if path == "-" else Path(path).parent
+    return [Source(name, folder / name) for name in names]
+
+
+def shard(sources: Sequence[Source], part: str) -> list[Source]:
+    """Every n-th source from the i-th on, for `part` = "i/n" with i from 1 to n. Raises ConfigError."""
+    i, n = parse_shard(part)
+    return list(sources[i - 1 :: n])
+
+
+def parse_shard(part: str) -> tuple[int, int]:
+    """(i, n) of "i/n". Raises ConfigError unless 1 <= i <= n."""
+    first, slash, second = part.partition("/")
+    if slash and first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise ConfigError(f"--shard {part}: expected i/n with i from 1 to n, such as 3/8")
+
+
+def _expanded(
+    argument: str, include: Sequence[str], exclude: Sequence[str]
+) -> Iterator[Source]:
+    if argument == "-":
+        yield Source("-", sys.stdin.buffer)
+        return
+    paths = [argument]
+    if not os.path.lexists(argument) and glob.has_magic(argument):
+        paths = sorted(glob.glob(argument, recursive=True))
+        if not paths:
+            yield Source(argument, argument, f"no file matches {argument!r}; expected a sound")
+    for path in paths:
+        if os.path.isdir(path):
+            yield from _in_folder(path, include, exclude)
+        elif not _matches(path, exclude):
+            yield Source(path, path)
+
+
+def _in_folder(
+    folder: str, include: Sequence[str], exclude: Sequence[str]
+) -> Iterator[Source]:
+    any_found = False
+    for path in _walk(folder, exclude):
+        below = os.path.relpath(path, folder)
+        wanted = _matches(below, include) if include else Path(path).suffix.lower() in SUFFIXES
+        if wanted:
+            any_found = True
+            yield Source(path, path)
+    if not any_found:
+        looked_for = f"matching {', '.join(include)}" if include else "with a known ending"
+        yield Source(
+            folder, folder, f"the folder {folder!r} holds no sound {looked_for} (see --include)"
+        )
+
+
+def _walk(folder: str, exclude: Sequence[str]) -> Iterator[str]:
+    """All files below `folder` in sorted order, without hidden and excluded ones."""
+    for place, folders, files in os.walk(folder):
+        below = os.path.relpath(place, folder)
+
+        def kept(name: str, below: str = below) -> bool:
+            path = os.path.normpath(os.path.join(below, name))
+            return not name.startswith(".") and not _matches(path, exclude)
+
+        folders[:] = sorted(name for name in folders if kept(name))
+        yield from (os.path.join(place, name) for name in sorted(files) if kept(name))
+
+
+def _matches(path: str, patterns: Iterable[str]) -> bool:
+    path = Path(path).as_posix()
+    return any(
+        fnmatch(path, pattern.rstrip("/")) or fnmatch(path.rpartition("/")[2], pattern.rstrip("/"))
+        for pattern in patterns
+    )
+
+
+def _names(path: str, column: str | None) -> Iterator[str]:
+    if path == "-":
+        yield from _lines(sys.stdin)
+        return
+    suffix = Path(path).suffix.lower()
+    try:
+        if suffix in (".parquet", ".pq"):
+            rows = _parquet_rows(path, column)
+        elif suffix in (".csv", ".tsv", ".jsonl", ".ndjson"):
+            rows = _text_rows(path, suffix)
+        else:
+            with open(path, encoding="utf-8-sig") as file:
+                yield from _lines(file)
+            return
+        yield from _cells(path, rows, column)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such manifest; expected CSV, TSV, JSONL, parquet or a text file of paths"
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable manifest ({error})") from None
+
+
+def _lines(file: Iterable[str]) -> Iterator[str]:
+    yield from (line.rstrip("\r\n") for line in file if line.strip())
+
+
+def _text_rows(path: str, suffix: str) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        if suffix in (".csv", ".tsv"):
+            yield from csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",")
+            return
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                row = None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}: line {number} is not a JSON object")
+            yield row
+
+
+def _parquet_rows(path: str, column: str | None) -> Iterator[dict[str, Any]]:
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise MissingDependencyError(
+            f"{path}: parquet needs the package pyarrow; pip install pyarrow, or use CSV or JSONL"
+        ) from None
+    try:
+        file = parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        wanted = [name for name in ([column] if column else COLUMNS) if name in names]
+        for batch in file.iter_batches(columns=wanted or names):
+            yield from batch.to_pylist()
+    except arrow.ArrowInvalid as error:
+        raise DataError(f"{path}: not a readable parquet file ({error})") from None
+
+
+def _cells(path: str, rows: Iterator[dict[str, Any]], column: str | None) -> Iterator[str]:
+    name = column
+    for number, row in enumerate(rows, start=1):
+        if number == 1:
+            name = column or next((c for c in COLUMNS if c in row), None)
+        if name is None or name not in row:
+            wanted = f"no column {column!r}" if column else f"none of {', '.join(COLUMNS)}"
+            raise DataError(
+                f"{path}: row {number} has {wanted}; its columns are {', '.join(map(str, row))} "
+                "(--column names one)"
+            )
+        if not isinstance(row[name], str) or not row[name].strip():
+            raise DataError(f"{path}: row {number} names no file in column {name!r}")
+        yield row[name]

@@ -1,0 +1,221 @@
+"""Long sounds as windows, and captioned windows as a gapless list of segments.
+
+A sound is cut while it is being decoded, so that its length does not matter. Windows may overlap; every
+second of the sound belongs to exactly one segment. Pure numpy: what captions a window is not known here.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from earwitness.errors import ConfigError
+
+NOTHING = "no distinct sound"
+"""the caption of a segment that a gate has closed"""
+
+_LEVEL_SECONDS = 0.1
+_MAX_WHOLE = 3600.0
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_FUNCTION_WORDS = frozenset(
+    "a an the and or of to in on at by with as is are was were be being been it its some".split()
+)
+
+
+class Window(NamedTuple):
+    """A stretch of a sound: first sample, samples, and whether it is the whole sound."""
+
+    start: int
+    samples: Float32[np.ndarray, " T"]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a sound is cut, in seconds.
+
+    A sound up to `whole` is one window. A longer one is cut into windows of length `window`, one every `hop`;
+    the last one ends with the sound.
+
+    Raises:
+        ConfigError: not 0 < hop <= window <= whole <= 3600, or a window below 0.1 s.
+    """
+
+    window: float = 10.0
+    hop: float = 10.0
+    whole: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.window <= _MAX_WHOLE:
+            raise ConfigError(
+                f"a window of {self.window:g} s; accepted are 0.1 to {_MAX_WHOLE:g} s"
+            )
+        if not 0.01 <= self.hop <= self.window:
+            raise ConfigError(
+                f"a hop of {self.hop:g} s leaves gaps or stands still; "
+                f"accepted is 0.01 s up to the window, {self.window:g} s"
+            )
+        if not self.window <= self.whole <= _MAX_WHOLE:
+            raise ConfigError(
+                f"sounds up to {self.whole:g} s whole; accepted are the window, "
+                f"{self.window:g} s, to {_MAX_WHOLE:g} s"
+            )
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What is heard from `start` to `end`, in seconds.
+
+    `score` is that of the caption, None where no model was asked. `gate` says what closed the segment,
+    None where the caption is the model's: "silence", "low score", or "no words" (an empty
+    caption). `candidates` are the n-best captions with their scores, empty unless several were asked for.
+    """
+
+    start: float
+    end: float
+    caption: str
+    score: float | None
+    gate: Literal["silence", "low score", "no words"] | None = None
+    candidates: tuple[tuple[str, float], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name; without `gate` and `candidates` where there are none."""
+        fields: dict[str, Any] = {"start": self.start, "end": self.end, "caption": self.caption}
+        fields["score"] = self.score
+        if self.gate is not None:
+            fields["gate"] = self.gate
+        if self.candidates:
+            fields["captions"] = [{"caption": c, "score": s} for c, s in self.candidates]
+        return fields
+
+
+def cut(
+    blocks: Iterable[Float32[np.ndarray, " _"]], rate: int, windows: Windows
+) -> Iterator[Window]:
+    """The windows of a sound that arrives in `blocks` at `rate` Hz; two windows and a block are held at most."""
+    size, hop = round(windows.window * rate), max(1, round(windows.hop * rate))
+    limit = round(windows.whole * rate)
+    held: list[np.ndarray] = []
+    count = 0
+    arriving = iter(blocks)
+    for block in arriving:
+        held.append(block)
+        count += len(block)
+        if count > limit:
+            yield from _cut_long(np.concatenate(held), arriving, size, hop)
+            return
+    if count:
+        yield Window(0, np.concatenate(held), whole=True)
+
+
+def _cut_long(
+    buffer: np.ndarray, arriving: Iterator[np.ndarray], size: int, hop: int
+) -> Iterator[Window]:
+    """Windows every `hop` samples and a last one at the end; `buffer` holds `size` samples or more."""
+    # The last window may reach back to the start of the one before: samples are kept from there.
+    offset = start = 0
+    while True:
+        while offset + len(buffer) >= start + size:
+            yield Window(start, buffer[start - offset :][:size].copy(), whole=False)
+            buffer, offset = buffer[start - offset :], start
+            start += hop
+        block = next(arriving, None)
+        if block is None:
+            break
+        buffer = np.concatenate([buffer, block])
+    end = offset + len(buffer)
+    if end > start - hop + size:
+        yield Window(end - size, buffer[-size:].copy(), whole=False)
+
+
+def level_db(samples: Float32[np.ndarray, " T"], rate: int) -> float:
+    """Level of the loudest 0.1 s in dB of full scale: RMS, a full-scale sine gives -3 dB; silence gives -inf.
+
+    The loudest stretch, not the mean: one chirp in ten still seconds is a sound.
+    """
+    step = max(1, min(len(samples), round(_LEVEL_SECONDS * rate)))
+    starts = np.arange(0, len(samples), step)
+    energy = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
+    # A short rest counts as if it were filled up with zeros, so that one click does not weigh more there.
+    loudest = float(energy.max()) / step
+    return 10 * math.log10(loudest) if loudest > 0 else -math.inf
+
+
+def cover(segments: Sequence[Segment]) -> list[Segment]:
+    """Overlapping neighbours set side by side: each ends where the next starts, halfway through the overlap.
+
+    `segments` are in order, and neighbours overlap or touch. Times are rounded to milliseconds.
+    """
+    borders = [
+        (left.end + right.start) / 2 for left, right in zip(segments, segments[1:], strict=False)
+    ]
+    starts = [segments[0].start, *borders]
+    ends = [*borders, segments[-1].end]
+    return [
+        replace(segment, start=round(start, 3), end=round(end, 3))
+        for segment, start, end in zip(segments, starts, ends, strict=True)
+    ]
+
+
+def merge(segments: Sequence[Segment]) -> list[Segment]:
+    """Neighbours that say the same joined into one, in the words of the surest; its score is the mean over time."""
+    merged: list[list[Segment]] = []
+    for segment in segments:
+        if merged and says_the_same(merged[-1][-1], segment):
+            merged[-1].append(segment)
+        else:
+            merged.append([segment])
+    return [_joined(group) for group in merged]
+
+
+def says_the_same(left: Segment, right: Segment) -> bool:
+    """Whether two segments hold the same content words in the same order, endings apart, or are both closed."""
+    if left.gate or right.gate:
+        return left.gate == right.gate
+    return _gist(left.caption) == _gist(right.caption)
+
+
+def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
+    """One text for a whole sound, its different captions in order, and their mean score over time."""
+    spoken = [segment for segment in segments if segment.gate is None]
+    if not spoken:
+        return NOTHING, _mean_score(segments)
+    different = {_gist(segment.caption): segment.caption for segment in reversed(spoken)}
+    ordered = dict.fromkeys(different[_gist(segment.caption)] for segment in spoken)
+    return "; ".join(ordered), _mean_score(spoken)
+
+
+def _joined(group: list[Segment]) -> Segment:
+    if len(group) == 1:
+        return group[0]
+    best = max(group, key=lambda segment: segment.score or 0.0)
+    return replace(best, start=group[0].start, end=group[-1].end, score=_mean_score(group))
+
+
+def _mean_score(segments: Sequence[Segment]) -> float | None:
+    scored = [(s.score, s.end - s.start) for s in segments if s.score is not None]
+    seconds = sum(weight for _, weight in scored)
+    if not seconds:
+        return scored[0][0] if scored else None
+    return round(sum(score * weight for score, weight in scored) / seconds, 4)
+
+
+def _gist(caption: str) -> tuple[str, ...]:
+    """Content words without the endings of number and tense."""
+    words = _WORD.findall(caption.lower())
+    return tuple(_stem(word) for word in words if word not in _FUNCTION_WORDS)
+
+
+def _stem(word: str) -> str:
+    for ending in ("ing", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word.removesuffix(ending)
+            break
+    # running, run; chirps from chirp; barking from bark: a doubled last letter and a mute e go.
+    if len(word) > 3 and word[-1] == word[-2]:
+        word = word[:-1]
+    return word.removesuffix("e") if len(word) > 3 else word
