@@ -21,10 +21,14 @@ METRICS = ("cider_d", "meteor", "rouge_l", "bleu_4")
 
 def main() -> None:
     """Reads the command line and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("models", nargs="+", help="model, or name=folder")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--captions", type=Path, help="Markdown file for the first model's captions")
+    parser.add_argument(
+        "--captions", type=Path, help="Markdown file for the first model's captions"
+    )
     parser.add_argument("--show", action="store_true", help="print captions beside a human one")
     parser.add_argument("--set", action="append", default=[], help="decoding key=value")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """Makes the example clips of this folder from noise and sines: no recording, no rights of others.
 
-    python examples/synthesize.py
+python examples/synthesize.py
 """
 
 from pathlib import Path
@@ -12,7 +12,9 @@ RATE = 16000
 FOLDER = Path(__file__).parent
 
 
-def band_noise(rng: np.random.Generator, seconds: float, low: float, high: float, tilt: float = 0.0) -> np.ndarray:
+def band_noise(
+    rng: np.random.Generator, seconds: float, low: float, high: float, tilt: float = 0.0
+) -> np.ndarray:
     """Noise between `low` and `high` Hz, falling by `tilt` powers of frequency; RMS 1."""
     n = round(seconds * RATE)
     frequency = np.fft.rfftfreq(n, 1 / RATE)
@@ -67,7 +69,9 @@ def alarm(rng: np.random.Generator) -> np.ndarray:
     """An alarm that beeps four times and pauses, again and again."""
     track = 0.003 * band_noise(rng, 8, 50, 6000, 0.5)
     time = np.arange(round(0.1 * RATE)) / RATE
-    beep = np.sign(np.sin(2 * np.pi * 2000 * time)) * np.minimum(1, 40 * np.minimum(time, 0.1 - time))
+    beep = np.sign(np.sin(2 * np.pi * 2000 * time)) * np.minimum(
+        1, 40 * np.minimum(time, 0.1 - time)
+    )
     for start in np.arange(0.3, 7.5, 1.2):
         for number in range(4):
             place(track, 0.3 * beep, float(start) + 0.17 * number)

@@ -48,16 +48,18 @@ def test_divergence_equals_the_double_loop(m, n, sigma):
 
 def test_median_divergence_equals_the_double_loop_at_the_median_width():
     x, y = cloud(6, seed=1), cloud(4, seed=2, shift=0.5)
-    both = torch.cat([x, y])
-    squared = torch.cdist(both, both).square()[~torch.eye(10, dtype=torch.bool)]
+    squared = torch.cdist(x, y).square().flatten()
     sigma = math.sqrt(float(squared.sort().values[(len(squared) - 1) // 2]) / 2)
     expected = by_loops(x, y, sigma)
     assert float(cs_divergence(x, y, "median")) == pytest.approx(expected, abs=1e-10)
 
 
 def test_divergence_approaches_the_closed_form_between_gaussians():
-    """For N(a, s^2 I) and N(b, t^2 I), smoothed by the kernel: each inner product is a Gaussian density."""
-    dim, s, t, sigma, count = 2, 1.0, 1.4, 0.8, 3000
+    """Between N(a, s^2 I) and N(b, t^2 I) every mean kernel is itself a Gaussian density.
+
+    Quasi-random samples: at 1024 of them an independent draw would still be off by a tenth.
+    """
+    dim, s, t, sigma, count = 2, 1.0, 1.4, 0.8, 1024
     a, b = torch.tensor([0.0, 0.0]), torch.tensor([1.0, -0.5])
     gap = float((a - b).square().sum())
 
@@ -68,9 +70,13 @@ def test_divergence_approaches_the_closed_form_between_gaussians():
     expected = (
         log_product(2 * s**2, 0.0) + log_product(2 * t**2, 0.0) - 2 * log_product(s**2 + t**2, gap)
     )
-    x = cloud(count, dim, seed=3, scale=s) + a
-    y = cloud(count, dim, seed=4, scale=t) + b
-    assert float(cs_divergence(x, y, sigma)) == pytest.approx(expected, rel=0.05)
+    x, y = (
+        torch.special.ndtri(
+            torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed).draw(count).double()
+        )
+        for seed in (1, 2)
+    )
+    assert float(cs_divergence(s * x + a, t * y + b, sigma)) == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize("sigma", [0.5, "median"])
@@ -136,13 +142,13 @@ def test_divergence_passes_gradcheck(sigma):
 def test_descent_on_the_divergence_brings_the_clouds_together():
     x, y = torch.nn.Parameter(cloud(8, seed=1, shift=3.0)), cloud(5, seed=2)
     optimizer = torch.optim.Adam([x], lr=0.05)
-    start = float(cs_divergence(x, y, "median"))
+    start = float(cs_divergence(x.detach(), y, "median"))
     for _ in range(200):
         optimizer.zero_grad()
         cs_divergence(x, y, "median").backward()
         optimizer.step()
-    assert float(cs_divergence(x, y, "median")) < 0.1 * start
-    assert float((x.mean(0) - y.mean(0)).norm()) < 0.5
+    assert float(cs_divergence(x.detach(), y, "median")) < 0.1 * start
+    assert float((x.detach().mean(0) - y.mean(0)).norm()) < 0.5
 
 
 def test_token_loss_of_one_clip_is_the_divergence_of_its_tokens():
@@ -172,9 +178,16 @@ def test_token_loss_is_the_mean_over_clips_and_padding_counts_nowhere():
 def test_median_width_ignores_padding_and_has_a_floor():
     distances = torch.tensor([[[1.0, 4.0, 9.0, 1e9]]])
     keep = torch.tensor([[[True, True, True, False]]])
-    assert float(median_width([(distances, keep)])) == 2.0
-    assert float(median_width([(distances * 0, keep)])) == pytest.approx(1e-6)
-    assert float(median_width([(distances, keep & False)])) == 1.0
+    assert float(median_width(distances, keep)) == 2.0
+    assert float(median_width(distances * 0, keep)) == pytest.approx(1e-6)
+    assert float(median_width(distances, keep & False)) == 1.0
+
+
+def test_median_divergence_stays_small_while_the_audio_tokens_lie_on_one_spot():
+    """A median over all pairs would shrink to the spot, and the loss would start above 1000."""
+    spot = torch.ones(32, 16) + 1e-3 * cloud(32, seed=1)[:, :1]
+    text = cloud(8, seed=2).repeat(1, 16)[:, :16]
+    assert 0 < float(cs_divergence(spot.double(), text.double(), "median")) < 10
 
 
 def test_info_nce_of_one_pair_is_zero():
@@ -188,9 +201,7 @@ def test_info_nce_of_equal_similarities_is_log_b():
 
 def test_info_nce_equals_its_double_loop():
     a, t, scale = cloud(5, seed=1), cloud(5, seed=2), 3.0
-    cosine = [
-        [float(torch.dot(p, q) / (p.norm() * q.norm())) * scale for q in t] for p in a
-    ]
+    cosine = [[float(torch.dot(p, q) / (p.norm() * q.norm())) * scale for q in t] for p in a]
     total = 0.0
     for i in range(5):
         row = sum(math.exp(cosine[i][j]) for j in range(5))

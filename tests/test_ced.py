@@ -1,10 +1,14 @@
 """CED against reference outputs, and its promise that a batch changes nothing."""
 
+import json
+
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from earwitness.encoders.ced import CED, CEDConfig, ced_state
+from earwitness.encoders import load_frame_encoder, save_frame_encoder
+from earwitness.encoders.ced import CED, CED_SIZES, CEDConfig, ced_state
+from earwitness.errors import CheckpointError
 from earwitness.features import LogMel, LogMelConfig
 
 SMALL = CEDConfig(embed_dim=48, depth=2, num_heads=3)
@@ -65,7 +69,8 @@ def test_ced_pools_frequency_within_a_chunk_before_joining_chunks(ced):
 
 def test_ced_loads_the_hub_layout_as_the_original(ced):
     hub = {
-        (k if k.startswith("outputlayer") else f"encoder.{k}"): v for k, v in ced.state_dict().items()
+        (k if k.startswith("outputlayer") else f"encoder.{k}"): v
+        for k, v in ced.state_dict().items()
     }
     other = CED(SMALL)
     other.load_state_dict(ced_state(hub), strict=True)
@@ -85,3 +90,87 @@ def test_log_mel_of_a_sine_peaks_in_its_band():
     mels = torch.linspace(0, 2595 * torch.log10(torch.tensor(1 + 8000 / 700)), 66)[1:-1]
     centres = 700 * (10 ** (mels / 2595) - 1)
     assert abs(centres[spectrum.argmax()] - 1000) < 40
+
+
+HUB_SETTINGS = {
+    "model_type": "ced",
+    "architectures": ["CedForAudioClassification"],
+    "embed_dim": 48,
+    "depth": 2,
+    "num_heads": 3,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "patch_size": 16,
+    "patch_stride": 16,
+    "target_length": 1012,
+    "n_mels": 64,
+    "n_fft": 512,
+    "win_size": 512,
+    "hop_size": 160,
+    "f_min": 0,
+    "f_max": 8000,
+    "pooling": "mean",
+    "outputdim": 527,
+}
+
+
+def hub_folder(folder, ced, **changes):
+    """A folder as the hub's `mispeech/ced-*`: `encoder.` before every key but the head's."""
+    state = {
+        (k if k.startswith("outputlayer") else f"encoder.{k}"): v.contiguous()
+        for k, v in ced.state_dict().items()
+    }
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**HUB_SETTINGS, **changes}))
+    return folder
+
+
+@torch.inference_mode()
+def test_ced_loads_from_a_hub_folder_as_it_is(ced, tmp_path):
+    loaded = load_frame_encoder(hub_folder(tmp_path / "ced-small", ced))
+    waveform = torch.randn(1, 16000 * 2, generator=torch.Generator().manual_seed(0)) * 0.1
+    lengths = torch.tensor([32000])
+    assert not loaded.training
+    assert torch.equal(loaded(waveform, lengths).h, ced(waveform, lengths).h)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"patch_stride": 10}, "without overlap"),
+        ({"pooling": "logit"}, "pooling 'mean'"),
+        ({"win_size": 400}, "win_size"),
+        ({"depth": 3}, "blocks.2.* is missing"),
+        ({"depth": 1}, "unknown weight 'blocks.1"),
+        ({"embed_dim": 24}, "has shape"),
+        ({"embed_dim": "wide"}, "embed_dim"),
+        ({"outputdim": 10}, "outputlayer.1.* has shape"),
+    ],
+)
+def test_a_hub_folder_that_does_not_fit_is_refused(ced, tmp_path, changes, words):
+    with pytest.raises(CheckpointError, match=words):
+        load_frame_encoder(hub_folder(tmp_path / "ced", ced, **changes))
+
+
+def test_ced_is_saved_and_loaded_bitwise(ced, tmp_path):
+    save_frame_encoder(ced, tmp_path / "ced")
+    loaded = load_frame_encoder(tmp_path / "ced")
+    assert loaded.config == ced.config
+    state = loaded.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in ced.state_dict().items())
+
+
+@pytest.mark.parametrize("size", ["tiny", "mini", "small", "base"])
+def test_ced_sizes_have_the_weights_of_their_formula(size):
+    """A transformer block of width D has 12 D^2 + 13 D weights; the rest is counted by part."""
+    config = CED_SIZES[size]
+    with torch.device("meta"):
+        model = CED(config)
+    dim, classes = config.embed_dim, config.outputdim
+    blocks = config.depth * (12 * dim**2 + 13 * dim)
+    ends = 2 * 64 + (16 * 16 + 1) * dim + (63 + 4) * dim + 2 * dim
+    head = 2 * dim + (dim + 1) * classes
+    assert sum(p.numel() for p in model.parameters()) == blocks + ends + head
+    millions = {"tiny": 5.5, "mini": 9.6, "small": 22, "base": 86}
+    assert (blocks + ends + head) / 1e6 == pytest.approx(millions[size], rel=0.02)

@@ -1,4 +1,4 @@
-"""The Two-Stream Adapter against its formula worked out by hand, and its promise that padding changes nothing."""
+"""The Two-Stream Adapter against its formula by hand; padding and batches change nothing."""
 
 import math
 

@@ -1,8 +1,10 @@
-"""LAMB's Cross-Modal Aligner (arXiv 2601.04658): losses that pull audio tokens into the LLM's text-embedding space.
+"""LAMB's Cross-Modal Aligner (arXiv 2601.04658): losses that pull audio tokens into the LLM's
+text-embedding space.
 
-Cauchy-Schwarz divergence between the clouds of audio and caption tokens, per clip and over the batch, and InfoNCE
-between their means. The estimator is that of CS-Aligner (arXiv 2502.17028). LAMB gives neither the
-kernel width nor the pooling: we use the median width, detached, and means over tokens.
+Cauchy-Schwarz divergence between the clouds of audio and caption tokens, per clip and over the
+batch, and InfoNCE between their means. The estimator is that of CS-Aligner (arXiv 2502.17028). LAMB
+gives neither the kernel width nor the pooling: we use the median width, detached, and means over
+tokens.
 """
 
 import math
@@ -40,8 +42,18 @@ class CrossModalAligner(nn.Module):
         t_mask: Bool[Tensor, "B L"],
         clip: Int[Tensor, " B"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """`cs_global`, `cs_token` and `infonce`; captions of the same `clip` are no negatives for each other."""
-        z_a, z_t = z_a.float(), z_t.float()
+        """`cs_global`, `cs_token` and `infonce`; captions of the same `clip` are no negatives for
+        each other.
+
+        In float32 even under autocast: distances of LLM-sized vectors lose their digits in half
+        precision.
+        """
+        with torch.autocast(z_a.device.type, enabled=False):
+            return self._losses(z_a.float(), a_mask, z_t.float(), t_mask, clip)
+
+    def _losses(
+        self, z_a: Tensor, a_mask: Tensor, z_t: Tensor, t_mask: Tensor, clip: Tensor
+    ) -> dict[str, Float[Tensor, ""]]:
         audio, text = masked_mean(z_a, a_mask), masked_mean(z_t, t_mask)
         scale = self.log_scale.clamp(0.0, math.log(100.0)).exp()
         infonce = info_nce(audio, text, scale, clip)
@@ -59,10 +71,11 @@ class CrossModalAligner(nn.Module):
 def cs_divergence(
     x: Float[Tensor, "M E"], y: Float[Tensor, "N E"], sigma: float | Literal["median"]
 ) -> Float[Tensor, ""]:
-    """Cauchy-Schwarz divergence between the clouds `x` and `y`; 0 when they coincide, never negative.
+    """Cauchy-Schwarz divergence between the clouds `x` and `y`; 0 when they coincide, never
+    negative.
 
-    LAMB, L_CS-global when rows are pooled clips; estimator of CS-Aligner (arXiv 2502.17028): diagonal kernel
-    terms are kept. Computed with logsumexp: at LLM norms the plain sums underflow.
+    LAMB, L_CS-global when rows are pooled clips; estimator of CS-Aligner (arXiv 2502.17028):
+    diagonal kernel terms are kept. Computed with logsumexp: at LLM norms the plain sums underflow.
     """
     everything = x.new_ones(1, len(x), dtype=torch.bool), y.new_ones(1, len(y), dtype=torch.bool)
     return _divergences(x[None], everything[0], y[None], everything[1], sigma)[0]
@@ -77,7 +90,8 @@ def cs_token(
 ) -> Float[Tensor, ""]:
     """Mean over clips of the divergence between a clip's audio tokens and its caption's tokens.
 
-    LAMB, L_CS-token. Padding enters neither sums nor counts; the median width is one for the whole batch.
+    LAMB, L_CS-token. Padding enters neither sums nor counts; the median width is one for the whole
+    batch.
     """
     return _divergences(z_a, a_mask, z_t, t_mask, sigma).mean()
 
@@ -88,9 +102,11 @@ def info_nce(
     scale: Float[Tensor, ""] | float,
     clip: Int[Tensor, " B"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE on cosines times `scale` (1 / temperature); 0 for one pair, log B for equal similarities.
+    """Symmetric InfoNCE on cosines times `scale` (1 / temperature); 0 for one pair, log B for equal
+    similarities.
 
-    LAMB, L_InfoNCE; the symmetric CLIP form is our reading. Pairs of one `clip` are not each other's negatives.
+    LAMB, L_InfoNCE; the symmetric CLIP form is our reading. Pairs of one `clip` are not each
+    other's negatives.
     """
     unit = nn.functional.normalize
     similarity = scale * unit(audio, dim=-1) @ unit(text, dim=-1).T
@@ -110,11 +126,17 @@ def masked_mean(z: Float[Tensor, "B N E"], mask: Bool[Tensor, "B N"]) -> Float[T
     return (z * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-def median_width(distances: list[tuple[Tensor, Tensor]]) -> Float[Tensor, ""]:
-    """sigma^2 = median of the squared distances / 2, from (distances, mask of those that count); at least 1e-6."""
-    values = torch.cat([d[keep] for d, keep in distances]).detach()
+def median_width(
+    squared: Float[Tensor, "B M N"], pairs: Bool[Tensor, "B M N"]
+) -> Float[Tensor, ""]:
+    """sigma^2 = median of the squared distances between the clouds / 2, detached; at least 1e-6.
+
+    Between the clouds only: while the audio tokens of a clip still lie on one spot, most of all
+    pairs are pairs of them, and a median over all would shrink the kernel to that spot.
+    """
+    values = squared.detach()[pairs]
     if not len(values):
-        return distances[0][0].new_tensor(1.0)
+        return squared.new_tensor(1.0)
     return (values.median() / 2).clamp(min=1e-6)
 
 
@@ -125,24 +147,16 @@ def _divergences(
     xx_pairs = x_mask[:, :, None] & x_mask[:, None, :]
     yy_pairs = y_mask[:, :, None] & y_mask[:, None, :]
     xy_pairs = x_mask[:, :, None] & y_mask[:, None, :]
-    if sigma == "median":
-        width = median_width(
-            [
-                (xx, xx_pairs & _off_diagonal(xx)),
-                (yy, yy_pairs & _off_diagonal(yy)),
-                (xy, xy_pairs),
-                (xy, xy_pairs),
-            ]
-        )
-    else:
-        width = xx.new_tensor(float(sigma) ** 2)
+    width = median_width(xy, xy_pairs) if sigma == "median" else xx.new_tensor(float(sigma) ** 2)
     within_x = _log_mean_kernel(xx, xx_pairs, width)
     within_y = _log_mean_kernel(yy, yy_pairs, width)
     return within_x + within_y - 2 * _log_mean_kernel(xy, xy_pairs, width)
 
 
 def _squared(x: Tensor, y: Tensor) -> Float[Tensor, "B M N"]:
-    """Squared distances by the dot-product identity, centred first so that far-off clouds keep their digits."""
+    """Squared distances by the dot-product identity, centred first so that far-off clouds keep
+    their digits.
+    """
     centre = y.mean((1), keepdim=True).detach()
     x, y = x - centre, y - centre
     norms = x.square().sum(-1)[:, :, None] + y.square().sum(-1)[:, None, :]
@@ -152,7 +166,3 @@ def _squared(x: Tensor, y: Tensor) -> Float[Tensor, "B M N"]:
 def _log_mean_kernel(squared: Tensor, pairs: Tensor, width: Tensor) -> Float[Tensor, " B"]:
     exponent = (-squared / (2 * width)).masked_fill(~pairs, -torch.inf)
     return exponent.flatten(1).logsumexp(1) - pairs.sum((1, 2)).to(squared.dtype).log()
-
-
-def _off_diagonal(squared: Tensor) -> Tensor:
-    return ~torch.eye(squared.shape[-1], dtype=torch.bool, device=squared.device)[None]

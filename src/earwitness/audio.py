@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from earwitness.errors import AudioError, AudioTooLargeError
 from earwitness.sound_files import (
     ACCEPTED,
     MAX_RATE,
@@ -28,7 +29,6 @@ from earwitness.sound_files import (
     decoded,
     one_line,
 )
-from earwitness.errors import AudioError, AudioTooLargeError
 
 DEFAULT_MAX_SECONDS = 3 * 3600.0
 DEFAULT_MAX_BYTES = 2 * 1024**3

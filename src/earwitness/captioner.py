@@ -1,7 +1,8 @@
 """The seam that carries both papers: audio encoder, prefix, language model, and a guide or none.
 
-LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Training, the command line, the
-service and the evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and nothing below.
+LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Training, the command line,
+the service and the evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and
+nothing below.
 """
 
 from collections.abc import Sequence
@@ -18,18 +19,29 @@ from torch import Tensor, nn
 
 from earwitness import audio
 from earwitness.aligner import AlignerConfig, CrossModalAligner
-from earwitness.checkpoint import load_weights, read_json, read_weights, write_json, write_weights
-from earwitness.config import Strict, validate
+from earwitness.checkpoint import (
+    check_finite,
+    load_weights,
+    read_json,
+    read_settings,
+    read_weights,
+    write_json,
+    write_weights,
+)
+from earwitness.config import Strict
 from earwitness.decoder import Decoder, DecoderConfig, Decoding
 from earwitness.encoders import load_frame_encoder, save_frame_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
-from earwitness.errors import CheckpointError
+from earwitness.errors import CheckpointError, ConfigError
 from earwitness.prefixes import LinearPrefix, LinearPrefixConfig, QFormer, QFormerConfig
 from earwitness.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
 from earwitness.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token_norm
 
 FORMAT = 1
 """version of a model folder; a newer one is refused by name"""
+
+SYSTEM = "lamb"
+"""which system a model folder holds"""
 
 POCKET_MODELS = ("pocket-lamb",)
 """models that ship inside the package"""
@@ -66,7 +78,8 @@ class CaptionerConfig(Strict):
 class Caption:
     """A sentence for a sound.
 
-    `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are seconds.
+    `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are
+    seconds.
     """
 
     text: str
@@ -81,7 +94,7 @@ class Caption:
 
 
 class Batch(NamedTuple):
-    """What training hands over: frames of B clips, one caption each, and which recording each clip is."""
+    """What training hands over: frames of B clips, one caption each, and each clip's recording."""
 
     frames: Frames
     captions: list[str]
@@ -99,9 +112,13 @@ class Captioner(nn.Module):
     """A captioning system: `caption` for users, a call with a `Batch` for training."""
 
     def __init__(
-        self, encoder: FrameEncoder, decoder: Decoder, config: CaptionerConfig, name: str = "unnamed"
+        self,
+        encoder: FrameEncoder,
+        decoder: Decoder,
+        config: CaptionerConfig,
+        name: str = "unnamed",
     ) -> None:
-        """A new system: prefix and guide are fresh; their tokens start at the norm of the LLM's own embeddings."""
+        """A new system: prefix and guide are fresh; audio tokens start at the LLM's own norm."""
         super().__init__()
         self.config, self.name = config, name
         self.encoder, self.decoder = encoder, decoder
@@ -119,7 +136,7 @@ class Captioner(nn.Module):
         """Where the weights are."""
         return self.decoder.special.device
 
-    def encode(self, waveforms: Sequence[Float[np.ndarray, " T"]]) -> Frames:
+    def encode(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Frames:
         """Hop 2: frames of mono waveforms at the encoder's sample rate."""
         clips = [torch.from_numpy(np.ascontiguousarray(w)).float() for w in waveforms]
         lengths = torch.tensor([len(clip) for clip in clips])
@@ -137,7 +154,10 @@ class Captioner(nn.Module):
         return self.guide(*audio_tokens, self.decoder.table, self.decoder.special)
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """The named losses of LAMB: `decode` (L_dec), `guide` (L_tg), `cs_global`, `cs_token`, `infonce` (L_cma)."""
+        """LAMB's losses by name.
+
+        `decode` (L_dec), `guide` (L_tg), `cs_global`, `cs_token`, `infonce` (L_cma).
+        """
         z_a = self.audio_tokens(batch.frames)
         texts = self.decoder.tokenize(batch.captions)
         logits = self.decoder(*z_a, texts)
@@ -158,8 +178,9 @@ class Captioner(nn.Module):
         """A `Caption` for one source, or a list of them for a list of sources.
 
         A source is a path, bytes, a binary file, or an (array, sample rate) pair. With
-        `decoding.n_best` above 1 each source gives a list of captions, best first. A caption does not depend on the
-        other sources of the call.
+        `decoding.n_best` above 1 each source gives a list of captions, best first. A caption does
+        not depend on the other sources of the call; sampled ones are made one source at a time for
+        that.
 
         Raises:
             AudioError: a source cannot be read; use `earwitness caption` to go on past such files.
@@ -167,6 +188,7 @@ class Captioner(nn.Module):
         single = not isinstance(sources, list)
         listed = [sources] if single else sources
         settings = decoding or self.config.decoding
+        batch_size = 1 if settings.sample else batch_size
         found: list[Any] = []
         for start in range(0, len(listed), batch_size):
             waveforms = [
@@ -180,7 +202,7 @@ class Captioner(nn.Module):
 
     @torch.inference_mode()
     def caption_waveforms(
-        self, waveforms: Sequence[Float[np.ndarray, " T"]], decoding: Decoding | None = None
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
     ) -> list[list[Caption]]:
         """The n-best captions of mono waveforms at the encoder's sample rate: hops 2 to 5."""
         self.eval()
@@ -203,7 +225,7 @@ class Captioner(nn.Module):
         (model.to(dtype) if dtype else model).save_pretrained(folder / "decoder")
         self.decoder.tokenizer.save_pretrained(folder / "decoder")
         write_weights(folder / "prefix.safetensors", self._own_parts(), dtype)
-        settings = {"format": FORMAT, "system": "lamb", "name": self.name}
+        settings: dict[str, Any] = {"format": FORMAT, "system": SYSTEM, "name": self.name}
         settings |= {"config": self.config.model_dump(mode="json"), "card": self.card}
         write_json(folder / "earwitness.json", settings)
 
@@ -216,15 +238,23 @@ class Captioner(nn.Module):
         """
         folder = model_folder(model)
         settings = read_json(folder / "earwitness.json")
-        if settings.get("format") != FORMAT:
+        version = settings.get("format")
+        if type(version) is not int or version != FORMAT:
             raise CheckpointError(
-                f"{folder}: model format {settings.get('format')!r}; this version reads format {FORMAT}"
+                f"{folder}: model format {version!r}; this version reads format {FORMAT}"
             )
-        config = validate(CaptionerConfig, settings.get("config", {}), f"{folder}/earwitness.json")
+        if settings.get("system") != SYSTEM:
+            raise CheckpointError(
+                f"{folder}: holds a {settings.get('system')!r} system; {SYSTEM!r} is expected"
+            )
+        config = read_settings(CaptionerConfig, settings.get("config"), folder / "earwitness.json")
         loaded = config.decoder.model_copy(update={"tune": "frozen"})
         decoder = load_decoder(folder / "decoder", loaded)
         encoder = load_frame_encoder(folder / "encoder")
-        captioner = cls(encoder, decoder, config, str(settings.get("name", folder.name)))
+        try:
+            captioner = cls(encoder, decoder, config, str(settings.get("name", folder.name)))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / 'earwitness.json'}: {error}") from None
         state = read_weights(folder / "prefix.safetensors")
         load_weights(captioner._own_parts(), state, str(folder / "prefix.safetensors"))
         captioner.card = settings.get("card", {})
@@ -235,8 +265,14 @@ class Captioner(nn.Module):
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
 
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, AssertionError)
+"""what transformers raises on a `config.json` whose values make no sense"""
+
+
 def model_folder(model: Path | str) -> Path:
-    """The folder of `model`: a path, or a pocket model's place in the package. Raises CheckpointError."""
+    """The folder of `model`: a path, or a pocket model's place in the package. Raises
+    CheckpointError.
+    """
     if str(model) in POCKET_MODELS:
         return Path(str(resources.files("earwitness"))) / "models" / str(model)
     folder = Path(model)
@@ -248,20 +284,25 @@ def model_folder(model: Path | str) -> Path:
 
 
 def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
-    """The causal language model and tokenizer of a Hugging Face folder (safetensors only, no remote code).
+    """The causal language model and tokenizer of a Hugging Face folder (safetensors only, no remote
+    code).
 
     Raises:
         CheckpointError: the folder is missing or damaged, or holds no causal language model.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     if not Path(folder).is_dir():
         raise CheckpointError(f"{folder}: no such decoder folder")
+    for name in ("config.json", "tokenizer.json"):
+        if (Path(folder) / name).is_file():
+            read_json(Path(folder) / name)
     disable_progress_bar()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,
             dtype=torch.float32,
@@ -269,12 +310,18 @@ def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{folder}: not a readable causal language model ({reason})") from None
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, *_WRONG) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{folder}: not a readable causal language model ({reason})"
+        ) from None
+    model, report = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[problem]:
-            raise CheckpointError(f"{folder}: {problem.replace('_', ' ')}: {sorted(report[problem])[0]}")
+            raise CheckpointError(
+                f"{folder}: {problem.replace('_', ' ')}: {sorted(report[problem])[0]}"
+            )
+    check_finite(model.state_dict(), str(folder))
     return Decoder(model, tokenizer, config)
 
 
@@ -285,7 +332,7 @@ def _cross_entropy(
     return nn.functional.cross_entropy(logits[mask].float(), ids[mask])
 
 
-def _merged(model: nn.Module) -> Any:
+def _merged(model: Any) -> Any:
     """A copy of the language model with its LoRA weights merged in; an ordinary model as it is."""
     import copy
 

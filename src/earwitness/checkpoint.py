@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from earwitness.errors import CheckpointError
+from earwitness.config import validate
+from earwitness.errors import CheckpointError, ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -33,6 +37,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_settings(model: type[Model], value: Any, source: Path) -> Model:
+    """`value`, a part of the JSON file `source`, as a `model`. Raises CheckpointError where it does
+    not fit.
+    """
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{source}: settings expected, found {type(value).__name__}")
+    try:
+        return validate(model, value, str(source))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+
+
 def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
     """Writes the state of `module`, floating-point tensors as `dtype` where given."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +62,9 @@ def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = Non
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in `path`. Raises CheckpointError where it is missing or no whole safetensors file."""
+    """The tensors in `path`. Raises CheckpointError where it is missing or no whole safetensors
+    file.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; weights are read from safetensors only")
     try:
@@ -59,7 +77,8 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> No
     """Puts `state` into `module`, every key and shape accounted for.
 
     Raises:
-        CheckpointError: naming the first key that is missing, unknown, of another shape, or not finite.
+        CheckpointError: naming the first key that is missing, unknown, of another shape, or not
+            finite.
     """
     wanted = module.state_dict()
     for name, tensor in wanted.items():
@@ -70,9 +89,21 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> No
                 f"{source}: weight '{name}' has shape {tuple(state[name].shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
-        if state[name].is_floating_point() and not bool(torch.isfinite(state[name]).all()):
-            raise CheckpointError(f"{source}: weight '{name}' holds numbers that are not finite")
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(
+                f"{source}: weight '{name}' holds {state[name].dtype}, expected {tensor.dtype}"
+            )
     unknown = sorted(set(state) - set(wanted))
     if unknown:
         raise CheckpointError(f"{source}: unknown weight '{unknown[0]}'")
+    check_finite(state, source)
     module.load_state_dict(state, strict=True)
+
+
+def check_finite(state: dict[str, Tensor], source: str) -> None:
+    """Raises CheckpointError naming the first tensor of `state` that holds a number that is not
+    finite.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{source}: weight '{name}' holds numbers that are not finite")

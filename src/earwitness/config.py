@@ -5,6 +5,7 @@ and change single keys; `--set section.key=value` changes keys from the command 
 """
 
 import difflib
+import json
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Base of every configuration section: immutable, no unknown keys, no silent conversions."""
+    """Base of every configuration section: immutable, no unknown keys; `validate` converts nothing
+    silently.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -49,16 +52,18 @@ def read_toml(path: Path, *, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def apply_overrides(tables: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """`tables` with every `section.key=value` of `overrides` put in; values are read as TOML, else as text.
+    """`tables` with every `section.key=value` of `overrides` put in; values are read as TOML, else
+    as text.
 
     Raises:
         ConfigError: an override has no `=`, or goes through a key that holds a plain value.
     """
     for override in overrides:
         name, equals, text = override.partition("=")
-        if not equals or not name.strip():
+        *sections, key = (part.strip() for part in name.split("."))
+        if not equals or not all((*sections, key)):
             raise ConfigError(f"--set {override!r}: expected section.key=value")
-        *sections, key = name.strip().split(".")
+        _check_path(tables, sections, override)
         change: dict[str, Any] = {key: _value(text.strip())}
         for section in reversed(sections):
             change = {section: change}
@@ -67,15 +72,16 @@ def apply_overrides(tables: dict[str, Any], overrides: list[str]) -> dict[str, A
 
 
 def validate(model: type[Model], tables: dict[str, Any], source: str) -> Model:
-    """`tables` as a `model`.
+    """`tables` as a `model`; neither "3" nor 3.0 passes for the whole number 3.
 
     Raises:
         ConfigError: one sentence on the first key that is unknown, missing or of the wrong kind.
     """
     try:
-        return model.model_validate(tables)
+        # pydantic's strict mode takes lists for tuples and text for paths only where it reads JSON
+        return model.model_validate_json(json.dumps(tables, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_problem(error, model)}") from None
+        raise ConfigError(f"{source}: {_first_problem(error, model, tables)}") from None
 
 
 def load_recipe(model: type[Model], path: Path, overrides: list[str] | None = None) -> Model:
@@ -87,8 +93,21 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return merged
+
+
+def _check_path(tables: dict[str, Any], sections: list[str], override: str) -> None:
+    for depth, section in enumerate(sections, start=1):
+        if section not in tables:
+            return
+        tables = tables[section]
+        if not isinstance(tables, dict):
+            raise ConfigError(
+                f"--set {override!r}: '{'.'.join(sections[:depth])}' is a plain value, no section"
+            )
 
 
 def _value(text: str) -> Any:
@@ -98,19 +117,32 @@ def _value(text: str) -> Any:
         return text
 
 
-def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
+def _first_problem(error: ValidationError, model: type[BaseModel], tables: dict[str, Any]) -> str:
+    problems = [(_key(problem["loc"], tables), problem) for problem in error.errors()]
+    where, problem = problems[0]
     if problem["type"] == "extra_forbidden":
         known = sorted(_key_names(model))
-        near = difflib.get_close_matches(where, known, n=1, cutoff=0.5) or difflib.get_close_matches(
-            where.rpartition(".")[2], known, n=1, cutoff=0.4
-        )
+        near = difflib.get_close_matches(
+            where, known, n=1, cutoff=0.5
+        ) or difflib.get_close_matches(where.rpartition(".")[2], known, n=1, cutoff=0.4)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         return f"unknown key '{where}'{hint}"
     if problem["type"] == "missing":
         return f"missing key '{where}'"
-    return f"key '{where}': {problem['msg'].lower()}, got {problem['input']!r}"
+    wanted = " or ".join(p["msg"].lower() for key, p in problems if key == where)
+    return f"key '{where}': {wanted}, got {problem['input']!r}"
+
+
+def _key(place: tuple[int | str, ...], tables: Any) -> str:
+    """The dotted key at `place`, without the names of the kinds that pydantic tried there."""
+    parts = []
+    for part in place:
+        if not isinstance(tables, dict | list):
+            break
+        parts.append(str(part))
+        keys = tables if isinstance(tables, dict) else range(len(tables))
+        tables = tables[part] if part in keys else None  # type: ignore[index]
+    return ".".join(parts)
 
 
 def _key_names(model: type[BaseModel], prefix: str = "") -> set[str]:

@@ -1,9 +1,11 @@
 """The text side: any causal language model of transformers, its prompt, its loss and its search.
 
-`[before] z_a [after] caption </s>`: audio tokens take the place of embeddings between two pieces of prompt.
+`[before] z_a [after] caption </s>`: audio tokens take the place of embeddings between two pieces of
+prompt.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,7 +27,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "vicuna": ("USER: <Speech>", "</Speech> {instruction}\nASSISTANT: "),
     "slam": ("", "USER: {instruction} \n ASSISTANT: "),
 }
-"""Text before and after the audio tokens. `vicuna` is LAVCap's, `slam` is SLAM-AAC's and DRCap's."""
+"""Text before and after the audio tokens. `vicuna` is LAVCap's, `slam` SLAM-AAC's and DRCap's."""
 
 
 class Decoding(Strict):
@@ -82,6 +84,11 @@ class Generated(NamedTuple):
 class Decoder(nn.Module):
     """A causal language model behind audio tokens."""
 
+    model: Any
+    """a `PreTrainedModel`, or peft's wrapper around one"""
+    special: Bool[Tensor, " V"]
+    """True at rows of the table that are no ordinary tokens"""
+
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DecoderConfig
     ) -> None:
@@ -102,15 +109,14 @@ class Decoder(nn.Module):
 
     @property
     def table(self) -> Float[Tensor, "V E"]:
-        """The input-embedding table: the LLM's text-embedding space. A fixed target, never trained through."""
+        """The input-embedding table: the LLM's text-embedding space. A fixed target, never trained
+        through.
+        """
         return self.model.get_input_embeddings().weight.detach()
 
     def tokenize(self, captions: list[str]) -> Texts:
         """Caption tokens with the end token, padded on the right."""
-        rows = [
-            [*self.tokenizer(c, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
-            for c in captions
-        ]
+        rows = [[*self._ids(caption), self.tokenizer.eos_token_id] for caption in captions]
         lengths = torch.tensor([len(row) for row in rows])
         padded = nn.utils.rnn.pad_sequence(
             [torch.tensor(row) for row in rows], batch_first=True, padding_value=rows[0][-1]
@@ -143,35 +149,29 @@ class Decoder(nn.Module):
         z: Float[Tensor, "B G E"],
         mask: Bool[Tensor, "B G"],
         settings: Decoding,
-        processors: list[LogitsProcessor] | None = None,
+        processors: Sequence[LogitsProcessor] = (),
     ) -> list[list[Generated]]:
-        """The `n_best` captions of each row of `z`, best first."""
+        """The `n_best` captions of each row of `z`, best first; sampling leaves torch's own random
+        numbers alone.
+        """
         inputs, keep = self._inputs(z, mask)
-        processors = list(processors or [])
+        listed = list(processors)
         if not settings.repeat_content_words:
-            processors.append(_NoRepeatedWord(self.content_ids()))
-        if settings.sample:
-            torch.manual_seed(settings.seed)
-        beams = 1 if settings.sample else max(settings.beam_size, settings.n_best)
-        out = self.model.generate(
-            inputs_embeds=inputs,
-            attention_mask=keep.long(),
-            logits_processor=LogitsProcessorList(processors),
-            num_beams=beams,
-            num_return_sequences=settings.n_best,
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=settings.sample,
-            temperature=settings.temperature if settings.sample else None,
-            top_p=settings.top_p if settings.sample else None,
-            top_k=0 if settings.sample else None,
-            length_penalty=settings.length_penalty if beams > 1 else None,
-            repetition_penalty=settings.repetition_penalty,
-            no_repeat_ngram_size=settings.no_repeat_ngram,
-            eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.eos_token_id,
-            output_scores=True,
-            return_dict_in_generate=True,
-        )
+            listed.append(_NoRepeatedWord(self.content_ids()))
+        devices = [z.device] if z.device.type == "cuda" else []
+        with torch.random.fork_rng(devices, enabled=settings.sample):
+            if settings.sample:
+                torch.manual_seed(settings.seed)
+            out = self.model.generate(
+                inputs_embeds=inputs,
+                attention_mask=keep.long(),
+                logits_processor=LogitsProcessorList(listed),
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.tokenizer.eos_token_id,
+                output_scores=True,
+                return_dict_in_generate=True,
+                **_search(settings),
+            )
         log_probabilities = self._mean_log_probability(out)
         texts = self.tokenizer.batch_decode(out.sequences, skip_special_tokens=True)
         found = [
@@ -180,10 +180,13 @@ class Decoder(nn.Module):
         ]
         n = settings.n_best
         rows = [found[i : i + n] for i in range(0, len(found), n)]
-        return [sorted(row, key=lambda g: -g.log_probability) if settings.sample else row for row in rows]
+        return [
+            sorted(row, key=lambda g: -g.log_probability) if settings.sample else row
+            for row in rows
+        ]
 
     def content_ids(self) -> Bool[Tensor, " V"]:
-        """True at tokens that are whole content words: those that a caption should not say twice."""
+        """True at tokens that are whole content words, which a caption should not say twice."""
         pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
         words = [p[1:] if p[:1] in ("\u0120", "\u2581") else "" for p in pieces]
         flags = torch.zeros_like(self.special)
@@ -194,7 +197,9 @@ class Decoder(nn.Module):
     def _inputs(
         self, z: Float[Tensor, "B G E"], mask: Bool[Tensor, "B G"]
     ) -> tuple[Float[Tensor, "B N E"], Bool[Tensor, "B N"]]:
-        """Prompt and audio embeddings; audio padding is moved to the left, where generation expects it."""
+        """Prompt and audio embeddings; audio padding is moved to the left, where generation expects
+        it.
+        """
         embed = self.model.get_input_embeddings()
         before, after = self._prompt_ids()
         size = len(z)
@@ -213,16 +218,19 @@ class Decoder(nn.Module):
         layout, instruction = self.config.layout, self.config.instruction
         if layout not in self._prompt:
             before, after = (part.format(instruction=instruction) for part in LAYOUTS[layout])
-            encode = self.tokenizer
-            start = encode.bos_token_id
-            first = encode(before, add_special_tokens=False).input_ids if before else []
-            second = encode(after, add_special_tokens=False).input_ids if after else []
-            self._prompt[layout] = ([start, *first] if start is not None else first, second)
+            start: Any = self.tokenizer.bos_token_id
+            first = [] if start is None else [start]
+            self._prompt[layout] = ([*first, *self._ids(before)], self._ids(after))
         return self._prompt[layout]
 
-    def _mean_log_probability(self, out: object) -> list[float]:
-        """Mean log-probability of the generated tokens, end token included, under the search's own distribution."""
-        sequences, scores = out.sequences, out.scores  # type: ignore[attr-defined]
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids) if text else []
+
+    def _mean_log_probability(self, out: Any) -> list[float]:
+        """Mean log-probability of the generated tokens, end token included, under the search's own
+        distribution.
+        """
+        sequences, scores = out.sequences, out.scores
         beams = getattr(out, "beam_indices", None)
         steps = self.model.compute_transition_scores(
             sequences, scores, beams, normalize_logits=beams is None
@@ -231,6 +239,23 @@ class Decoder(nn.Module):
         real = ended - (sequences == self.tokenizer.eos_token_id).long() == 0
         steps = steps.masked_fill(~real[:, : steps.shape[1]], 0.0)
         return (steps.sum(1) / real.sum(1)).tolist()
+
+
+def _search(settings: Decoding) -> dict[str, Any]:
+    """`settings` in the words of transformers' `generate`."""
+    beams = 1 if settings.sample else max(settings.beam_size, settings.n_best)
+    return {
+        "num_beams": beams,
+        "num_return_sequences": settings.n_best,
+        "max_new_tokens": settings.max_new_tokens,
+        "do_sample": settings.sample,
+        "temperature": settings.temperature if settings.sample else None,
+        "top_p": settings.top_p if settings.sample else None,
+        "top_k": 0 if settings.sample else None,
+        "length_penalty": settings.length_penalty if beams > 1 else None,
+        "repetition_penalty": settings.repetition_penalty,
+        "no_repeat_ngram_size": settings.no_repeat_ngram,
+    }
 
 
 class _NoRepeatedWord(LogitsProcessor):
@@ -246,7 +271,7 @@ class _NoRepeatedWord(LogitsProcessor):
         return scores.masked_fill(said & self.content[None, : scores.shape[1]], -torch.inf)
 
 
-def _with_lora(model: PreTrainedModel, config: LoraConfig) -> PreTrainedModel:
+def _with_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
     from peft import LoraConfig as PeftLora
     from peft import get_peft_model
 
@@ -258,7 +283,7 @@ def _with_lora(model: PreTrainedModel, config: LoraConfig) -> PreTrainedModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, settings)  # type: ignore[return-value]
+    return get_peft_model(model, settings)
 
 
 FUNCTION_WORDS = frozenset(
@@ -267,6 +292,6 @@ FUNCTION_WORDS = frozenset(
     during along near nearby are was were has have being been its his her their they that this there
     which who other another some several various two three four out off through against around
     background distance very more once again each one what followed
-    """.split()
+    """.split()  # noqa: SIM905
 )
 """Words that may be said twice in one caption."""

@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from earwitness.config import Strict
+from earwitness.errors import ConfigError
 
 
 class LinearPrefixConfig(Strict):
@@ -37,7 +38,7 @@ class LinearPrefix(nn.Module):
 
 
 class QFormerConfig(Strict):
-    """The "Q-Former" row: learnable queries through a small transformer decoder (BLIP-2, SALMONN)."""
+    """The "Q-Former" row: learnable queries in a small transformer decoder (BLIP-2, SALMONN)."""
 
     n_queries: PositiveInt = 32
     layers: PositiveInt = 2
@@ -46,10 +47,13 @@ class QFormerConfig(Strict):
 
 
 class QFormer(nn.Module):
-    """Frames to `n_queries` tokens by alternating self-attention, cross-attention and feed-forward."""
+    """Frames to `n_queries` tokens by self-attention, cross-attention and feed-forward in turn."""
 
     def __init__(self, config: QFormerConfig, dim: int, llm_dim: int) -> None:
+        """Raises ConfigError where the heads do not divide the encoder's width `dim`."""
         super().__init__()
+        if dim % config.heads:
+            raise ConfigError(f"heads {config.heads} do not divide the encoder's width {dim}")
         self.config = config
         self.queries = nn.Parameter(torch.randn(config.n_queries, dim) * 0.02)
         layer = nn.TransformerDecoderLayer(
@@ -65,4 +69,3 @@ class QFormer(nn.Module):
         queries = self.queries.expand(len(h), -1, -1)
         z = self.project(self.layers(queries, h, memory_key_padding_mask=~mask))
         return z, torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
-

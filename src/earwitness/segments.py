@@ -1,7 +1,8 @@
 """Long sounds as windows, and captioned windows as a gapless list of segments.
 
-A sound is cut while it is being decoded, so that its length does not matter. Windows may overlap; every
-second of the sound belongs to exactly one segment. Pure numpy: what captions a window is not known here.
+A sound is cut while it is being decoded, so that its length does not matter. Windows may overlap;
+every second of the sound belongs to exactly one segment. Pure numpy: what captions a window is not
+known here.
 """
 
 import math
@@ -22,7 +23,8 @@ _LEVEL_SECONDS = 0.1
 _MAX_WHOLE = 3600.0
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _FUNCTION_WORDS = frozenset(
-    "a an the and or of to in on at by with as is are was were be being been it its some".split()
+    ("a", "an", "the", "and", "or", "of", "to", "in", "on", "at", "by", "with", "as", "some")
+    + ("is", "are", "was", "were", "be", "being", "been", "it", "its")
 )
 
 
@@ -38,8 +40,8 @@ class Window(NamedTuple):
 class Windows:
     """How a sound is cut, in seconds.
 
-    A sound up to `whole` is one window. A longer one is cut into windows of length `window`, one every `hop`;
-    the last one ends with the sound.
+    A sound up to `whole` is one window. A longer one is cut into windows of length `window`, one
+    every `hop`; the last one ends with the sound.
 
     Raises:
         ConfigError: not 0 < hop <= window <= whole <= 3600, or a window below 0.1 s.
@@ -70,9 +72,10 @@ class Windows:
 class Segment:
     """What is heard from `start` to `end`, in seconds.
 
-    `score` is that of the caption, None where no model was asked. `gate` says what closed the segment,
-    None where the caption is the model's: "silence", "low score", or "no words" (an empty
-    caption). `candidates` are the n-best captions with their scores, empty unless several were asked for.
+    `score` is that of the caption, None where no model was asked. `gate` says what closed the
+    segment, None where the caption is the model's: "silence", "low score", or "no words" (an empty
+    caption). `candidates` are the n-best captions with their scores, empty unless several were
+    asked for.
     """
 
     start: float
@@ -96,7 +99,10 @@ class Segment:
 def cut(
     blocks: Iterable[Float32[np.ndarray, " _"]], rate: int, windows: Windows
 ) -> Iterator[Window]:
-    """The windows of a sound that arrives in `blocks` at `rate` Hz; two windows and a block are held at most."""
+    """The windows of a sound that arrives in `blocks` at `rate` Hz.
+
+    Held at any time: the first `whole` seconds, then two windows and a block.
+    """
     size, hop = round(windows.window * rate), max(1, round(windows.hop * rate))
     limit = round(windows.whole * rate)
     held: list[np.ndarray] = []
@@ -115,7 +121,7 @@ def cut(
 def _cut_long(
     buffer: np.ndarray, arriving: Iterator[np.ndarray], size: int, hop: int
 ) -> Iterator[Window]:
-    """Windows every `hop` samples and a last one at the end; `buffer` holds `size` samples or more."""
+    """Windows every `hop` samples and a last one at the end; `buffer` holds at least one."""
     # The last window may reach back to the start of the one before: samples are kept from there.
     offset = start = 0
     while True:
@@ -133,20 +139,20 @@ def _cut_long(
 
 
 def level_db(samples: Float32[np.ndarray, " T"], rate: int) -> float:
-    """Level of the loudest 0.1 s in dB of full scale: RMS, a full-scale sine gives -3 dB; silence gives -inf.
+    """Level (RMS) of the loudest 0.1 s in dB of full scale: -3 for a full sine, -inf for silence.
 
     The loudest stretch, not the mean: one chirp in ten still seconds is a sound.
     """
     step = max(1, min(len(samples), round(_LEVEL_SECONDS * rate)))
     starts = np.arange(0, len(samples), step)
     energy = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
-    # A short rest counts as if it were filled up with zeros, so that one click does not weigh more there.
+    # A short rest counts as if filled up with zeros: a click does not weigh more there.
     loudest = float(energy.max()) / step
     return 10 * math.log10(loudest) if loudest > 0 else -math.inf
 
 
 def cover(segments: Sequence[Segment]) -> list[Segment]:
-    """Overlapping neighbours set side by side: each ends where the next starts, halfway through the overlap.
+    """Overlapping neighbours set side by side: the border is halfway through the overlap.
 
     `segments` are in order, and neighbours overlap or touch. Times are rounded to milliseconds.
     """
@@ -162,7 +168,7 @@ def cover(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def merge(segments: Sequence[Segment]) -> list[Segment]:
-    """Neighbours that say the same joined into one, in the words of the surest; its score is the mean over time."""
+    """Neighbours that say the same joined, in the words of the surest, with their mean score."""
     merged: list[list[Segment]] = []
     for segment in segments:
         if merged and says_the_same(merged[-1][-1], segment):
@@ -173,14 +179,14 @@ def merge(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def says_the_same(left: Segment, right: Segment) -> bool:
-    """Whether two segments hold the same content words in the same order, endings apart, or are both closed."""
+    """Whether both hold the same content words in order, endings apart, or the same gate."""
     if left.gate or right.gate:
         return left.gate == right.gate
     return _gist(left.caption) == _gist(right.caption)
 
 
 def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
-    """One text for a whole sound, its different captions in order, and their mean score over time."""
+    """One text for a whole sound, its different captions in order; their mean score over time."""
     spoken = [segment for segment in segments if segment.gate is None]
     if not spoken:
         return NOTHING, _mean_score(segments)

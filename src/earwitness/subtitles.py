@@ -17,9 +17,12 @@ _STAMP = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMING = re.compile(rf"^\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s+(.*?))?\s*$")
 _ARTICLE = re.compile(r"^(?:an?|the|some)\s+(?=\w)", re.IGNORECASE)
 _SPEECH = re.compile(
-    r"\b(?:speak\w*|speech|talk\w*|said|say\w*|narrat\w*|voices?|convers\w*|dialogue)\b", re.IGNORECASE
+    r"\b(?:speak\w*|speech|talk\w*|said|say\w*|narrat\w*|voices?|convers\w*|dialogue)\b",
+    re.IGNORECASE,
 )
-_OTHER_SOUND = re.compile(r"\b(?:and|as|while|with|then|followed|over|before|after)\b|,", re.IGNORECASE)
+_OTHER_SOUND = re.compile(
+    r"\b(?:and|as|while|with|then|followed|over|before|after)\b|,", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def parse(text: str, name: str = "the subtitles") -> Subtitles:
     """The cues of SRT or WebVTT text (by its first line), in order of time; texts stay as they are.
 
     Raises:
-        DataError: there is text but no cue, a block has no readable times, or a cue ends before it starts.
+        DataError: a block has no readable times, or a cue ends before it starts.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
     vtt = re.match(r"WEBVTT(?:[ \t\n]|$)", text) is not None
@@ -105,7 +108,7 @@ def to_vtt(subtitles: Subtitles | Sequence[Cue]) -> str:
 
 
 def bracketed(caption: str) -> str:
-    """A caption in the convention of subtitles for the deaf: "A dog barks." becomes "[dog barks]"."""
+    """A caption as subtitles for the deaf have it: "A dog barks." becomes "[dog barks]"."""
     text = " ".join(caption.split()).strip(" .;,")
     text = _ARTICLE.sub("", text)
     return f"[{text[:1].lower()}{text[1:]}]"
@@ -114,11 +117,12 @@ def bracketed(caption: str) -> str:
 def add_sounds(
     speech: Subtitles, sounds: Iterable[Cue], placement: Placement | None = None
 ) -> tuple[Subtitles, int]:
-    """The lines of speech, untouched, with sound captions in the gaps between them, and how many found none.
+    """The lines of speech with sound captions in the gaps between; how many found no gap.
 
-    A sound stands in the first gap of its time that is long enough, once, however long it lasts. It never
-    overlaps a line of speech or another sound. A caption that only says that somebody speaks is left out
-    where its time holds lines of speech: they say more.
+    The speech stays as it is. A sound stands in the first gap of its time that is long enough,
+    once, however long it lasts, and never overlaps a line of speech or another sound. A caption
+    that only says that somebody speaks is left out where its time holds lines of speech: they say
+    more.
     """
     placement = placement or Placement()
     busy = _united((cue.start, cue.end) for cue in speech.cues)
@@ -142,7 +146,7 @@ def add_sounds(
 def _first_gap(
     start: float, end: float, busy: list[tuple[float, float]], placement: Placement
 ) -> tuple[float, float] | None:
-    """The first stretch between `start` and `end` that keeps clear of `busy`, in whole milliseconds."""
+    """The first stretch from `start` to `end` that keeps clear of `busy`, in whole milliseconds."""
     spans = [span for span in busy if span[1] > start - placement.margin]
     for left, right in [*spans, (end + placement.margin, end)]:
         stop = min(end, left - placement.margin)
@@ -185,7 +189,7 @@ def _cue(lines: list[str]) -> Cue | None:
 def _seconds(groups: Sequence[str | None]) -> float:
     hours, minutes, seconds, fraction = groups
     whole = 3600 * int(hours or 0) + 60 * int(minutes or 0) + int(seconds or 0)
-    return whole + int((fraction or "0").ljust(3, "0")) / 1000
+    return (1000 * whole + int((fraction or "0").ljust(3, "0"))) / 1000
 
 
 def _stamp(seconds: float, point: str) -> str:

@@ -1,8 +1,9 @@
-"""LAMB's Token Guide (arXiv 2601.04658): audio tokens steer the logits towards the words that lie near them.
+"""LAMB's Token Guide (arXiv 2601.04658): audio tokens steer the logits towards the words that lie
+near them.
 
-g_v = - mean_i || z_a,i - e_v ||^2 for every row e_v of the LLM's embedding table, l' = l + beta g; used in the training loss
-and at every step of decoding. The paper leaves open how the audio tokens are aggregated, where beta starts
-and what happens to special tokens.
+g_v = - mean_i || z_a,i - e_v ||^2 for every row e_v of the LLM's embedding table, l' = l + beta g;
+used in the training loss and at every step of decoding. The paper leaves open how the audio tokens
+are aggregated, where beta starts and what happens to special tokens.
 """
 
 from typing import Literal
@@ -20,7 +21,9 @@ _ROWS_AT_ONCE = 2048
 
 
 class TokenGuideConfig(Strict):
-    """Metric (Table 3 of the paper: squared L2 is best), aggregation over audio tokens, start of beta."""
+    """Metric (Table 3 of the paper: squared L2 is best), aggregation over audio tokens, start of
+    beta.
+    """
 
     metric: Literal["l2", "l1", "cosine"] = "l2"
     aggregation: Literal["mean", "max", "logsumexp"] = "mean"
@@ -44,10 +47,12 @@ class TokenGuide(nn.Module):
     ) -> Float[Tensor, "B V"]:
         """The bias beta * g that is added to the logits.
 
-        Scores are centred over ordinary tokens, and special tokens (end of sentence among them) get 0: the guide
-        changes neither the length of a caption nor lets padding through. Centring changes no softmax over ordinary tokens.
+        Scores are centred over ordinary tokens, and special tokens (end of sentence among them) get
+        0: the guide changes neither the length of a caption nor lets padding through. Centring
+        changes no softmax over ordinary tokens. In float32 even under autocast.
         """
-        scores = guide_scores(z_a.float(), mask, table.float(), self.config)
+        with torch.autocast(z_a.device.type, enabled=False):
+            scores = guide_scores(z_a.float(), mask, table.float(), self.config)
         ordinary = ~special
         centre = scores[:, ordinary].mean(1, keepdim=True)
         return self.beta * (scores - centre).masked_fill(special, 0.0)
@@ -61,8 +66,8 @@ def guide_scores(
 ) -> Float[Tensor, "B V"]:
     """Nearness of every vocabulary row to the audio tokens; nearer is larger. LAMB, Token Guide.
 
-    With squared L2 and mean aggregation this is exactly one matrix product with the mean token; `max` takes the
-    nearest audio token, `logsumexp` lies between.
+    With squared L2 and mean aggregation this is exactly one matrix product with the mean token;
+    `max` takes the nearest audio token, `logsumexp` lies between.
     """
     weight = mask.to(z_a.dtype) / mask.sum(1, keepdim=True).to(z_a.dtype)
     if config.metric == "l2" and config.aggregation == "mean":
@@ -94,8 +99,8 @@ def _nearness(
 class GuideProcessor(LogitsProcessor):
     """Adds the guide's bias while transformers generates; equal to the bias of the training loss.
 
-    Beam search hands over log-probabilities, other searches logits: the sum is normalised again, so both mean
-    log softmax(logits + bias).
+    Beam search hands over log-probabilities, other searches logits: the sum is normalised again, so
+    both mean log softmax(logits + bias).
     """
 
     def __init__(self, bias: Float[Tensor, "B V"]) -> None:
@@ -104,7 +109,7 @@ class GuideProcessor(LogitsProcessor):
     def __call__(
         self, input_ids: Int[Tensor, "rows length"], scores: Float[Tensor, "rows V"]
     ) -> Float[Tensor, "rows V"]:
-        """`scores` with the bias of each row's clip; rows are clip-major, a beam after the other."""
+        """`scores` with the bias of each row's clip; rows are clip-major, beam after beam."""
         beams = len(scores) // len(self.bias)
         bias = self.bias.repeat_interleave(beams, dim=0).to(scores.dtype)
         return torch.log_softmax(scores + bias, dim=-1)

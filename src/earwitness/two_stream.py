@@ -1,4 +1,5 @@
-"""LAMB's Two-Stream Adapter (arXiv 2601.04658): audio frames to a fixed number of tokens for an LLM.
+"""LAMB's Two-Stream Adapter (arXiv 2601.04658): audio frames to a fixed number of tokens for an
+LLM.
 
 The semantic stream asks the frames directly with learnable queries, the temporal stream asks them
 after a multi-scale convolution and a bidirectional GRU; global queries then read both.
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from earwitness.config import Strict
+from earwitness.errors import ConfigError
 
 
 class TwoStreamConfig(Strict):
-    """Sizes of the adapter; token counts are the paper's, the rest it leaves open (docs/lamb.md)."""
+    """Sizes of the adapter; token counts are the paper's, the rest is ours (docs/lamb.md)."""
 
     n_semantic: PositiveInt = 8
     n_temporal: PositiveInt = 8
@@ -48,8 +50,8 @@ class QueryAttention(nn.Module):
 class MultiScaleConv(nn.Module):
     """Local patterns: parallel "same" convolutions, summed, on top of the frames themselves.
 
-    The paper says "multi-scale 1-D convolutional front-end"; kernels 3, 5, 7 (0.5 to 1.1 s), GELU and the
-    residual with LayerNorm are ours.
+    The paper says "multi-scale 1-D convolutional front-end"; kernels 3, 5, 7 (0.5 to 1.1 s), GELU
+    and the residual with LayerNorm are ours.
     """
 
     def __init__(self, dim: int, kernels: tuple[int, ...]) -> None:
@@ -72,7 +74,9 @@ class TwoStreamAdapter(nn.Module):
     """Frames `h_a` to `z_a`, `n_global` tokens in the width of the LLM."""
 
     def __init__(self, config: TwoStreamConfig, dim: int, llm_dim: int) -> None:
+        """Raises ConfigError where heads, kernels and the width `dim` do not fit together."""
         super().__init__()
+        _check_sizes(config, dim)
         self.config = config
         heads, dropout = config.heads, config.dropout
         self.semantic = QueryAttention(config.n_semantic, dim, heads, dropout)
@@ -94,8 +98,8 @@ class TwoStreamAdapter(nn.Module):
     ) -> tuple[Float[Tensor, "B G E"], Bool[Tensor, "B G"]]:
         """Audio tokens and their mask (all real). LAMB, Two-Stream Adapter.
 
-        z_a = W_p LN( MHA(Q_g, [h_s ; h_t]) + Q_g ); the paper's formula is cut off after "LN(MHA(Q_g, [h_s":
-        the residual and W_p behind the norm follow the two streams.
+        z_a = W_p LN( MHA(Q_g, [h_s ; h_t]) + Q_g ); the paper's formula is cut off after
+        "LN(MHA(Q_g, [h_s": the residual and W_p behind the norm follow the two streams.
         """
         h_s, h_t = self.streams(h, mask)
         z_a = self.project(self.fusion(torch.cat([h_s, h_t], dim=1)))
@@ -104,16 +108,30 @@ class TwoStreamAdapter(nn.Module):
     def streams(
         self, h: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
     ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B U D"]]:
-        """The semantic tokens h_s = LN(MHA(Q_s, h_a) + Q_s) and temporal tokens h_t = LN(MHA(Q_t, GRU(Conv1D(h_a))) + Q_t)."""
+        """The semantic tokens h_s = LN(MHA(Q_s, h_a) + Q_s) and temporal tokens h_t = LN(MHA(Q_t,
+        GRU(Conv1D(h_a))) + Q_t).
+        """
         return self.semantic(h, mask), self.temporal(self._context(self.conv(h, mask), mask), mask)
 
     def _context(
         self, h: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
     ) -> Float[Tensor, "B N D"]:
-        packed = pack_padded_sequence(
-            h, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
+        packed = pack_padded_sequence(h, mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=h.shape[1])[
+            0
+        ]
+
+
+def _check_sizes(config: TwoStreamConfig, dim: int) -> None:
+    if dim % config.heads:
+        raise ConfigError(f"heads {config.heads} do not divide the encoder's width {dim}")
+    if dim % 2:
+        raise ConfigError(
+            f"the encoder's width {dim} is odd; the two directions of the GRU need an even one"
         )
-        return pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=h.shape[1])[0]
+    even = [kernel for kernel in config.kernels if kernel % 2 == 0]
+    if even or not config.kernels:
+        raise ConfigError(f"kernels {list(config.kernels)}: one or more odd sizes are expected")
 
 
 def match_token_norm(project: nn.Linear, token_norm: float) -> None:

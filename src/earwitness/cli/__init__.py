@@ -6,6 +6,12 @@ from typing import Annotated
 
 import typer
 
+from earwitness.cli.caption import caption
+from earwitness.cli.evaluate import evaluate
+from earwitness.cli.gap import gap
+from earwitness.cli.metrics import app as metrics
+from earwitness.cli.models import models
+from earwitness.cli.serve import serve
 from earwitness.cli.train import train
 from earwitness.errors import EarwitnessError
 
@@ -40,10 +46,18 @@ def _print_version(wanted: bool) -> None:
 def main(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     pass
 
 
+app.command()(caption)
 app.command()(train)
+app.command()(evaluate)
+app.command()(gap)
+app.command()(models)
+app.command()(serve)
+app.add_typer(metrics, name="metrics", help="What the caption metrics need on this machine.")

@@ -1,51 +1,33 @@
 """`earwitness caption`: files, folders and hours of sound in; captions out."""
 
-import sys
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from earwitness.errors import ConfigError, DataError
+from earwitness.cli.caption_setup import (
+    OutputFormat,
+    Precision,
+    Sidecar,
+    completed,
+    fingerprint,
+    list_sources,
+    listening_of,
+    load_model,
+    open_failures,
+    open_sink,
+    output_format,
+    read_speech,
+)
+from earwitness.cli.caption_talk import Talk
+from earwitness.errors import ConfigError
 
 if TYPE_CHECKING:
     from earwitness.captioner import Captioner
-    from earwitness.decoder import Decoding
+    from earwitness.engines.journal import Failures
     from earwitness.engines.local import Listening
     from earwitness.engines.sinks import Sink
     from earwitness.engines.sources import Source
-    from earwitness.subtitles import Subtitles
-
-
-class OutputFormat(str, Enum):
-    """What is written."""
-
-    text = "text"
-    jsonl = "jsonl"
-    json = "json"
-    csv = "csv"
-    parquet = "parquet"
-    srt = "srt"
-    vtt = "vtt"
-
-
-class Sidecar(str, Enum):
-    """What is written beside each sound."""
-
-    txt = "txt"
-    json = "json"
-    srt = "srt"
-    vtt = "vtt"
-
-
-class Precision(str, Enum):
-    """Number format of the model's arithmetic."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
 
 _IN, _OUT, _SEARCH, _LONG, _RUN = "Input", "Output", "Captions", "Long sounds", "Running"
 
@@ -54,7 +36,7 @@ def caption(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="Sound or video files, folders, globs, or - for a sound on standard input.",
             show_default=False,
         ),
@@ -62,8 +44,8 @@ def caption(
     manifest: Annotated[
         str | None,
         typer.Option(
-            help="Take the files from a CSV, TSV, JSONL, parquet or text file; - reads paths, a line "
-            "each, from standard input.",
+            help="Take the files from a CSV, TSV, JSONL, parquet or text file; - reads paths "
+            "from standard input, one a line.",
             rich_help_panel=_IN,
         ),
     ] = None,
@@ -139,7 +121,9 @@ def caption(
     ] = None,
     sample: Annotated[
         bool,
-        typer.Option("--sample", help="Draw captions in place of searching.", rich_help_panel=_SEARCH),
+        typer.Option(
+            "--sample", help="Draw captions in place of searching.", rich_help_panel=_SEARCH
+        ),
     ] = False,
     temperature: Annotated[
         float | None, typer.Option(help="With --sample.", rich_help_panel=_SEARCH)
@@ -170,13 +154,17 @@ def caption(
     timed: Annotated[
         bool,
         typer.Option(
-            "--timed", help="Times for short sounds, too; srt and vtt imply it.", rich_help_panel=_LONG
+            "--timed",
+            help="Times for short sounds, too; srt and vtt imply it.",
+            rich_help_panel=_LONG,
         ),
     ] = False,
     window: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", help="Length of a window (10); implies --timed.", rich_help_panel=_LONG
+            metavar="SECONDS",
+            help="Length of a window (10); implies --timed.",
+            rich_help_panel=_LONG,
         ),
     ] = None,
     hop: Annotated[
@@ -199,7 +187,7 @@ def caption(
         Path | None,
         typer.Option(
             metavar="SPEECH",
-            help="Put the sounds, as [dog barks], between the lines of this SRT or VTT file.",
+            help="Put the sounds, as \\[dog barks], between the lines of this SRT or VTT file.",
             rich_help_panel=_LONG,
         ),
     ] = None,
@@ -235,9 +223,122 @@ def caption(
 
       find . -name '*.flac' | earwitness caption --manifest - --json
     """
-    given = _Given(dict(locals()))
-    given.check()
-    sources = given.sources()
-    speech = given.speech()
-    captioner_settings = _decoding_changes(given)
-    raise NotImplementedError
+    from earwitness.engines.sources import parse_shard
+    from earwitness.engines.sources import shard as part_of
+
+    draws = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    _check_usage(files, manifest, column, output, kind, as_json, sidecar, merge)
+    _check_search(sample, beam, draws)
+    if shard and output and not sidecar:
+        i, n = parse_shard(shard)
+        output = output.with_name(f"{output.stem}-{i}-of-{n}{output.suffix}")
+    written = output_format(output, kind, as_json, sidecar, merge)
+    sources = list_sources(files, manifest, column, include, exclude)
+    if written in ("srt", "vtt") and not sidecar and len(sources) > 1:
+        raise ConfigError(
+            f"{written} holds the subtitles of one sound, not of {len(sources)}; "
+            f"--sidecar {written} writes a file for each"
+        )
+    speech = read_speech(merge)
+    listening = listening_of(
+        timed or written in ("srt", "vtt"), window, hop, whole, silence, min_score, precision
+    )
+    changes = {"beam_size": beam, "n_best": n_best, "sample": sample or None, **draws}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    talk = Talk(quiet, len(sources), prints=output is None and not sidecar)
+    sink = open_sink(
+        written,
+        output,
+        sidecar,
+        overwrite,
+        sources,
+        speech,
+        fingerprint(model, listening, changes),
+        talk,
+    )
+    if shard:
+        sources = part_of(sources, shard)
+    left = [source for source in sources if source.name not in sink.done]
+    record = open_failures(failures, output, sidecar)
+    talk.begin(len(left), len(sources) - len(left))
+    failed = 0
+    try:
+        if left:
+            captioner = load_model(model, device)
+            listening = completed(listening, captioner, changes, min_score)
+            failed = _run(captioner, left, listening, batch_size, sink, record, talk)
+    finally:
+        talk.close()
+    sink.finish()
+    talk.end(record.path if record else None, output)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _run(
+    captioner: "Captioner",
+    sources: "list[Source]",
+    listening: "Listening",
+    batch_size: int | None,
+    sink: "Sink",
+    failures: "Failures | None",
+    talk: Talk,
+) -> int:
+    """Captions the sources into the sink; the number of them that failed."""
+    from earwitness.engines.local import caption_files
+
+    failed = 0
+    arriving = caption_files(
+        captioner, sources, listening, batch_size=batch_size, on_seconds=talk.heard
+    )
+    try:
+        for heard in arriving:
+            good = [one for one in heard if one.error is None]
+            sink.add([one.record(captioner.name) for one in good])
+            for one in heard:
+                if one.error is not None:
+                    failed += 1
+                    talk.problem(str(one.error))
+                    if failures is not None:
+                        failures.add(one.name, str(one.error))
+            talk.done(len(heard), len(heard) - len(good))
+    except KeyboardInterrupt:
+        talk.stopped()
+        raise typer.Exit(130) from None
+    finally:
+        arriving.close()
+    return failed
+
+
+def _check_usage(
+    files: list[str] | None,
+    manifest: str | None,
+    column: str | None,
+    output: Path | None,
+    kind: OutputFormat | None,
+    as_json: bool,
+    sidecar: Sidecar | None,
+    merge: Path | None,
+) -> None:
+    if bool(files) == bool(manifest):
+        raise typer.BadParameter("give files or --manifest", param_hint="FILE")
+    if column and not manifest:
+        raise typer.BadParameter("belongs to --manifest", param_hint="--column")
+    if as_json and (kind or sidecar):
+        raise typer.BadParameter("is --format jsonl; give one of them", param_hint="--json")
+    if sidecar and kind:
+        raise typer.BadParameter("and --sidecar both name a format", param_hint="--format")
+    if merge and (sidecar or as_json or (kind and kind.value not in ("srt", "vtt"))):
+        raise typer.BadParameter("gives srt or vtt, no other format", param_hint="--merge")
+    if sidecar and "-" in (files or []):
+        raise typer.BadParameter("standard input has no place for one", param_hint="--sidecar")
+    if sidecar and output and output.is_file():
+        raise typer.BadParameter(f"{output} is a file; a folder is expected", param_hint="--output")
+
+
+def _check_search(sample: bool, beam: int | None, draws: dict[str, Any]) -> None:
+    for name, value in draws.items():
+        if value is not None and not sample:
+            raise typer.BadParameter("needs --sample", param_hint=f"--{name.replace('_', '-')}")
+    if sample and beam is not None:
+        raise typer.BadParameter("and --sample exclude each other", param_hint="--beam")

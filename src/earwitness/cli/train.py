@@ -1,5 +1,6 @@
 """`earwitness train`: one recipe, one run."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,9 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (TOML), such as recipes/tiny.toml.")],
     run: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run; runs/<recipe name> unless named. A stopped run goes on."),
+        typer.Option(
+            help="Folder of the run; runs/<recipe name> unless named. A stopped run goes on."
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data, in place of the recipe's `data`.")
@@ -22,8 +25,8 @@ def train(
 ) -> None:
     """Trains what a recipe describes.
 
-    The run folder holds log.jsonl (losses and scores), TensorBoard files, the last checkpoint, and the
-    best and the last weights. The same command goes on where a stopped run stands.
+    The run folder holds log.jsonl (losses and scores), TensorBoard files, the last checkpoint, and
+    the best and the last weights. The same command goes on where a stopped run stands.
 
     Examples:
 
@@ -33,7 +36,10 @@ def train(
     """
     from earwitness.training.stages import run_recipe
 
-    overrides = [*(change or []), *([f"data={str(data)!r}"] if data else [])]
+    overrides = [
+        *(change or []),
+        *([f"data={json.dumps(str(data), ensure_ascii=False)}"] if data else []),
+    ]
     scores = run_recipe(recipe, run or Path("runs") / recipe.stem, overrides)
     for name, value in scores.items():
         typer.echo(f"{name}\t{value:.4f}")

@@ -1,4 +1,4 @@
-"""Caption files as (recording, caption) pairs, and the guard that keeps benchmark recordings out."""
+"""Caption files as (recording, caption) pairs, and the guard of benchmark recordings."""
 
 import csv
 import re
@@ -30,10 +30,12 @@ def normalize(caption: str) -> str:
 
 
 def read_audiocaps(path: Path | str) -> list[Captioned]:
-    """The captions of an AudioCaps CSV (`youtube_id`, `caption`; cells may hold newlines), in order.
+    """The captions of an AudioCaps CSV (`youtube_id`, `caption`; cells may hold newlines), in
+    order.
 
     Raises:
         DataError: the file is missing or has no such columns.
+
     """
     rows = _rows(Path(path), ("youtube_id", "caption"))
     return [Captioned(row["youtube_id"], " ".join(row["caption"].split())) for row in rows]

@@ -24,13 +24,15 @@ _STEADY_DB = 12.0
 def decode_folder(
     folder: Path, paths: Sequence[str], rate: int, cache_folder: Path | None
 ) -> tuple[Int16[np.ndarray, " P"], list[dict[str, Any]], Path | None]:
-    """All samples of the files at `paths`, each one's place and measures, and the file of the cache.
+    """All samples of the files at `paths`, each one's place and measures, and the file of the
+    cache.
 
     With `cache_folder` the samples are mapped into memory from a file there, written where missing;
     the file's name changes with the paths and their sizes.
 
     Raises:
         DataError: a file is missing, unreadable, or holds only silence.
+
     """
     if cache_folder is None:
         return (*_decode_all(folder, paths, rate), None)
@@ -59,9 +61,7 @@ def _fingerprint(folder: Path, paths: Sequence[str], rate: int) -> str:
         try:
             size = (folder / path).stat().st_size
         except OSError:
-            raise DataError(
-                f"{folder / row['path']}: named in the manifest, but no such file"
-            ) from None
+            raise DataError(f"{folder / path}: named in the manifest, but no such file") from None
         digest.update(f"{path} {size}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -100,7 +100,9 @@ def _decode(path: Path, rate: int) -> tuple[Int16[np.ndarray, " T"], dict[str, f
 def measure(
     mono: Float32[np.ndarray, " T"], rate: int
 ) -> tuple[Int16[np.ndarray, " _"], dict[str, float]]:
-    """The samples without leading and trailing silence as 16-bit integers, their level and steadiness."""
+    """The samples without leading and trailing silence as 16-bit integers, their level and
+    steadiness.
+    """
     frame = max(1, int(rate * _FRAME_SECONDS))
     levels = frame_levels_db(mono, frame)
     loud = np.flatnonzero(levels > levels.max() - _TRIM_DB)
@@ -116,7 +118,7 @@ def measure(
 
 
 def frame_levels_db(samples: Float32[np.ndarray, " T"], frame: int) -> Float32[np.ndarray, " F"]:
-    """The level of every `frame` samples in dB of full scale, the last frame filled up with zeros."""
+    """The level of every `frame` samples in dB of full scale, the last one filled with zeros."""
     padded = np.pad(samples, (0, -len(samples) % frame)).reshape(-1, frame)
     power = np.einsum("ft,ft->f", padded, padded) / frame
     return (10 * np.log10(power + 1e-12)).astype(np.float32)

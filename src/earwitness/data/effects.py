@@ -1,7 +1,7 @@
 """What a place and a recorder do to sounds: rooms, distance, movement, colouring, noise, clipping.
 
-Everything costly (room responses, equaliser curves, noises) is made once per process from fixed seeds
-and drawn from afterwards, so that a ten second scene passes one pair of Fourier transforms.
+Everything costly (room responses, equaliser curves, noises) is made once per process from fixed
+seeds and drawn from afterwards, so that a ten second scene passes one pair of Fourier transforms.
 """
 
 from functools import lru_cache
@@ -21,17 +21,18 @@ _MU = 255.0
 
 @lru_cache(maxsize=4)
 def room_spectra(samples: int, rate: int) -> tuple[int, Complex64[np.ndarray, "R F"]]:
-    """The transform length for scenes of `samples`, and the spectra of 40 synthetic reverberation tails.
+    """The transform length for scenes of `samples`, and the spectra of 40 synthetic reverberation
+    tails.
 
-    A tail is noise that decays exponentially, faster at high frequencies, after 2 to 30 ms and a few
-    early reflections; T60 from 0.15 to 1.8 s (log-uniform), cut at 1.2 s. Every tail has unit energy:
-    at a gain of 1 the reverberation is as loud as the direct sound.
+    A tail is noise that decays exponentially, faster at high frequencies, after 2 to 30 ms and a
+    few early reflections; T60 from 0.15 to 1.8 s (log-uniform), cut at 1.2 s. Every tail has unit
+    energy: at a gain of 1 the reverberation is as loud as the direct sound.
     """
     rng = np.random.default_rng(40)
     tail = int(_MAX_TAIL_SECONDS * rate)
-    length = next_fast_len(samples + tail, real=True)
+    length = int(next_fast_len(samples + tail, real=True) or 0)
     tails = np.stack([_tail(rng, tail, rate) for _ in range(_ROOMS)])
-    return length, rfft(tails, length, axis=1).astype(np.complex64)
+    return length, np.asarray(rfft(tails, length, axis=1), dtype=np.complex64)
 
 
 def _tail(rng: np.random.Generator, samples: int, rate: int) -> Float32[np.ndarray, " K"]:
@@ -77,7 +78,7 @@ def colour_curves(length: int, rate: int) -> Float32[np.ndarray, "C F"]:
 
 @lru_cache(maxsize=4)
 def noise_floors(rate: int) -> Float32[np.ndarray, "N S"]:
-    """Endless noises of unit RMS to cut from: white, pink, brown, hiss, and hums of 50 and 60 Hz."""
+    """Noises of unit RMS to cut from: white, pink, brown, hiss, and hums of 50 and 60 Hz."""
     rng = np.random.default_rng(24)
     samples = _NOISE_SECONDS * rate
     frequencies = np.maximum(np.fft.rfftfreq(samples, 1 / rate), 20.0)
@@ -148,7 +149,9 @@ def place(
     room: bool,
     colour: bool,
 ) -> Float32[np.ndarray, " T"]:
-    """`dry` plus the reverberation of `wet` in a random room, through a random recorder's colouring."""
+    """`dry` plus the reverberation of `wet` in a random room, through a random recorder's
+    colouring.
+    """
     if not room and not colour:
         return dry
     length, rooms = room_spectra(len(dry), rate)
@@ -170,7 +173,7 @@ def noise(samples: int, rng: np.random.Generator, rate: int) -> Float32[np.ndarr
 
 
 def mu_law(sound: Float32[np.ndarray, " T"]) -> Float32[np.ndarray, " T"]:
-    """`sound` (within -1 to 1) after the 8-bit mu-law coding of telephones (ITU-T G.711's curve)."""
+    """`sound` (within -1 to 1) after the 8-bit mu-law coding of telephones (ITU-T G.711)."""
     scale = np.float32(np.log1p(_MU))
     code = np.round(np.log1p(np.float32(_MU) * np.abs(sound)) / scale * 127) / 127
     return np.sign(sound) * np.expm1(code * scale) / np.float32(_MU)

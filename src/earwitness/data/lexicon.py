@@ -1,22 +1,23 @@
 """Captions read as plans: which sounds, in which order, how loud, how far, how often, moving where.
 
-The words live in a TOML file (lexicon.toml; its head explains the lists), the grammar here. A caption
-is read from left to right, the longest entry of any list first; a word that no list knows, or a
-doer and a deed that the lexicon does not bring together, makes the whole caption unusable.
+The words live in a TOML file (lexicon.toml; its head explains the lists), the grammar here. A
+caption is read from left to right, the longest entry of any list first; a word that no list knows,
+or a doer and a deed that the lexicon does not bring together, makes the whole caption unusable.
 """
 
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from earwitness.config import Strict, read_toml, tomllib, validate
+from earwitness.config import read_toml, tomllib, validate
 from earwitness.data.captions import normalize
 from earwitness.data.reader import Draft, Reader, Untellable
 from earwitness.data.tracks import Repetition
+from earwitness.data.vocabulary import LexiconTables, entries_of
 
 _MAX_WORDS = 7
 _MAX_EVENTS = 7
@@ -43,7 +44,7 @@ class PlannedEvent:
 
 @dataclass(frozen=True)
 class Plan:
-    """The sounds of a caption: groups one after the other, the events of a group at the same time."""
+    """The sounds of a caption: groups one after the other, the events of a group together."""
 
     groups: tuple[tuple[PlannedEvent, ...], ...]
 
@@ -53,7 +54,9 @@ class Plan:
         return tuple(event for group in self.groups for event in group)
 
     def told_by(self, has: Callable[[str], bool]) -> "Plan | None":
-        """The plan with only the candidates whose every label `has` a sound; None where none is left."""
+        """The plan with only the candidates whose every label `has` a sound; None where none is
+        left.
+        """
         groups = []
         for group in self.groups:
             events = []
@@ -66,75 +69,12 @@ class Plan:
         return Plan(tuple(groups))
 
 
-class Agent(Strict):
-    """What sounds: its nouns, its own sound, and its sound for each action (none: cannot be told)."""
-
-    singular: tuple[str, ...] = ()
-    plural: tuple[str, ...] = ()
-    default: tuple[str, ...] = ()
-    does: dict[str, tuple[str, ...]] = {}
-    voices: bool = False
-    person: bool = False
-
-
-class Action(Strict):
-    """What happens: its words, its sound without a known agent, its movement.
-
-    A person (agent with `person`) makes the sound of a `human` action that it has no own one for. An
-    agent without an own sound for this action takes the one for the action `like`.
-    """
-
-    verbs: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    nouns: tuple[str, ...] = ()
-    default: tuple[str, ...] = ()
-    moves: str = ""
-    like: str = ""
-    human: bool = False
-
-
-class Behaviour(Strict):
-    """Sounds that are heard once by themselves, and the meaning of loud, fast and their like."""
-
-    once: tuple[str, ...] = ()
-    loud_db: float = 5.0
-    quiet_db: float = -6.0
-    speeds: dict[str, float] = {}
-
-
-class LexiconTables(Strict):
-    """The tables of a lexicon file."""
-
-    connectives: dict[str, tuple[str, ...]]
-    modifiers: dict[str, tuple[str, ...]]
-    counts: dict[str, int] = {}
-    numbers: dict[str, int] = {}
-    ignore: dict[str, tuple[str, ...]] = {}
-    actions: dict[str, Action]
-    agents: dict[str, Agent]
-    phrases: dict[str, tuple[tuple[str, ...], ...]] = {}
-    behaviour: Behaviour = Behaviour()
-
-
-@dataclass
-class Meaning:
-    """Everything that one entry of the lexicon can mean."""
-
-    agents: list[tuple[str, bool]] = field(default_factory=list)
-    verbs: list[str] = field(default_factory=list)
-    nouns: list[str] = field(default_factory=list)
-    tags: set[str] = field(default_factory=set)
-    number: int | None = None
-    count: int = 0
-    phrase: tuple[tuple[str, ...], ...] | None = None
-
-
 class Lexicon:
     """Reads captions as plans. Build it from tables, or `load` it from a file."""
 
     def __init__(self, tables: LexiconTables) -> None:
         self.tables = tables
-        self.entries = _entries(tables)
+        self.entries = entries_of(tables)
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> "Lexicon":
@@ -214,57 +154,5 @@ class Lexicon:
             count=draft.count,
             movement=draft.movement,
             voices=draft.voices,
-            speed=math.prod(behaviour.speeds[mark] for mark in draft.marks & set(behaviour.speeds)),
+            speed=math.prod((behaviour.speeds.get(mark, 1.0) for mark in draft.marks), start=1.0),
         )
-
-
-def _entries(tables: LexiconTables) -> dict[str, Meaning]:
-    entries: dict[str, Meaning] = {",": Meaning(tags={"and"})}
-
-    def at(words: str) -> Meaning:
-        return entries.setdefault(normalize(words), Meaning())
-
-    for lists in (tables.connectives, tables.modifiers, tables.ignore):
-        for tag, texts in lists.items():
-            for text in texts:
-                at(text).tags.add(tag)
-    for text, number in tables.numbers.items():
-        at(text).number = number
-    for text, count in tables.counts.items():
-        at(text).count = count
-    for name, action in tables.actions.items():
-        for text in [form for verb in action.verbs for form in inflections(verb)]:
-            at(text).verbs.append(name)
-        for text in action.words:
-            at(text).verbs.append(name)
-        for text in action.nouns:
-            at(text).nouns.append(name)
-    for name, agent in tables.agents.items():
-        for text in agent.singular:
-            at(text).agents.append((name, False))
-            at(plural(text)).agents.append((name, True))
-        for text in agent.plural:
-            at(text).agents.append((name, True))
-    for text, events in tables.phrases.items():
-        at(text).phrase = events
-    return entries
-
-
-def plural(noun: str) -> str:
-    """The regular English plural of `noun` (its last word)."""
-    if re.search(r"(s|x|z|ch|sh)$", noun):
-        return noun + "es"
-    if re.search(r"[^aeiou]y$", noun):
-        return noun[:-1] + "ies"
-    return noun + "s"
-
-
-def inflections(verb: str) -> tuple[str, str, str, str]:
-    """`verb`, its third person, its -ing and its -ed form, by the regular rules of English spelling."""
-    stem = verb
-    if re.fullmatch(r"[^aeiou]*[aeiou][bdgklmnprt]", verb):
-        stem = verb + verb[-1]
-    elif re.search(r"[^aeiouy]e$|ue$", verb):
-        stem = verb[:-1]
-    past = re.sub(r"(?<=[^aeiou])y$", "i", stem) + "ed"
-    return verb, plural(verb), stem + "ing", past

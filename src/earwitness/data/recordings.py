@@ -46,8 +46,8 @@ def read_manifest(folder: Path) -> list[Row]:
 def recording_of(row: Row) -> str:
     """The name of the recording that the sound of `row` was cut from.
 
-    Its `recording` column, else what the rules of recordings.toml read from `origin`, else its path.
-    Doubt falls on the side of one recording: numbered files of one name count as one.
+    Its `recording` column, else what the rules of recordings.toml read from `origin`, else its
+    path. Doubt falls on the side of one recording: numbered files of one name count as one.
     """
     if row.get("recording"):
         return row["recording"]
@@ -67,12 +67,13 @@ def recording_of(row: Row) -> str:
 def heldout_recordings(rows: Sequence[Row], share: float) -> frozenset[str]:
     """The recordings kept apart: about `share` of the clips of every label with enough recordings.
 
-    Recordings are taken in the order of their hash, so adding sounds moves few of them. A label with
-    fewer than four recordings keeps all of them for training. A recording with several labels counts
-    for its most frequent one.
+    Recordings are taken in the order of their hash, so adding sounds moves few of them. A label
+    with fewer than four recordings keeps all of them for training. A recording with several labels
+    counts for its most frequent one.
 
     Raises:
         DataError: `share` lies outside 0 to 0.5.
+
     """
     if not 0 <= share <= 0.5:
         raise DataError(f"heldout_share {share}: expected a number from 0 to 0.5")

@@ -1,7 +1,8 @@
 """Training scenes: labelled clips mixed along the plan of a human caption, or at random.
 
-The captions of AudioCaps-like data tell which sounds happen and in which order; a scene realises one
-with real sounds, over a new mix at each visit, so that real sentences get any number of recordings.
+The captions of AudioCaps-like data tell which sounds happen and in which order; a scene realises
+one with real sounds, over a new mix at each visit, so that real sentences get any number of
+recordings.
 """
 
 from collections import Counter
@@ -44,7 +45,7 @@ class SceneEvent:
 
 @dataclass(frozen=True)
 class Scene:
-    """A mixed waveform (float32, within -1 to 1), the caption it realises ("" if none), its events."""
+    """A mixed waveform (float32, within -1 to 1), the caption that it realises, its events."""
 
     waveform: Float32[np.ndarray, " T"]
     caption: str
@@ -53,7 +54,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Placed:
-    """A sound to render: candidate labels, samples `start` to `stop`, level, distance and manner."""
+    """A sound to render: candidate labels, samples `start` to `stop`, level, distance, manner."""
 
     labels: tuple[str, ...]
     start: int
@@ -100,15 +101,16 @@ class SceneSet:
         return len(self.plans)
 
     def scene(self, index: int, visit: int = 0) -> Scene:
-        """The scene of caption `index` at its `visit`: the same for the same seed, index and visit."""
+        """The scene of caption `index` at its `visit`; equal for equal seed, index and visit."""
         rng = np.random.default_rng([self.seed, index, visit])
         return compose(self.plans[index], self.bank, rng, self.seconds, self.captions[index])
 
     def weights(self) -> Float64[np.ndarray, " N"]:
-        """A sampling weight per caption, mean 1: the inverse square root of its rarest label's frequency.
+        """A sampling weight per caption, mean 1: the inverse square root of its rarest label's
+        frequency.
 
-        Bounded to a fifth and five times the median, so that a label with three clips is not all that
-        is heard.
+        Bounded to a fifth and five times the median, so that a label with three clips is not all
+        that is heard.
         """
         labels = [
             {part.partition(":")[0] for event in plan.events for part in event.candidates[0]}
@@ -130,11 +132,12 @@ def compose(
 ) -> Scene:
     """A scene that tells `plan` with sounds of `bank`: its groups one after the other.
 
-    Cuts between groups are random; a far sound that begins the scene may go on to its end. Only what the plan
-    names is heard, over a noise floor.
+    Cuts between groups are random; a far sound that begins the scene may go on to its end. Only
+    what the plan names is heard, over a noise floor.
 
     Raises:
         DataError: an event of `plan` has no candidate with sounds in `bank`.
+
     """
     samples = round(seconds * bank.rate)
     told = plan.told_by(lambda name: bank.count(name) > 0)
@@ -196,8 +199,8 @@ def random_scene(
 ) -> Scene:
     """One to `max_events` random sounds of `bank` with every effect, without caption.
 
-    Labels are drawn by the square root of their number of recordings. Half of the sounds may fill the
-    whole scene, the others a part of it; a quarter are far, a tenth move.
+    Labels are drawn by the square root of their number of recordings. Half of the sounds may fill
+    the whole scene, the others a part of it; a quarter are far, a tenth move.
     """
     samples = round(seconds * bank.rate)
     number = int(rng.integers(1, max_events + 1))
@@ -225,10 +228,12 @@ def render(
     samples: int,
     caption: str = "",
 ) -> Scene:
-    """The scene of `samples` in which every one of `placed` sounds, in one place, through one recorder.
+    """The scene of `samples` in which every one of `placed` sounds, in one place, through one
+    recorder.
 
     Raises:
         DataError: a sound of `placed` has no label with a clip in `bank`.
+
     """
     dry, wet = np.zeros((2, samples), dtype=np.float32)
     room = bool(rng.random() < 0.6)

@@ -1,7 +1,8 @@
 """Labelled sounds in memory: decoded once, cached as one array, and split by recording.
 
-A folder of sounds is a `manifest.csv` with the columns `path` and `label` and, where known, `source`,
-`kind` (the licence family), `origin` (where the file was cut from) or `recording` (its name outright).
+A folder of sounds is a `manifest.csv` with the columns `path` and `label` and, where known,
+`source`, `kind` (the licence family), `origin` (where the file was cut from) or `recording` (its
+name outright).
 """
 
 import re
@@ -25,8 +26,9 @@ Split = Literal["train", "heldout", "all"]
 class Clip:
     """One labelled sound: samples `start` to `stop` of its bank's pool.
 
-    level_db is the RMS of its active frames (those within 20 dB of the loudest), in dB of full scale;
-    steadiness is the share of frames within 12 dB of the loudest tenth: near 1 for rain, low for barks.
+    level_db is the RMS of its active frames (those within 20 dB of the loudest), in dB of full
+    scale; steadiness is the share of frames within 12 dB of the loudest tenth: near 1 for rain, low
+    for barks.
     """
 
     path: str
@@ -52,7 +54,9 @@ class SoundBank:
         rate: int,
         pool_path: Path | None = None,
     ) -> None:
-        """Raises DataError where `clips` is empty. `pool_path` lets a copy in another process share the pool."""
+        """Raises DataError where `clips` is empty. `pool_path` lets a copy in another process share
+        the pool.
+        """
         if not clips:
             raise DataError("a sound bank without any sound; expected at least one clip")
         self.rate = rate
@@ -73,12 +77,13 @@ class SoundBank:
     ) -> "SoundBank":
         """The sounds of `folder` at `rate` Hz, mono, trimmed; one side of the split by recording.
 
-        With `cache` (a folder, made if missing) the decoded sounds are written there once and mapped
-        into memory afterwards, shared by every process that loads them. The sides do not depend on
-        `exclude_kinds`.
+        With `cache` (a folder, made if missing) the decoded sounds are written there once and
+        mapped into memory afterwards, shared by every process that loads them. The sides do not
+        depend on `exclude_kinds`.
 
         Raises:
             DataError: no manifest, a column or file that is missing or unreadable, or nothing left.
+
         """
         folder = Path(folder)
         if split not in ("train", "heldout", "all"):
@@ -112,7 +117,7 @@ class SoundBank:
         self._labels = tuple(self._choices)
 
     def _choice(self, name: str) -> "_Choice | None":
-        """The clips that `name` stands for: a label, or "label:word" for a word of the description."""
+        """The clips that `name` stands for: a label, or a "label:word" of the description."""
         if name not in self._choices and ":" in name:
             label, _, word = name.partition(":")
             known = self._choices.get(label)
@@ -154,13 +159,15 @@ class SoundBank:
         return tuple(choice.groups) if choice else ()
 
     def pick(self, names: Sequence[str], rng: np.random.Generator) -> Clip:
-        """A random clip of one of `names` (labels, or "label:word"); those without sounds are passed over.
+        """A random clip of one of `names` (labels, or "label:word"); those without sounds are
+        passed over.
 
-        A label, and within it a recording, is drawn by the square root of its number of clips, so that
-        a recording cut into fifty pieces does not drown one that is whole.
+        A label, and within it a recording, is drawn by the square root of its number of clips, so
+        that a recording cut into fifty pieces does not drown one that is whole.
 
         Raises:
             DataError: none of `names` has a sound.
+
         """
         choices = [choice for choice in map(self._choice, names) if choice]
         if not choices:

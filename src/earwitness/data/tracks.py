@@ -1,4 +1,4 @@
-"""One sound laid out over a stretch of time: looped, repeated with pauses, counted, or heard once."""
+"""One sound laid out over a stretch of time: looped, repeated with pauses, counted, heard once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
-from earwitness.data.effects import fade
 from earwitness.data.decoding import frame_levels_db
+from earwitness.data.effects import fade
 from earwitness.data.soundbank import Clip, SoundBank
 
 Repetition = Literal["natural", "once", "repeat", "continuous", "brief"]
@@ -23,8 +23,8 @@ class Manner:
     """How a sound fills its time.
 
     natural: a steady sound fills it, others come back after pauses. once, brief: a single clip, the
-    latter at most 1.5 s. repeat: several clips with short pauses. continuous: no pause. `count` is an
-    exact number of separate sounds and overrules the repetition.
+    latter at most 1.5 s. repeat: several clips with short pauses. continuous: no pause. `count` is
+    an exact number of separate sounds and overrules the repetition.
     """
 
     repetition: Repetition = "natural"
@@ -33,7 +33,9 @@ class Manner:
 
 @dataclass(frozen=True)
 class Track:
-    """A waveform at unit active RMS, the label it was made from, and its first and last sounding sample."""
+    """A waveform at unit active RMS, the label it was made from, and its first and last sounding
+    sample.
+    """
 
     waveform: Float32[np.ndarray, " T"]
     label: str

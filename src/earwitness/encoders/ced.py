@@ -1,9 +1,10 @@
-"""CED (Consistent Ensemble Distillation, arXiv 2308.11957): the audio encoder of LAMB, native and strict.
+"""CED (Consistent Ensemble Distillation, arXiv 2308.11957): the audio encoder of LAMB, native and
+strict.
 
-A vision transformer over 16 x 16 patches of a 64-band log-mel spectrogram. Both public weight layouts load:
-the original checkpoints' keys and those of the hub's `mispeech/ced-*` folders. LAMB uses the
-tokens after the last norm, averaged over the four frequency patches [the paper does not say; time
-order is what its Conv1D and GRU need], 6.25 tokens a second.
+A vision transformer over 16 x 16 patches of a 64-band log-mel spectrogram. Both public weight
+layouts load: the original checkpoints' keys and those of the hub's `mispeech/ced-*` folders. LAMB
+uses the tokens after the last norm, averaged over the four frequency patches [the paper does not
+say; time order is what its Conv1D and GRU need], 6.25 tokens a second.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -121,7 +122,9 @@ class CED(nn.Module):
         )
 
     def forward(self, waveforms: Float[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Frames:
-        """Frames of zero-padded clips; `lengths` in samples. A clip's frames do not depend on its batch."""
+        """Frames of zero-padded clips; `lengths` in samples. A clip's frames do not depend on its
+        batch.
+        """
         clips = [self.log_mel(w[: int(n)]) for w, n in zip(waveforms, lengths, strict=True)]
         parts = [self._chunks(clip) for clip in clips]
         tokens, mask = self._encode([chunk for chunks in parts for chunk in chunks])
@@ -137,10 +140,14 @@ class CED(nn.Module):
 
     def tokens(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B N D"]:
         """Patch tokens after the final norm, frequency-major, of at most `target_length` frames."""
-        return self._encode([_Chunk(clip, clip.shape[1] // self.config.patch) for clip in log_mel])[0]
+        return self._encode([_Chunk(clip, clip.shape[1] // self.config.patch) for clip in log_mel])[
+            0
+        ]
 
     def scores(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B classes"]:
-        """AudioSet class probabilities; clips longer than `target_length` frames are averaged over chunks."""
+        """AudioSet class probabilities; clips longer than `target_length` frames are averaged over
+        chunks.
+        """
         if self.outputlayer is None:
             raise CheckpointError("this CED has no tagging head (outputdim = 0)")
         by_clip = []
@@ -177,7 +184,9 @@ class CED(nn.Module):
         return self.norm(x), mask
 
     def _by_time(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens in time order: frequency is pooled (or kept, side by side) before chunks are joined."""
+        """Tokens in time order: frequency is pooled (or kept, side by side) before chunks are
+        joined.
+        """
         by_band = rearrange(tokens, "b (f t) d -> b t f d", f=self.bands)
         band_mask = rearrange(mask, "b (f t) -> b t f", f=self.bands)
         if self.config.freq_pool == "mean":
@@ -193,14 +202,21 @@ class CED(nn.Module):
 
 
 def hub_config(settings: dict[str, Any]) -> CEDConfig:
-    """The sizes in the `config.json` of a hub folder (`mispeech/ced-*`); what it leaves out is CED-Base.
+    """The sizes in the `config.json` of a hub folder (`mispeech/ced-*`); what it leaves out is
+    CED-Base.
 
     Raises:
-        CheckpointError: it asks for what CED checkpoints never do (overlapping patches, another pooling).
+        CheckpointError: it asks for what CED checkpoints never do (overlapping patches, another
+            pooling).
     """
     patch = settings.get("patch_size", 16)
     if settings.get("patch_stride", patch) != patch or settings.get("pooling", "mean") != "mean":
-        raise CheckpointError("CED config: only patches without overlap and pooling 'mean' are known")
+        raise CheckpointError(
+            "CED config: only patches without overlap and pooling 'mean' are known"
+        )
+    n_fft = settings.get("n_fft", 512)
+    if settings.get("win_size", n_fft) != n_fft:
+        raise CheckpointError("CED config: win_size is expected to equal n_fft")
     front_end = {"n_fft": "n_fft", "hop_size": "hop_samples", "n_mels": "n_mels"}
     front_end |= {"f_min": "f_min", "f_max": "f_max"}
     sizes = ("embed_dim", "depth", "num_heads", "mlp_ratio", "target_length", "outputdim")
@@ -216,7 +232,8 @@ def hub_config(settings: dict[str, Any]) -> CEDConfig:
 def ced_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A public CED state dict in our key names.
 
-    Accepts the original layout (`init_bn.1.*`, possibly below a top key `model.`) and the hub's (`encoder.*`).
+    Accepts the original layout (`init_bn.1.*`, possibly below a top key `model.`) and the hub's
+    (`encoder.*`).
     """
     renamed = {}
     for key, value in state.items():

@@ -1,7 +1,8 @@
-"""The pocket audio encoder: a residual convolutional network over log-mel spectrograms, 6.25 frames a second.
+"""The pocket audio encoder: a residual convolutional network over log-mel spectrograms, 6.25 frames
+a second.
 
-No paper's encoder: LAMB uses CED. Ordinary 3 x 3 convolutions train several times faster on a CPU than a
-vision transformer of the same cost and need far fewer sounds; the output has CED's shape and
+No paper's encoder: LAMB uses CED. Ordinary 3 x 3 convolutions train several times faster on a CPU
+than a vision transformer of the same cost and need far fewer sounds; the output has CED's shape and
 frame rate, so everything behind it is the same.
 """
 
@@ -10,7 +11,7 @@ from collections import defaultdict
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from earwitness.config import Strict
@@ -22,17 +23,24 @@ _STRIDE = 16
 
 
 class CNNConfig(Strict):
-    """Sizes of the network: a stem, then stages that halve time and frequency."""
+    """Sizes of the network: a stem, then three stages; each halves time and frequency."""
 
     stem: PositiveInt = 32
-    channels: tuple[PositiveInt, ...] = (64, 128, 256)
-    blocks: tuple[int, ...] = (1, 2, 2)
+    channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256)
+    blocks: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (1, 2, 2)
     dim: PositiveInt = 384
     dilations: tuple[PositiveInt, ...] = (1, 2)
     """one residual temporal block each"""
-    chunk_frames: PositiveInt = 1008
+    chunk_frames: PositiveInt = Field(default=1008, multiple_of=_STRIDE)
     """frames encoded at once (10.08 s); longer clips are split"""
     log_mel: LogMelConfig = LogMelConfig(top_db=80.0)
+
+    @field_validator("log_mel")
+    @classmethod
+    def _whole_bands(cls, log_mel: LogMelConfig) -> LogMelConfig:
+        if log_mel.n_mels % _STRIDE:
+            raise ValueError(f"n_mels {log_mel.n_mels} is no multiple of {_STRIDE}")
+        return log_mel
 
 
 class _Residual(nn.Module):
@@ -88,7 +96,9 @@ class CNN(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, waveforms: Float[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Frames:
-        """Frames of zero-padded clips; `lengths` in samples. A clip's frames do not depend on its batch."""
+        """Frames of zero-padded clips; `lengths` in samples. A clip's frames do not depend on its
+        batch.
+        """
         chunks, owners = [], []
         for row, (waveform, length) in enumerate(zip(waveforms, lengths.tolist(), strict=True)):
             clip = self.log_mel(waveform[:length])
@@ -112,7 +122,9 @@ class CNN(nn.Module):
         return self.norm(rearrange(self.temporal(torch.relu(x)), "b d n -> b n d"))
 
     def _encode_by_width(self, chunks: list[Tensor]) -> list[Float[Tensor, "N D"]]:
-        """Each chunk encoded with chunks of its own length only: padding never leaks through a convolution."""
+        """Each chunk encoded with chunks of its own length only: padding never leaks through a
+        convolution.
+        """
         groups: dict[int, list[int]] = defaultdict(list)
         for index, chunk in enumerate(chunks):
             groups[chunk.shape[1]].append(index)

@@ -11,7 +11,7 @@ from earwitness.errors import DataError
 
 
 class Journal:
-    """A JSONL file of results that is only appended to: what stands in it is done, whatever happens next.
+    """A JSONL file of results that is only appended to: what stands in it is done.
 
     Opening it cuts off a last line that a kill tore, and takes a lock that ends with the process.
     """
@@ -102,6 +102,7 @@ class Failures:
 
     def add(self, file: str, error: str) -> None:
         """Appends one failure."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as stream:
             stream.write((as_json({"file": file, "error": error}) + "\n").encode())
             stream.flush()

@@ -1,10 +1,9 @@
 """Captions for any number of sounds of any length on this machine, in the order of the sources."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -51,12 +50,6 @@ class Listening:
     decoding: "Decoding | None" = None
     precision: Precision = "fp32"
 
-    def fingerprint(self, model: str) -> str:
-        """Eight hex digits that change with any setting, or with `model`."""
-        decoding = self.decoding.model_dump_json() if self.decoding else ""
-        text = repr((model, replace(self, decoding=None), decoding))
-        return blake2b(text.encode(), digest_size=4).hexdigest()
-
 
 @dataclass(frozen=True)
 class Heard:
@@ -72,7 +65,7 @@ class Heard:
     error: EarwitnessError | None = None
 
     def record(self, model: str) -> dict[str, Any]:
-        """The result as one flat JSON object: file, caption, score, model, seconds; segments if cut."""
+        """The result as a JSON object: file, caption, score, model, seconds; segments if cut."""
         caption, score = summary(self.segments)
         record: dict[str, Any] = {"file": self.name, "caption": caption, "score": score}
         record |= {"model": model, "seconds": round(self.seconds, 3)}
@@ -122,12 +115,13 @@ def caption_files(
     *,
     batch_size: int | None = None,
     on_seconds: Callable[[float], None] | None = None,
-) -> Iterator[list[Heard]]:
-    """What is heard in each source, in order, some at a time: after each batch those that are complete.
+) -> Generator[list[Heard], None, None]:
+    """What is heard in each source, in order; after each batch the sounds that are complete.
 
-    Sounds are decoded ahead by threads; windows of several sounds share a batch of `batch_size` (None: what
-    fits the memory). `on_seconds` is told the seconds of sound that went through the model or a gate.
-    A caption does not depend on the other sources: sampled ones are drawn one at a time, from the seed.
+    Sounds are decoded ahead by threads; windows of several sounds share a batch of `batch_size`
+    (None: what fits the memory). `on_seconds` is told the seconds of sound that went through the
+    model or a gate. A caption does not depend on the other sources: sampled ones are drawn one at a
+    time, from the seed.
     """
     listening = listening or Listening()
     model = _Model(captioner, listening, batch_size)
@@ -136,19 +130,20 @@ def caption_files(
     waiting: list[_Waiting] = []
     last = -1
     ahead = 4 * (batch_size or (_CPU_BATCH if captioner.device.type == "cpu" else _MAX_BATCH // 2))
-    for index, item in read_ahead(sources, rate, listening.windows, ahead=ahead):
-        if index != last:
-            flying.append(_InFlight(sources[index]))
-            last = index
-        if isinstance(item, Window):
-            waiting += _admitted(flying[-1], item, rate, listening, on_seconds)
-        else:
-            _finish(flying[-1], item)
-        if len(waiting) >= model.batch_size:
-            model.caption(waiting, rate, on_seconds)
-            waiting = []
-        if done := _completed(flying, listening.timed):
-            yield done
+    with closing(read_ahead(sources, rate, listening.windows, ahead=ahead)) as arriving:
+        for index, item in arriving:
+            if index != last:
+                flying.append(_InFlight(sources[index]))
+                last = index
+            if isinstance(item, Window):
+                waiting += _admitted(flying[-1], item, rate, listening, on_seconds)
+            else:
+                _finish(flying[-1], item)
+            if len(waiting) >= model.batch_size:
+                model.caption(waiting, rate, on_seconds)
+                waiting = []
+            if done := _completed(flying, listening.timed):
+                yield done
     model.caption(waiting, rate, on_seconds)
     if done := _completed(flying, listening.timed):
         yield done
@@ -157,7 +152,7 @@ def caption_files(
 def caption_segments(
     captioner: "Captioner", source: AudioSource, listening: Listening | None = None
 ) -> list[Segment]:
-    """The segments of one sound of any length, in constant memory; together they cover every second of it.
+    """The segments of one sound of any length, in constant memory; they cover every second.
 
     A sound no longer than a window and a half is one segment, unless `listening` says otherwise.
 
@@ -270,9 +265,10 @@ class _Model:
                 captions = self.captioner.caption_waveforms(waveforms, self.decoding)
         except torch.OutOfMemoryError:
             if len(waveforms) == 1:
+                seconds = len(waveforms[0]) / self.captioner.encoder.sample_rate
                 raise ConfigError(
-                    f"a sound of {len(waveforms[0]) / self.captioner.encoder.sample_rate:.0f} s does "
-                    "not fit the memory; a smaller --window, --beam or --precision bf16 may"
+                    f"{seconds:.0f} s of sound do not fit the memory at once; expected a smaller "
+                    "window, fewer beams or precision bf16"
                 ) from None
             captions = None
         if captions is None:

@@ -1,8 +1,8 @@
-"""Sounds decoded by background threads while the model works, handed over in order and in bounded memory."""
+"""Sounds decoded by threads while the model works; handed over in order, in bounded memory."""
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from queue import Empty, Full, Queue
@@ -32,9 +32,14 @@ Item: TypeAlias = Window | End | EarwitnessError
 
 
 def read_ahead(
-    sources: Sequence[Source], rate: int, windows: Windows, *, ahead: int = 16, threads: int = _THREADS
-) -> Iterator[tuple[int, Item]]:
-    """(index of the source, item), source by source, while up to `ahead` further sources are decoded.
+    sources: Sequence[Source],
+    rate: int,
+    windows: Windows,
+    *,
+    ahead: int = 16,
+    threads: int = _THREADS,
+) -> Generator[tuple[int, Item], None, None]:
+    """(index of the source, item), source by source, with up to `ahead` sources in the works.
 
     A source that cannot be read yields its error as an item; the others go on.
     """
@@ -61,9 +66,7 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _read(
-    source: Source, rate: int, windows: Windows, queue: "Queue[Item]", stop: Event
-) -> None:
+def _read(source: Source, rate: int, windows: Windows, queue: "Queue[Item]", stop: Event) -> None:
     """Puts the items of one source into its queue."""
     end = 0
     try:

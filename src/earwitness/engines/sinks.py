@@ -1,5 +1,6 @@
-"""Where the results of a job go: standard output, one file with a journal, or a sidecar for each sound."""
+"""Where results go: standard output, one file with a journal, or a sidecar for each sound."""
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,6 @@ from earwitness.engines.writers import (
 )
 from earwitness.errors import ConfigError, DataError
 from earwitness.subtitles import Subtitles
-
-SidecarKind = Literal["txt", "json", "srt", "vtt"]
 
 
 class Sink(Protocol):
@@ -44,11 +43,12 @@ class Printer:
     def __init__(self, kind: Format, named: bool) -> None:
         """`named`: each line of text starts with the file. Raises ConfigError for parquet."""
         if kind == "parquet":
-            raise ConfigError("parquet is no format for a terminal or pipe; name a file with --output")
+            raise ConfigError("parquet goes into a file only; name one with --output")
         self.done: set[str] = set()
-        self._kind, self._named = kind, named
+        self._kind: Format = kind
+        self._named = named
         self._rows = 0
-        if hasattr(sys.stdout, "reconfigure"):
+        if isinstance(sys.stdout, io.TextIOWrapper):
             # A file name may hold bytes that are no text.
             sys.stdout.reconfigure(errors="surrogateescape")
 
@@ -78,7 +78,7 @@ class Printer:
 
 
 class JournalledFile:
-    """One file for all sounds. JSONL is its own journal; the others are made from one beside them."""
+    """One file for all sounds. JSONL is its own journal; the others are made from one beside."""
 
     def __init__(self, path: Path, kind: Format, settings: str, overwrite: bool) -> None:
         """Raises DataError where the file is not one that this job may go on with."""
@@ -86,7 +86,8 @@ class JournalledFile:
             need_parquet()
         if path.is_dir():
             raise DataError(f"{path}: is a folder; expected the name of a file")
-        self._path, self._kind = path, kind
+        self._path = path
+        self._kind: Format = kind
         place = path if kind == "jsonl" else path.with_name(f"{path.name}.journal.jsonl")
         if overwrite:
             place.unlink(missing_ok=True)
@@ -110,7 +111,7 @@ class JournalledFile:
 
 
 class SubtitleOutput:
-    """The subtitles of one sound, on standard output or in a file, between lines of speech or alone."""
+    """The subtitles of one sound, in a file or printed, between lines of speech or alone."""
 
     def __init__(
         self,
@@ -124,7 +125,8 @@ class SubtitleOutput:
         if path is not None and path.exists() and not overwrite:
             raise DataError(f"{path}: exists; choose another --output, or --overwrite")
         self.done: set[str] = set()
-        self._path, self._kind, self._speech, self._say = path, kind, speech, say
+        self._path, self._speech, self._say = path, speech, say
+        self._kind: Literal["srt", "vtt"] = kind
 
     def add(self, records: list[Record]) -> None:
         """Writes the subtitles."""
@@ -143,17 +145,17 @@ class SubtitleOutput:
 class Sidecars:
     """A small file for each sound, which is also the record that the sound is done."""
 
-    def __init__(self, paths: dict[str, Path], kind: SidecarKind, overwrite: bool) -> None:
+    def __init__(self, paths: dict[str, Path], kind: Format, overwrite: bool) -> None:
         """`paths` are those of `sidecar_paths`."""
-        self._paths, self._kind = paths, kind
+        self._paths = paths
+        self._kind: Format = kind
         existing = {name for name, path in paths.items() if path.exists()}
         self.done = set() if overwrite else existing
 
     def add(self, records: list[Record]) -> None:
         """Writes a file for each record."""
-        formats: dict[SidecarKind, Format] = {"txt": "text", "json": "json", "srt": "srt", "vtt": "vtt"}
         for record in records:
-            write(self._paths[record["file"]], formats[self._kind], [record], named=False)
+            write(self._paths[record["file"]], self._kind, [record], named=False)
 
     def finish(self) -> None:
         """Nothing is left to do."""

@@ -15,10 +15,10 @@ from earwitness.audio import AudioSource
 from earwitness.errors import ConfigError, DataError, MissingDependencyError
 
 SUFFIXES = frozenset(
-    """
-    .3gp .aac .ac3 .aif .aifc .aiff .amr .ape .au .avi .caf .flac .flv .m2ts .m4a .m4b .m4v .mka .mkv .mov
-    .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .opus .rf64 .ts .tta .w64 .wav .wave .webm .wma .wmv .wv
-    """.split()
+    (".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf")
+    + (".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp3", ".mp4")
+    + (".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".opus", ".rf64", ".ts", ".tta", ".w64", ".wav")
+    + (".wave", ".webm", ".wma", ".wmv", ".wv")
 )
 """endings of the files that are taken from a folder"""
 
@@ -30,7 +30,8 @@ COLUMNS = ("file", "path", "audio", "audio_path", "file_name", "filename", "fnam
 class Source:
     """One sound to caption: its name in the results, and what `audio` reads.
 
-    `problem` is a sentence on why there is nothing to read; it becomes the error of this source alone.
+    `problem` is a sentence on why there is nothing to read; it becomes the error of this source
+    alone.
     """
 
     name: str
@@ -41,25 +42,25 @@ class Source:
 def find(
     arguments: Sequence[str], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> list[Source]:
-    """The sounds that files, folders (all that is in them), globs and `-` (a sound on standard input) name.
+    """The sounds that files, folders, globs and `-` (a sound on standard input) name.
 
     Folders give their files with a known ending, or those that match one of `include`; names with a
-    leading dot are passed over. `exclude` drops files and whole folders. Patterns are those of a shell, held against
-    the name and against the path below the folder. Each file is taken once, in the order of the
-    arguments, sorted within a folder.
+    leading dot are passed over. `exclude` drops files and whole folders. Patterns are those of a
+    shell, held against the name and against the path below the folder. Each file is taken once, in
+    the order of the arguments, sorted within a folder.
     """
     found: dict[str, Source] = {}
     for argument in arguments:
         for source in _expanded(argument, include, exclude):
-            found.setdefault(source.name, source)
+            found.setdefault(os.path.normpath(source.name), source)
     return list(found.values())
 
 
 def read_manifest(path: str, column: str | None = None) -> list[Source]:
-    """The sounds that a CSV, TSV, JSONL or parquet file names in `column`, or a text file line by line.
+    """The sounds that `column` of a CSV, TSV, JSONL or parquet file names, or lines of text.
 
-    `-` reads one path per line from standard input. Relative paths start at the manifest's folder (for `-`, the
-    working directory). Each file is taken once, named as the manifest names it.
+    `-` reads one path per line from standard input. Relative paths start at the manifest's folder
+    (for `-`, the working directory). Each file is taken once, named as the manifest names it.
 
     Raises:
         DataError: the manifest cannot be read, has no such column, or an empty cell.
@@ -72,7 +73,7 @@ def read_manifest(path: str, column: str | None = None) -> list[Source]:
 
 
 def shard(sources: Sequence[Source], part: str) -> list[Source]:
-    """Every n-th source from the i-th on, for `part` = "i/n" with i from 1 to n. Raises ConfigError."""
+    """Every n-th source from the i-th on, for `part` = "i/n". Raises as `parse_shard`."""
     i, n = parse_shard(part)
     return list(sources[i - 1 :: n])
 
@@ -85,9 +86,7 @@ def parse_shard(part: str) -> tuple[int, int]:
     raise ConfigError(f"--shard {part}: expected i/n with i from 1 to n, such as 3/8")
 
 
-def _expanded(
-    argument: str, include: Sequence[str], exclude: Sequence[str]
-) -> Iterator[Source]:
+def _expanded(argument: str, include: Sequence[str], exclude: Sequence[str]) -> Iterator[Source]:
     if argument == "-":
         yield Source("-", sys.stdin.buffer)
         return
@@ -103,9 +102,7 @@ def _expanded(
             yield Source(path, path)
 
 
-def _in_folder(
-    folder: str, include: Sequence[str], exclude: Sequence[str]
-) -> Iterator[Source]:
+def _in_folder(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Iterator[Source]:
     any_found = False
     for path in _walk(folder, exclude):
         below = os.path.relpath(path, folder)

@@ -1,7 +1,7 @@
 """Results as text, JSON, CSV, parquet and subtitles, each file written in one step.
 
-A record is one flat JSON object: `file`, `caption`, `score`, `model`, `seconds`; `segments` where the
-sound was cut, `captions` for the n-best, `gate` where a gate closed it.
+A record is one flat JSON object: `file`, `caption`, `score`, `model`, `seconds`; `segments` where
+the sound was cut, `captions` for the n-best, `gate` where a gate closed it.
 """
 
 import csv
@@ -93,11 +93,11 @@ def as_json(record: Record) -> str:
 def csv_text(records: Iterable[Record], header: bool = True) -> str:
     """The rows of the records as CSV."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n")
     if header:
-        writer.writeheader()
+        writer.writerow(COLUMNS)
     for record in records:
-        writer.writerows(rows(record))
+        writer.writerows(row.values() for row in rows(record))
     return text.getvalue()
 
 
@@ -108,7 +108,9 @@ def subtitle_text(
 
     Alone, every second is covered, gates included; between speech only what is heard.
     """
-    cues = [Cue(row["start"], row["end"], row["caption"]) for row in rows(record) if row["rank"] == 1]
+    cues = [
+        Cue(row["start"], row["end"], row["caption"]) for row in rows(record) if row["rank"] == 1
+    ]
     homeless = 0
     subtitles = Subtitles(tuple(cues))
     if speech is not None:
@@ -216,7 +218,7 @@ def _chunks(items: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[st
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is complete and on disk; nothing stays of a failed one."""
+    """A file that takes the place of `path` once it is complete and on disk, or vanishes."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

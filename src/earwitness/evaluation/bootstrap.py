@@ -115,13 +115,12 @@ def replicates(
     for row, statistic in zip(result, statistics, strict=True):
         if statistic.recentred:
             row += value(statistic, clips) - row.mean()
-            np.minimum(row, statistic.top, out=row)
     return result
 
 
-def interval(draws: Float[np.ndarray, " draws"], level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of bootstrap replicates."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+def interval(draws: Float[np.ndarray, " draws"], top: float = np.inf) -> tuple[float, float]:
+    """The 95 % percentile interval of bootstrap replicates, ending at `top` at the latest."""
+    low, high = np.minimum(np.quantile(draws, [0.025, 0.975]), top)
     return float(low), float(high)
 
 

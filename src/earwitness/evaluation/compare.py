@@ -54,7 +54,8 @@ def pool(runs: Sequence[Evaluation]) -> dict[str, PooledScore]:
         low, high = math.nan, math.nan
         if clips > 1 and first.resamples:
             draws = _replicates(runs, name)
-            low, high = bootstrap.interval(np.take_along_axis(draws.T, chosen, 1).mean(axis=1))
+            means = np.take_along_axis(draws.T, chosen, 1).mean(axis=1)
+            low, high = bootstrap.interval(means, first.statistics[name].top)
         sd = float(np.std(values, ddof=1)) if len(runs) > 1 else math.nan
         pooled[name] = PooledScore(float(np.mean(values)), low, high, sd, values)
     return pooled

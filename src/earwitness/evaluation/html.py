@@ -100,7 +100,8 @@ def _scores(report: Report) -> str:
         )
     extra = '<th scope="col">sd over runs</th>' if many else ""
     return (
-        '<div class="panel"><table><caption>Corpus scores with 95 % bootstrap intervals</caption>'
+        '<div class="panel" tabindex="0"><table>'
+        "<caption>Corpus scores with 95 % bootstrap intervals</caption>"
         '<thead><tr><th scope="col">metric</th><th scope="col">value</th>'
         f'<th scope="col">95 % interval</th>{extra}<th scope="col" class="plot">0 to 1, '
         f"or to the upper bound</th></tr></thead><tbody>{rows}</tbody></table></div>"
@@ -131,7 +132,7 @@ def _differences(report: Report) -> str:
     heads = ("metric", "first", "second", "difference", "95 % interval", "p")
     columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
     return (
-        '<h2>Comparison</h2><div class="panel"><table><caption>First: '
+        '<h2>Comparison</h2><div class="panel" tabindex="0"><table><caption>First: '
         f"{escape(', '.join(report.names))}; second: {escape(', '.join(report.against))}. Paired "
         f"bootstrap interval; p from swapping captions clip by clip.</caption><thead><tr>{columns}"
         f"</tr></thead><tbody>{rows}</tbody></table></div>"

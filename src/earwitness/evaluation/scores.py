@@ -144,7 +144,8 @@ def _corpus(
     bounds = [(math.nan, math.nan)] * len(statistics)
     if clips > 1 and draws > 0 and statistics:
         replicates = bootstrap.replicates([*statistics.values()], clips, draws, seed)
-        bounds = [bootstrap.interval(row) for row in replicates]
+        tops = [statistic.top for statistic in statistics.values()]
+        bounds = [bootstrap.interval(*row) for row in zip(replicates, tops, strict=True)]
     return {
         name: Score(bootstrap.value(statistic, clips), *bound)
         for (name, statistic), bound in zip(statistics.items(), bounds, strict=True)

@@ -45,7 +45,9 @@ class DistillRecipe(Strict):
 class Distillation(nn.Module):
     """Encoder and three linear heads; a batch gives the losses `scores`, `embedding` and `classes`."""
 
-    def __init__(self, config: CNNConfig, n_classes: int, statistics: Tensor, gain_db: float) -> None:
+    def __init__(
+        self, config: CNNConfig, n_classes: int, statistics: Tensor, gain_db: float
+    ) -> None:
         super().__init__()
         self.encoder = CNN(config)
         self.scores = nn.Linear(config.dim, N_SCORES)
@@ -116,15 +118,15 @@ def run(recipe: DistillRecipe, run_folder: Path) -> dict[str, float]:
     """Builds the pools, trains, and leaves the encoder in `run_folder`/best/encoder; its scores."""
     pools = _pools(recipe, run_folder.parent)
     labels = known_labels(recipe.data, run_folder.parent / "cache")
-    model = Distillation(
-        recipe.encoder, len(labels), _statistics(pools["random"]), recipe.gain_db
-    )
+    model = Distillation(recipe.encoder, len(labels), _statistics(pools["random"]), recipe.gain_db)
     if recipe.init:
         state = read_weights(recipe.init / "model.safetensors")
         load_weights(model.encoder, state, str(recipe.init))
     return fit(
         model,
-        _Joined([pools["random"], pools["captions"]] if recipe.caption_scenes else [pools["random"]]),
+        _Joined(
+            [pools["random"], pools["captions"]] if recipe.caption_scenes else [pools["random"]]
+        ),
         collate,
         recipe.losses,
         recipe.fit,

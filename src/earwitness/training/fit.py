@@ -1,13 +1,11 @@
 """The one training loop, for every stage: Accelerate, named losses, exact resume.
 
-A model trained here is a module whose call takes a batch and returns named losses; the recipe weighs them.
+A model trained here is a module whose call takes a batch and returns named losses; the recipe
+weighs them.
 """
 
-import json
 import math
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from earwitness.config import Strict
 from earwitness.errors import TrainingError
 from earwitness.training.progress import TrainingBar
+from earwitness.training.run_log import Losses, RunLog, Save
 
 
 class FitConfig(Strict):
-    """Settings of the loop. Defaults follow LAMB (arXiv 2601.04658, fine-tuning) where it states them."""
+    """Settings of the loop. Defaults follow LAMB (arXiv 2601.04658, fine-tuning) where it states
+    them.
+    """
 
     seed: NonNegativeInt = 0
     epochs: PositiveInt = 30
@@ -51,9 +52,10 @@ class FitConfig(Strict):
     """torch threads; 0 leaves the default"""
 
 
-Losses = dict[str, Tensor]
+_FREE = {"workers", "threads", "epochs"}
+"""settings that may change between a stop and the resume"""
+
 Validate = Callable[[nn.Module], dict[str, float]]
-Save = Callable[[nn.Module, Path], None]
 
 
 class EpochBatches:
@@ -97,57 +99,33 @@ def fit(
     select: str,
     sample_weights: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """The validation scores of the best weights, which lie in `run`/best; the last ones lie in `run`/last.
+    """The validation scores of the best weights, which lie in `run`/best; the last ones lie in
+    `run`/last.
 
     `model(batch)` returns named losses; their weighted sum is minimised (a name without a weight
-    weighs 1). `data[(index, epoch)]` is one item. `validate` returns scores; the highest `select` is
-    best (a name that starts with '-' means the lowest). A run that was stopped goes on where its last checkpoint
-    stands, with the same batches and random numbers as if it had not been stopped.
+    weighs 1). `data[(index, epoch)]` is one item. `validate` returns scores; the highest `select`
+    is best (a name that starts with '-' means the lowest). A run that was stopped goes on where its
+    last checkpoint stands, with the same batches and random numbers as if it had not been stopped;
+    `data` must then draw nothing at random but from its (index, epoch).
 
     Raises:
-        TrainingError: a loss is not a number, the data holds fewer items than a batch, or the
-            checkpoints in `run` belong to other settings.
+        TrainingError: a loss is not a number, every loss weighs 0, the data holds fewer items than
+            a batch, or the checkpoints in `run` belong to other settings.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import set_seed
-
-    if isinstance(data, Sized) and len(data) < config.batch_size:
-        raise TrainingError(
-            f"{len(data)} training items are fewer than one batch of {config.batch_size}"
-        )
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    set_seed(config.seed)
-    accelerator = Accelerator(
-        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-        gradient_accumulation_steps=config.accumulate,
-        cpu=not torch.cuda.is_available(),
-        log_with="tensorboard",
-        project_dir=run,
-    )
-    batches = EpochBatches(len(data), config.batch_size, config.seed, sample_weights)  # type: ignore[arg-type]
-    loader = DataLoader(
-        data,
-        batch_sampler=batches,  # type: ignore[arg-type]
-        collate_fn=collate,
-        num_workers=config.workers,
-        multiprocessing_context="spawn" if config.workers else None,
-    )
+    accelerator = _accelerator(config, run)
+    batches = EpochBatches(_size(data, config), config.batch_size, config.seed, sample_weights)
+    loader = _loader(data, batches, collate, config)
     optimizer = torch.optim.AdamW(
-        _parameter_groups(model, config.weight_decay),
-        lr=config.learning_rate,
-        betas=config.betas,
+        _parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=config.betas
     )
     per_epoch = math.ceil(len(batches) / accelerator.num_processes / config.accumulate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, _warmup_cosine(config.warmup_epochs * per_epoch, config.epochs * per_epoch)
     )
-    ema = _averaged(model, config.ema)
+    ema = _averaged(model, config.ema, accelerator.device)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    accelerator.register_for_checkpointing(schedule)
-    if ema is not None:
-        accelerator.register_for_checkpointing(ema)
-    log = _RunLog(run, select, config, accelerator)
+    accelerator.register_for_checkpointing(*([schedule] if ema is None else [schedule, ema]))
+    log = RunLog(run, select, config.model_dump(mode="json", exclude=_FREE), accelerator)
     epoch, done = log.resume()
 
     with TrainingBar(config.epochs, len(loader), epoch, done, accelerator.is_main_process) as bar:
@@ -159,7 +137,7 @@ def fit(
                 with accelerator.accumulate(model):
                     losses = model(batch)
                     total = weighted_sum(losses, loss_weights)
-                    _check_finite(losses, total, log.step)
+                    _check_finite(losses, total, log.step + 1)
                     accelerator.backward(total)
                     if accelerator.sync_gradients and config.clip_norm:
                         accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -172,19 +150,18 @@ def fit(
                 done += 1
                 bar.advance(losses, total, config.batch_size * accelerator.num_processes)
                 if accelerator.sync_gradients:
-                    log.losses(losses, total, schedule.get_last_lr()[0])
+                    log.losses(losses, total, float(schedule.get_last_lr()[0]))
                     if config.save_every and log.step % config.save_every == 0:
                         log.checkpoint(epoch, done)
             epoch, done = epoch + 1, 0
-            if epoch % config.validate_every == 0 or epoch == config.epochs:
+            due = epoch % config.validate_every == 0 or epoch == config.epochs
+            if due and accelerator.is_main_process:
                 bar.say("validating")
-                best = ema.module if ema is not None else accelerator.unwrap_model(model)
-                best.eval()
-                if accelerator.is_main_process:
-                    with torch.inference_mode():
-                        scores = validate(best)
-                    log.scores(epoch, scores, best, save)
-                    bar.scores(epoch, scores)
+                trained = accelerator.unwrap_model(model) if ema is None else ema.module
+                with torch.inference_mode():
+                    scores = validate(trained.eval())
+                log.scores(epoch, scores, trained, save)
+                bar.scores(epoch, scores)
             log.checkpoint(epoch, 0)
     accelerator.end_training()
     return log.best_scores
@@ -195,8 +172,51 @@ def weighted_sum(losses: Losses, weights: dict[str, float]) -> Tensor:
 
     A weight of 0 leaves the term out altogether, so that not even a not-a-number comes through.
     """
-    terms = [weights.get(name, 1.0) * loss for name, loss in losses.items() if weights.get(name, 1.0)]
+    terms = [
+        weights.get(name, 1.0) * loss for name, loss in losses.items() if weights.get(name, 1.0)
+    ]
+    if not terms:
+        raise TrainingError(f"every loss ({', '.join(losses)}) has weight 0; one must have another")
     return torch.stack(terms).sum()
+
+
+def _size(data: Any, config: FitConfig) -> int:
+    if len(data) < config.batch_size:
+        raise TrainingError(
+            f"{len(data)} training items are fewer than one batch of {config.batch_size}"
+        )
+    return len(data)
+
+
+def _accelerator(config: FitConfig, run: Path) -> Any:
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    set_seed(config.seed)
+    return Accelerator(
+        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        gradient_accumulation_steps=config.accumulate,
+        cpu=not torch.cuda.is_available(),
+        log_with="tensorboard",
+        project_dir=run,
+    )
+
+
+def _loader(
+    data: Dataset, batches: EpochBatches, collate: Callable[[list[Any]], Any], config: FitConfig
+) -> Any:
+    # Without its own generator each new iterator would draw from the global one, and a resumed
+    # epoch would go on with other dropout masks than an unbroken one.
+    return DataLoader(
+        data,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=collate,
+        num_workers=config.workers,
+        multiprocessing_context="spawn" if config.workers else None,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
 
 
 def _check_finite(losses: Losses, total: Tensor, step: int) -> None:
@@ -227,78 +247,11 @@ def _warmup_cosine(warmup: float, total: int) -> Callable[[int], float]:
     return factor
 
 
-def _averaged(model: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel | None:
+def _averaged(
+    model: nn.Module, decay: float, device: torch.device
+) -> torch.optim.swa_utils.AveragedModel | None:
     if not decay:
         return None
     average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
-    return torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-
-
-class _RunLog:
-    """The files of a run: log.jsonl, checkpoints, best and last weights."""
-
-    def __init__(self, run: Path, select: str, config: FitConfig, accelerator: Any) -> None:
-        self.run, self.select, self.accelerator = run, select, accelerator
-        self.settings = config.model_dump(mode="json", exclude={"workers", "threads", "epochs"})
-        self.step = 0
-        self.best_scores: dict[str, float] = {}
-        run.mkdir(parents=True, exist_ok=True)
-        accelerator.init_trackers("tensorboard")
-
-    def resume(self) -> tuple[int, int]:
-        """(epoch, batches done in it) to go on from."""
-        state = self.run / "checkpoint"
-        old = self.run / "checkpoint.old"
-        if not (state / "progress.json").is_file() and (old / "progress.json").is_file():
-            state = old
-        if not (state / "progress.json").is_file():
-            return 0, 0
-        progress = json.loads((state / "progress.json").read_text(encoding="utf-8"))
-        if progress["settings"] != self.settings:
-            raise TrainingError(
-                f"{self.run} holds a run with other settings; name another --run folder or delete it"
-            )
-        self.accelerator.load_state(state)
-        self.step, self.best_scores = progress["step"], progress["best_scores"]
-        return progress["epoch"], progress["done"]
-
-    def checkpoint(self, epoch: int, done: int) -> None:
-        """Everything that an exact resume needs; a kill while writing leaves the one before."""
-        self.accelerator.wait_for_everyone()
-        new, state, old = (self.run / f"checkpoint{end}" for end in (".new", "", ".old"))
-        if self.accelerator.is_main_process:
-            shutil.rmtree(new, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(new, safe_serialization=False)
-        if self.accelerator.is_main_process:
-            progress = {"epoch": epoch, "done": done, "step": self.step}
-            progress |= {"best_scores": self.best_scores, "settings": self.settings}
-            (new / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-            shutil.rmtree(old, ignore_errors=True)
-            if state.exists():
-                state.rename(old)
-            new.rename(state)
-            shutil.rmtree(old, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-
-    def losses(self, losses: Losses, total: Tensor, rate: float) -> None:
-        self.step += 1
-        row = {name: float(loss.detach()) for name, loss in losses.items()}
-        row |= {"total": float(total.detach()), "learning_rate": rate}
-        self._write(row)
-
-    def scores(self, epoch: int, scores: dict[str, float], model: nn.Module, save: Save) -> None:
-        self._write({"epoch": epoch, **{f"validation/{k}": v for k, v in scores.items()}})
-        save(model, self.run / "last")
-        name = self.select.lstrip("-")
-        sign = -1 if self.select.startswith("-") else 1
-        if not self.best_scores or sign * scores[name] > sign * self.best_scores[name]:
-            self.best_scores = {**scores, "epoch": epoch}
-            save(model, self.run / "best")
-
-    def _write(self, row: dict[str, float]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        with (self.run / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, "time": round(time.time(), 2), **row}) + "\n")
-        self.accelerator.log({k: v for k, v in row.items() if k != "epoch"}, step=self.step)
+    ema = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    return ema.to(device)

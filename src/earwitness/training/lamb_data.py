@@ -17,12 +17,11 @@ from earwitness import audio
 from earwitness.config import Strict
 from earwitness.data.captions import normalize
 from earwitness.data.manifest import Clip, read_manifest
-from earwitness.data.soundbank import SoundBank
 from earwitness.data.synthetic import synthetic_clip
 from earwitness.encoders import load_frame_encoder
 from earwitness.errors import DataError
 from earwitness.training.pool import Pool, build_pool
-from earwitness.training.scene_pool import FrameRows, Scenes, scene_set
+from earwitness.training.scene_pool import FrameRows, Scenes
 
 Item = dict[str, Any]
 
@@ -68,7 +67,9 @@ class Splits(NamedTuple):
     captions: list[str]
 
 
-def open_source(source: Source, encoder: Path | None, sample_rate: int, runs: Path, seed: int) -> Splits:
+def open_source(
+    source: Source, encoder: Path | None, sample_rate: int, runs: Path, seed: int
+) -> Splits:
     """The items of `source`; `runs` holds caches. Raises DataError where files are missing."""
     if isinstance(source, SyntheticSource):
         return _synthetic(source)
@@ -81,7 +82,9 @@ def open_source(source: Source, encoder: Path | None, sample_rate: int, runs: Pa
         )
         return Splits(train, validation, captions)
     if encoder is None:
-        raise DataError("scenes need a trained encoder: set the recipe's key 'encoder' to its folder")
+        raise DataError(
+            "scenes need a trained encoder: set the recipe's key 'encoder' to its folder"
+        )
     return _scenes(source, encoder, runs)
 
 
@@ -94,7 +97,9 @@ class Recordings(Dataset[Item]):
         """Raises DataError where a clip has no caption."""
         for clip in clips:
             if not clip.captions:
-                raise DataError(f"{source}: clip '{clip.id}' has no caption; training needs at least one")
+                raise DataError(
+                    f"{source}: clip '{clip.id}' has no caption; training needs at least one"
+                )
         self.clips, self.seconds, self.rate, self.seed = clips, seconds, sample_rate, seed
 
     def __len__(self) -> int:
@@ -116,16 +121,16 @@ class Recordings(Dataset[Item]):
 class CachedScenes(Dataset[Item]):
     """Scenes as cached frames."""
 
-    def __init__(self, pool: Pool, texts: list[str]) -> None:
-        self.pool, self.texts = pool, texts
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
 
     def __len__(self) -> int:
         return len(self.pool)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         row = self.pool[key]
-        caption = int(row["caption"])
-        return {"frames": row["frames"], "text": self.texts[caption], "clip": caption}
+        text = row["text"].item().decode()
+        return {"frames": row["frames"], "text": text, "clip": int(row["caption"])}
 
 
 class _Synthetic(Dataset[Item]):
@@ -173,9 +178,6 @@ def _scenes(source: SceneSource, encoder: Path, runs: Path) -> Splits:
         scenes = Scenes(source.folder, runs / "cache", source.seed, "captions", split, captions)
         maker = FrameRows(scenes, encoder.resolve(), code, dim)
         pool = build_pool(runs / "pool" / f"frames-{name}-{source.seed}-{size}-{code}", size, maker)
-        bank = SoundBank.load(source.folder / "train_audio", split=split, cache=runs / "cache")
-        told = scene_set(source.folder, captions, bank, source.seed)
-        cached.append(CachedScenes(pool, [normalize(caption) for caption in told.captions]))
-    return Splits(cached[0], cached[1], cached[0].texts)
-
-
+        cached.append(CachedScenes(pool))
+    texts = [text.decode() for text in cached[0].pool.arrays["text"].tolist()]
+    return Splits(cached[0], cached[1], texts)

@@ -1,4 +1,6 @@
-"""Stage `language_model`: a small causal language model that learns to write captions from captions alone."""
+"""Stage `language_model`: a small causal language model that learns to write captions from captions
+alone.
+"""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -52,7 +54,9 @@ class CaptionModel(nn.Module):
 
 
 def training_captions(data: Path) -> list[str]:
-    """Human captions of the training splits, normalised; captions of benchmark recordings are left out."""
+    """Human captions of the training splits, normalised; captions of benchmark recordings are left
+    out.
+    """
     folder = data / "captions"
     rows = read_audiocaps(folder / "audiocaps_train.csv") + read_clotho(folder / "clotho_train.csv")
     dev = clip_ids(data / "dev" / "captions.csv")
@@ -115,7 +119,7 @@ def build(size: LanguageModelSize, tokenizer: Any) -> Any:
 
 
 def run(recipe: LanguageModelRecipe, run_folder: Path) -> dict[str, float]:
-    """Trains, and leaves an ordinary Hugging Face folder in `run_folder`/best/decoder; its scores."""
+    """Trains, and leaves a Hugging Face folder in `run_folder`/best/decoder; its scores."""
     captions = training_captions(recipe.data)
     tokenizer = train_tokenizer(captions, recipe.size.vocabulary)
     torch.manual_seed(recipe.fit.seed)
@@ -137,10 +141,12 @@ def run(recipe: LanguageModelRecipe, run_folder: Path) -> dict[str, float]:
 def perplexity(model: nn.Module, sentences: "_Sentences", batch_size: int = 128) -> float:
     """exp of the mean cross-entropy a token (end token included)."""
     total, count = 0.0, 0
+    device = next(model.parameters()).device
     for start in range(0, len(sentences), batch_size):
         stop = min(len(sentences), start + batch_size)
         batch = collate([sentences[(i, 0)] for i in range(start, stop)])
         real = int((batch["labels"][:, 1:] >= 0).sum())
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
         total += float(model(batch)["next_token"]) * real
         count += real
     return float(np.exp(total / count))

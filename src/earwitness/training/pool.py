@@ -68,7 +68,9 @@ def build_pool(folder: Path, size: int, maker: RowMaker, workers: int = 0) -> Po
     identity = {"size": size, "maker": hashlib.sha256(repr(maker).encode()).hexdigest()[:16]}
     if (folder / "pool.json").exists():
         if read_json(folder / "pool.json") != identity:
-            raise TrainingError(f"{folder} holds a pool of other settings; delete it or name another run")
+            raise TrainingError(
+                f"{folder} holds a pool of other settings; delete it or name another run"
+            )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         for name, (shape, kind) in shapes.items():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from earwitness import audio
-from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
+from earwitness.data.captions import clip_ids, normalize, read_audiocaps, read_clotho, without
 from earwitness.data.lexicon import Lexicon
 from earwitness.data.scenes import Scene, SceneSet, random_scene
 from earwitness.data.soundbank import SoundBank, Split
@@ -27,6 +27,8 @@ FRAMES = 1008
 TOKENS = 63
 TOKEN_RATE = 6.25
 PATCHES = 19
+CAPTION_BYTES = 400
+"""longest caption kept in a pool"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ class Scenes:
         return make
 
 
-def scene_set(data: Path, captions: Literal["train", "val"], bank: SoundBank, seed: int) -> SceneSet:
+def scene_set(
+    data: Path, captions: Literal["train", "val"], bank: SoundBank, seed: int
+) -> SceneSet:
     """The captions of a split that `bank` can tell truthfully; those of benchmark recordings are left out."""
     folder = data / "captions"
     rows = read_audiocaps(folder / f"audiocaps_{captions}.csv")
@@ -139,7 +143,11 @@ class FrameRows:
 
     def shapes(self) -> Shapes:
         """Arrays of a row."""
-        return {"frames": ((TOKENS, self.dim), "float16"), "caption": ((), "int64")}
+        return {
+            "frames": ((TOKENS, self.dim), "float16"),
+            "caption": ((), "int64"),
+            "text": ((), f"S{CAPTION_BYTES}"),
+        }
 
     def open(self) -> RowSource:
         """Loads the sounds and the encoder."""
@@ -147,11 +155,16 @@ class FrameRows:
         encoder = load_frame_encoder(self.encoder)
 
         def row(index: int) -> dict[str, np.ndarray]:
-            waveform, _, caption = make(index)
+            waveform, scene, caption = make(index)
             with torch.inference_mode():
                 clip = torch.from_numpy(waveform)[None]
                 frames = encoder(clip, torch.tensor([clip.shape[1]]))
-            return {"frames": frames.h[0, :TOKENS].numpy(), "caption": np.array(caption)}
+            text = np.array(normalize(scene.caption).encode()[:CAPTION_BYTES])
+            return {
+                "frames": frames.h[0, :TOKENS].numpy(),
+                "caption": np.array(caption),
+                "text": text,
+            }
 
         return row
 

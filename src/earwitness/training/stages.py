@@ -20,7 +20,9 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> tuple[Any, An
     tables = apply_overrides(read_toml(path), overrides or [])
     stage = tables.get("stage")
     if stage not in STAGES:
-        raise ConfigError(f"{path}: stage {stage!r} is not known; expected one of {', '.join(STAGES)}")
+        raise ConfigError(
+            f"{path}: stage {stage!r} is not known; expected one of {', '.join(STAGES)}"
+        )
     module_name, class_name = STAGES[stage]
     module = import_module(module_name)
     return module, validate(getattr(module, class_name), tables, str(path))

@@ -1,0 +1,214 @@
+"""The options of `earwitness caption` turned into the parts of a job; each imports late."""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earwitness.cli.caption_talk import Talk
+from earwitness.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from earwitness.captioner import Captioner
+    from earwitness.engines.journal import Failures
+    from earwitness.engines.local import Listening
+    from earwitness.engines.sinks import Sink
+    from earwitness.engines.sources import Source
+    from earwitness.engines.writers import Format
+    from earwitness.subtitles import Subtitles
+
+
+class OutputFormat(str, Enum):
+    """What is written."""
+
+    text = "text"
+    jsonl = "jsonl"
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+    srt = "srt"
+    vtt = "vtt"
+
+
+class Sidecar(str, Enum):
+    """What is written beside each sound."""
+
+    txt = "txt"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+
+
+class Precision(str, Enum):
+    """Number format of the model's arithmetic."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+def output_format(
+    output: Path | None,
+    kind: OutputFormat | None,
+    as_json: bool,
+    sidecar: Sidecar | None,
+    merge: Path | None,
+) -> "Format":
+    """The format of the output; that of sidecars where there are some."""
+    from earwitness.engines.writers import format_of
+
+    if sidecar is not None:
+        return "text" if sidecar is Sidecar.txt else sidecar.value
+    if as_json:
+        return "jsonl"
+    chosen = kind.value if kind else format_of(output) if output else None
+    if merge is None:
+        return chosen or "text"
+    if chosen is None:
+        return "vtt" if merge.suffix.lower() == ".vtt" else "srt"
+    if chosen not in ("srt", "vtt"):
+        raise ConfigError(f"{output}: --merge gives subtitles; expected a file .srt or .vtt")
+    return chosen
+
+
+def list_sources(
+    files: list[str] | None,
+    manifest: str | None,
+    column: str | None,
+    include: list[str] | None,
+    exclude: list[str] | None,
+) -> "list[Source]":
+    from earwitness.engines.sources import find, read_manifest
+
+    if manifest is not None:
+        return read_manifest(manifest, column)
+    found = find(files or [], include or [], exclude or [])
+    if not found:
+        raise DataError(f"nothing is left of {', '.join(files or [])} after --exclude")
+    return found
+
+
+def read_speech(path: Path | None) -> "Subtitles | None":
+    """The subtitles in `path`: UTF-8, UTF-16 with a mark, else Windows-1252."""
+    from earwitness.subtitles import parse
+
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); expected SRT or WebVTT"
+        ) from None
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return parse(content.decode("utf-16", errors="replace"), str(path))
+    try:
+        return parse(content.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError:
+        return parse(content.decode("cp1252", errors="replace"), str(path))
+
+
+def listening_of(
+    timed: bool,
+    window: float | None,
+    hop: float | None,
+    whole: float | None,
+    silence: float,
+    min_score: float | None,
+    precision: Precision,
+) -> "Listening":
+    from earwitness.engines.local import Listening
+    from earwitness.segments import Windows
+
+    timed = timed or window is not None or hop is not None
+    length = 10.0 if window is None else window
+    if whole is None:
+        whole = 1.5 * length if timed else max(30.0, length)
+    windows = Windows(length, length if hop is None else hop, whole)
+    return Listening(windows, timed, silence, min_score or 0.0, precision=precision.value)
+
+
+def fingerprint(model: str, listening: "Listening", changes: dict[str, Any]) -> str:
+    """Eight hex digits for all that a caption depends on besides the sound."""
+    from hashlib import blake2b
+
+    from earwitness.captioner import model_folder
+
+    digest = blake2b(repr((listening, sorted(changes.items()))).encode(), digest_size=4)
+    for name in ("earwitness.json", "prefix.safetensors"):
+        path = model_folder(model) / name
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def open_sink(
+    written: "Format",
+    output: Path | None,
+    sidecar: Sidecar | None,
+    overwrite: bool,
+    sources: "list[Source]",
+    speech: "Subtitles | None",
+    settings: str,
+    talk: Talk,
+) -> "Sink":
+    from earwitness.engines.sinks import JournalledFile, Printer, Sidecars, SubtitleOutput
+    from earwitness.engines.writers import sidecar_paths
+
+    if sidecar is not None:
+        names = [source.name for source in sources]
+        paths = sidecar_paths(names, f".{sidecar.value}", output)
+        return Sidecars(paths, written, overwrite)
+    if written in ("srt", "vtt"):
+        return SubtitleOutput(output, written, speech, overwrite, talk.say)
+    if output is not None:
+        return JournalledFile(output, written, settings, overwrite)
+    return Printer(written, named=len(sources) > 1)
+
+
+def open_failures(
+    failures: Path | None, output: Path | None, sidecar: Sidecar | None
+) -> "Failures | None":
+    from earwitness.engines.journal import Failures
+
+    if failures is None and output is not None:
+        place = output / "failed.jsonl" if sidecar else Path(f"{output}.failed.jsonl")
+        return Failures(place)
+    return None if failures is None else Failures(failures)
+
+
+def load_model(model: str, device: str) -> "Captioner":
+    """The model on the device. Raises ConfigError for a device that is not there."""
+    import torch
+
+    from earwitness.captioner import Captioner
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise ConfigError(
+            f"--device {device}: not on this machine; accepted are auto, {', '.join(there)}"
+        ) from None
+    return Captioner.load(model, device)
+
+
+def completed(
+    listening: "Listening",
+    captioner: "Captioner",
+    changes: dict[str, Any],
+    min_score: float | None,
+) -> "Listening":
+    """The settings filled up with the model's own: its search, and its lowest score."""
+    from dataclasses import replace
+
+    from earwitness.config import validate
+    from earwitness.decoder import Decoding
+
+    own = captioner.config.decoding.model_dump()
+    decoding = validate(Decoding, own | changes, "the caption search")
+    if min_score is None:
+        min_score = float(captioner.card.get("min_score", 0.0))
+    return replace(listening, decoding=decoding, min_score=min_score)

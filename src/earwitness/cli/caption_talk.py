@@ -1,0 +1,154 @@
+"""What a captioning job says on stderr while it runs."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_EVERY_SECONDS = 30.0
+"""between two lines of progress where stderr is no terminal"""
+
+
+class Talk:
+    """Progress and problems: a bar on a terminal, a line now and then elsewhere, errors always."""
+
+    def __init__(self, quiet: bool, files: int, prints: bool) -> None:
+        """`files` in all; `prints`: captions go to standard output."""
+        self._quiet = quiet or (files == 1 and prints and sys.stdout.isatty())
+        # Captions on the same terminal show the progress themselves.
+        self._bar_wanted = sys.stderr.isatty() and not (prints and sys.stdout.isatty())
+        self._many = files > 1
+        self._total = self._finished = self._failed = 0
+        self._seconds = 0.0
+        self._start = self._last = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def begin(self, files: int, before: int) -> None:
+        """`files` are to be captioned; `before` were done by earlier runs."""
+        self._total = files
+        self._start = self._last = time.monotonic()
+        if before:
+            rest = f"going on with {files}" if files else "nothing is left to do"
+            self._note(f"{before} of {before + files} captioned before; {rest}")
+        if files and self._bar_wanted and not self._quiet:
+            self._bar = _bar()
+            self._task = self._bar.add_task("loading the model", total=files, speed="", heard="")
+            self._bar.start()
+
+    def heard(self, seconds: float) -> None:
+        """`seconds` of sound went through the model or a gate."""
+        if not self._seconds:
+            # The time of loading is no time of captioning.
+            self._start = time.monotonic()
+        self._seconds += seconds
+        self._show()
+
+    def done(self, files: int, failed: int) -> None:
+        """`files` more are finished, `failed` of them without a caption."""
+        self._finished += files
+        self._failed += failed
+        self._show()
+
+    def problem(self, sentence: str) -> None:
+        """A file that failed, and why."""
+        self.say(sentence, always=True)
+
+    def say(self, sentence: str, always: bool = False) -> None:
+        """One line on stderr, above the bar."""
+        if self._quiet and not always and self._many:
+            return
+        line = f"earwitness: {sentence}"
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def stopped(self) -> None:
+        """The user broke the job off."""
+        self.close()
+        self.say(
+            f"stopped with {self._finished} of {self._total} done; the same command goes on if it "
+            "writes a file",
+            always=True,
+        )
+
+    def end(self, failures: Path | None, output: Path | None) -> None:
+        """A closing line for a job of several files."""
+        self.close()
+        good = self._finished - self._failed
+        if self._failed and self._many:
+            where = f"; see {failures}" if failures else ""
+            self.say(f"{self._failed} of {self._total} failed{where}", always=True)
+        if self._many and good:
+            self._note(f"{good} captioned, {self._speed()}")
+        if output is not None and good:
+            self._note(f"written: {output}")
+
+    def close(self) -> None:
+        """Takes the bar off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _note(self, sentence: str) -> None:
+        if not self._quiet:
+            self.say(sentence)
+
+    def _show(self) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=self._finished,
+                description="captioning",
+                speed=self._speed(),
+            )
+        elif not self._quiet and time.monotonic() - self._last >= _EVERY_SECONDS:
+            self._last = time.monotonic()
+            self._note(f"{self._finished}/{self._total} files, {self._speed()}{self._left()}")
+
+    def _speed(self) -> str:
+        passed = max(1e-3, time.monotonic() - self._start)
+        per_second = (self._finished - self._failed) / passed
+        sound = f"{_duration(self._seconds)} of sound, {self._seconds / passed:.0f}x real time"
+        return f"{per_second:.1f} clips/s, {sound}" if self._many else sound
+
+    def _left(self) -> str:
+        passed = time.monotonic() - self._start
+        if not self._finished:
+            return ""
+        return f", {_duration(passed / self._finished * (self._total - self._finished))} left"
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,19 @@
+"""`earwitness models`: what can be named without a folder."""
+
+import json
+
+import typer
+
+
+def models() -> None:
+    """Lists the models that ship with earwitness."""
+    from earwitness.captioner import POCKET_MODELS, model_folder
+
+    for name in POCKET_MODELS:
+        folder = model_folder(name)
+        if not (folder / "earwitness.json").is_file():
+            typer.echo(f"{name}\tnot in this installation")
+            continue
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        card = json.loads((folder / "earwitness.json").read_text(encoding="utf-8")).get("card", {})
+        typer.echo(f"{name}\t{size / 1e6:.1f} MB\t{card.get('summary', '')}\t{folder}")

@@ -1,0 +1,81 @@
+"""What is heard as JSON, text, subtitles and OpenAI's transcription objects."""
+
+import json
+import math
+import zlib
+from typing import Any, Literal
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from earwitness.decoder import Decoding
+from earwitness.engines.local import Heard
+from earwitness.engines.writers import as_lines, subtitle_text
+from earwitness.segments import Segment, summary
+from earwitness.subtitles import Subtitles
+
+TranscriptionFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
+
+_SUBTITLE_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt"}
+
+
+def captions(
+    heard: Heard, kind: Literal["json", "text", "srt", "vtt"], model: str, speech: Subtitles | None
+) -> Response:
+    """The answer of /v1/audio/captions; `json` is the record that the command line writes."""
+    record = heard.record(model)
+    if kind == "json":
+        return JSONResponse(record)
+    if kind == "text":
+        return PlainTextResponse("\n".join(as_lines(record, named=False)) + "\n")
+    text, homeless = subtitle_text(record, kind, speech)
+    found = {"X-Sounds-Without-Gap": str(homeless)} if speech is not None else {}
+    return Response(text, media_type=_SUBTITLE_TYPES[kind], headers=found)
+
+
+def transcription(heard: Heard, kind: TranscriptionFormat, decoding: Decoding) -> Response:
+    """The answer of /v1/audio/transcriptions."""
+    text, _ = summary(heard.segments)
+    if kind == "text":
+        return PlainTextResponse(text + "\n")
+    if kind in ("srt", "vtt"):
+        record = heard.record("")
+        return Response(subtitle_text(record, kind)[0], media_type=_SUBTITLE_TYPES[kind])
+    usage = {"type": "duration", "seconds": math.ceil(heard.seconds)}
+    if kind == "json":
+        return JSONResponse({"text": text, "usage": usage})
+    temperature = decoding.temperature if decoding.sample else 0.0
+    segments = [
+        verbose_segment(number, segment, temperature)
+        for number, segment in enumerate(heard.segments)
+    ]
+    verbose = {"task": "transcribe", "language": "english", "duration": round(heard.seconds, 3)}
+    return JSONResponse({**verbose, "text": text, "segments": segments, "usage": usage})
+
+
+def verbose_segment(number: int, segment: Segment, temperature: float) -> dict[str, Any]:
+    """A segment with the fields that OpenAI's have.
+
+    `avg_logprob` is the mean log-probability of the caption's tokens, 0 where no model was
+    asked; `no_speech_prob` is 1 where a gate (field `gate`) closed the segment, else 0.
+    """
+    raw = segment.caption.encode()
+    return {
+        "id": number,
+        "seek": round(100 * segment.start),
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.caption,
+        "tokens": [],
+        "temperature": temperature,
+        "avg_logprob": round(math.log(max(segment.score, 1e-9)), 4) if segment.score else 0.0,
+        "compression_ratio": round(len(raw) / len(zlib.compress(raw)), 4),
+        "no_speech_prob": 0.0 if segment.gate is None else 1.0,
+        "gate": segment.gate,
+    }
+
+
+def event(data: dict[str, Any] | str, name: str | None = None) -> str:
+    """One server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {text}\n\n"

@@ -1,0 +1,292 @@
+"""The HTTP application: sound captions over a small API of its own and over OpenAI's."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import UploadFile as FormFile
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from earwitness import __version__
+from earwitness.captioner import Captioner
+from earwitness.engines.local import Heard, Listening
+from earwitness.errors import (
+    AudioError,
+    AudioTooLargeError,
+    ConfigError,
+    DataError,
+    EarwitnessError,
+    MissingDependencyError,
+)
+from earwitness.segments import summary
+from earwitness.serve import answers
+from earwitness.serve.hearing import Progress, Service, Upload
+from earwitness.serve.limits import Gate, problem
+from earwitness.serve.options import (
+    CaptionWishes,
+    UnknownModelError,
+    check_model,
+    check_names,
+    listening_for,
+)
+from earwitness.serve.settings import Settings
+from earwitness.subtitles import parse
+
+Result = TypeVar("Result")
+
+STATUS: dict[type[EarwitnessError], int] = {
+    UnknownModelError: 404,
+    AudioTooLargeError: 413,
+    AudioError: 415,
+    MissingDependencyError: 415,
+    ConfigError: 422,
+    DataError: 422,
+}
+"""the first class that fits an error gives its status; others are 500"""
+
+_MERGE_BYTES = 2_000_000
+_CLIENT_GONE = 499
+
+
+def create_app(captioner: Captioner, settings: Settings | None = None) -> FastAPI:
+    """The application around a captioner: the endpoints, and the web page at /demo/."""
+    settings = settings or Settings()
+    service = Service(captioner, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    # Without /docs, whose page would load its scripts from elsewhere; /openapi.json has it all.
+    app = FastAPI(
+        title="earwitness", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.service, app.state.on_drain = service, []
+    app.add_middleware(Gate, service=service)
+    app.add_exception_handler(EarwitnessError, _expected)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _fault)
+    app.post("/v1/audio/captions", dependencies=[Depends(check_names)])(_captions)
+    app.post("/v1/audio/transcriptions")(_transcriptions)
+    app.get("/v1/models")(_models)
+    app.get("/v1/models/{name}")(_model)
+    app.get("/health")(_health)
+    app.get("/ready")(_ready)
+    app.get("/metrics", include_in_schema=False)(_metrics)
+    if settings.demo and False:
+        from earwitness.serve.demo import mount
+
+        mount(app, service)
+        app.get("/", include_in_schema=False)(_home)
+    return app
+
+
+async def _captions(
+    request: Request,
+    file: Annotated[UploadFile, File(description="A sound or video file.")],
+    wishes: CaptionWishes,
+    merge: Annotated[
+        UploadFile | None, File(description="SRT or VTT of the speech, to put the sounds between.")
+    ] = None,
+) -> Response:
+    """Says what is heard in a sound.
+
+    The fields are the options of `earwitness caption`. With `stream` the answer is a series of
+    events: `segment` for each, then `done` with the record, or `error`.
+    """
+    service = _service(request)
+    upload = _upload(file)
+    if merge is not None and (wishes.response_format not in ("srt", "vtt") or wishes.stream):
+        raise ConfigError(
+            "merge gives subtitles; expected response_format=srt or vtt, and no stream"
+        )
+    if wishes.stream:
+        return _streamed(_caption_events(service, upload, wishes.listening))
+    speech = None if merge is None else parse(await _text(merge), _upload(merge).name)
+    heard = await _unless_gone(request, service.heard(upload, wishes.listening))
+    return answers.captions(heard, wishes.response_format, service.captioner.name, speech)
+
+
+async def _transcriptions(
+    request: Request,
+    file: Annotated[UploadFile, File(description="A sound or video file.")],
+    model: Annotated[str, Form(description="Name of the served model, or an alias of it.")],
+    response_format: Annotated[answers.TranscriptionFormat, Form()] = "json",
+    temperature: Annotated[
+        float, Form(ge=0, le=2, description="Above 0: captions are drawn, not searched for.")
+    ] = 0.0,
+    timestamp_granularities: Annotated[
+        list[str] | None, Form(alias="timestamp_granularities[]")
+    ] = None,
+    stream: Annotated[bool, Form()] = False,
+) -> Response:
+    """Sound captions in the place of a transcript, for clients of OpenAI's API.
+
+    `language`, `prompt`, `include[]` and `chunking_strategy` are accepted and change nothing.
+    """
+    service = _service(request)
+    check_model(service, model)
+    if "word" in (timestamp_granularities or []):
+        raise ConfigError("timestamp_granularities 'word'; a sound caption has times per 'segment'")
+    drawn = {"sample": True, "temperature": temperature} if temperature else {}
+    timed = stream or response_format in ("srt", "vtt", "verbose_json")
+    listening = listening_for(service, drawn, timed)
+    if stream:
+        return _streamed(_transcription_events(service, _upload(file), listening))
+    heard = await _unless_gone(request, service.heard(_upload(file), listening))
+    assert listening.decoding is not None
+    return answers.transcription(heard, response_format, listening.decoding)
+
+
+async def _models(request: Request) -> dict[str, Any]:
+    """The served model under its name and its aliases."""
+    service = _service(request)
+    names = [service.captioner.name, *service.settings.aliases]
+    return {"object": "list", "data": [_model_object(name) for name in names]}
+
+
+async def _model(request: Request, name: str) -> dict[str, Any]:
+    """The served model."""
+    check_model(_service(request), name)
+    return _model_object(name)
+
+
+def _model_object(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "earwitness"}
+
+
+async def _health() -> dict[str, str]:
+    """That the process lives."""
+    return {"status": "ok"}
+
+
+async def _ready(request: Request) -> Response:
+    """Whether sounds are taken: 503 while the model loads and after the signal to stop."""
+    service = _service(request)
+    if service.draining or not service.ready:
+        return problem(
+            503, f"the service is {'shutting down' if service.draining else 'still loading'}"
+        )
+    return JSONResponse({"status": "ready", "model": service.captioner.name})
+
+
+async def _metrics(request: Request) -> Response:
+    """Counters in Prometheus' text format."""
+    return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+async def _home() -> Response:
+    return RedirectResponse("/demo/")
+
+
+async def _caption_events(
+    service: Service, upload: Upload, listening: Listening
+) -> AsyncIterator[str]:
+    """`segment` events, then `done` with the whole record, or `error`."""
+    progress, segments = Progress(), []
+    try:
+        async with aclosing(service.segments(upload, listening, progress)) as arriving:
+            async for segment in arriving:
+                segments.append(segment)
+                yield answers.event(segment.as_dict(), "segment")
+    except EarwitnessError as error:
+        yield answers.event({"error": {"message": str(error)}}, "error")
+        return
+    heard = Heard(upload.name, progress.seconds, tuple(segments), whole=False)
+    yield answers.event(heard.record(service.captioner.name), "done")
+
+
+async def _transcription_events(
+    service: Service, upload: Upload, listening: Listening
+) -> AsyncIterator[str]:
+    """OpenAI's events: `transcript.text.delta` per segment, then `transcript.text.done`."""
+    segments = []
+    try:
+        async with aclosing(service.segments(upload, listening, Progress())) as arriving:
+            async for segment in arriving:
+                delta = ("; " if segments else "") + segment.caption
+                segments.append(segment)
+                yield answers.event({"type": "transcript.text.delta", "delta": delta})
+    except EarwitnessError as error:
+        yield answers.event({"error": {"message": str(error)}})
+        return
+    yield answers.event({"type": "transcript.text.done", "text": summary(segments)[0]})
+    yield answers.event("[DONE]")
+
+
+def _streamed(events: AsyncIterator[str]) -> StreamingResponse:
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which is stopped when its time is over or the client hangs up."""
+    limit = _service(request).settings.timeout_seconds
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hung_up(request))
+    try:
+        done, _ = await asyncio.wait(
+            {task, gone}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
+        )
+        if task in done:
+            return task.result()
+        if gone in done:
+            raise HTTPException(_CLIENT_GONE, "the client has gone")
+        raise HTTPException(503, f"the captions took longer than {limit:g} s, the limit in force")
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+def _upload(file: FormFile) -> Upload:
+    return Upload(file.filename or "", file.file)
+
+
+async def _text(file: FormFile) -> str:
+    """An uploaded text file: UTF-8, else Windows-1252. Raises AudioTooLargeError."""
+    content = await file.read(_MERGE_BYTES + 1)
+    if len(content) > _MERGE_BYTES:
+        raise AudioTooLargeError(f"merge is larger than {_MERGE_BYTES} bytes, the limit in force")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
+async def _expected(_: Request, error: Exception) -> Response:
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
+    return problem(status, str(error))
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = first["loc"][-1]
+    if first["type"] == "missing":
+        return problem(422, f"the field {field!r} is missing")
+    given = first.get("input")
+    got = f", got {given!r}" if isinstance(given, str | int | float) else ""
+    return problem(422, f"the field {field!r}: {first['msg'].lower()}{got}"[:400])
+
+
+async def _fault(_: Request, error: Exception) -> Response:
+    return problem(500, f"a fault of the service ({type(error).__name__}); it is in its log")

@@ -1,0 +1,175 @@
+"""The gate before the endpoints: keys, readiness, free places, size and time of the upload."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from time import perf_counter
+from typing import Any
+
+import anyio
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from earwitness.serve.hearing import Service
+
+FORM_BYTES = 65_536
+"""what a form may hold besides its files"""
+
+_DRAIN_SECONDS = 5.0
+_KINDS = {
+    401: "authentication_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+
+
+def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error in OpenAI's format; all endpoints answer in it."""
+    kind = _KINDS.get(status, "invalid_request_error")
+    error = {"message": sentence, "type": kind, "param": None, "code": None}
+    retry = {"Retry-After": "1"} if status in (429, 503) else {}
+    return JSONResponse({"error": error}, status, {**retry, **(headers or {})})
+
+
+def knows_key(keys: tuple[str, ...], offered: str) -> bool:
+    """Whether `offered` is one of the keys; the time it takes says nothing about them."""
+    digest = sha256(offered.encode()).digest()
+    matches = [hmac.compare_digest(sha256(key.encode()).digest(), digest) for key in keys]
+    return any(matches)
+
+
+class Gate:
+    """ASGI middleware before `/v1`: refuses before reading, counts while reading."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        started, status = perf_counter(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._admit(scope, receive, watched)
+        finally:
+            metrics, path = self._service.metrics, _endpoint(scope)
+            metrics.requests.labels(path, str(status)).inc()
+            metrics.latency.labels(path).observe(perf_counter() - started)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await _refuse(refusal, scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        service = self._service
+        service.in_flight += 1
+        service.metrics.in_flight.set(service.in_flight)
+        body = _Body(receive, service)
+        try:
+            await self._app(scope, body.receive, body.draining(send))
+        finally:
+            service.in_flight -= 1
+            service.metrics.in_flight.set(service.in_flight)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        service, settings, headers = self._service, self._service.settings, Headers(scope=scope)
+        if settings.api_keys:
+            scheme, _, key = headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not knows_key(settings.api_keys, key.strip()):
+                return problem(
+                    401,
+                    "this service needs a valid API key, sent as 'Authorization: Bearer <key>'",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+        if scope["method"] != "POST":
+            return None
+        if service.draining or not service.ready:
+            state = "shutting down" if service.draining else "still loading"
+            return problem(503, f"the service is {state}; try again in a moment")
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > settings.max_bytes + FORM_BYTES:
+            return problem(413, _too_large(settings.max_bytes))
+        if service.in_flight >= settings.max_requests:
+            return problem(
+                429,
+                f"{service.in_flight} requests are waiting, the limit; try again in a moment",
+            )
+        return None
+
+
+class _Body:
+    """The body of a request, counted and timed while it arrives."""
+
+    def __init__(self, receive: Receive, service: Service) -> None:
+        self._receive, self._settings = receive, service.settings
+        self._size = 0
+        self._complete = False
+        self._deadline = anyio.current_time() + service.settings.timeout_seconds
+
+    async def receive(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        with anyio.move_on_after(self._deadline - anyio.current_time()):
+            message = await self._receive()
+            self._complete = not message.get("more_body", False)
+            self._size += len(message.get("body", b""))
+            if self._size > self._settings.max_bytes + FORM_BYTES:
+                raise HTTPException(413, _too_large(self._settings.max_bytes))
+            return message
+        raise HTTPException(
+            408,
+            f"the upload took longer than {self._settings.timeout_seconds:g} s, the limit in force",
+        )
+
+    def draining(self, send: Send) -> Callable[[Message], Awaitable[None]]:
+        """`send` that lets an unread upload run out: a reset would take the answer with it."""
+
+        async def sending(message: Message) -> None:
+            last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            if last and not self._complete:
+                await send({**message, "more_body": True})
+                await _drain(self._receive)
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        return sending
+
+
+async def _refuse(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers at once; what the client still sends is thrown away for a few seconds."""
+    status, headers = response.status_code, response.raw_headers
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    await _drain(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _drain(receive: Receive) -> None:
+    with anyio.move_on_after(_DRAIN_SECONDS):
+        while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+            pass
+
+
+def _too_large(limit: int) -> str:
+    return f"the upload is larger than {limit} bytes, the limit in force"
+
+
+def _endpoint(scope: Scope) -> str:
+    """The path for the metrics: a fixed set, whatever clients ask for."""
+    route: Any = scope.get("route")
+    path = getattr(route, "path", scope["path"])
+    known = ("/v1/audio/captions", "/v1/audio/transcriptions", "/v1/models", "/v1/models/{name}")
+    return path if path in known else "other"

@@ -1,0 +1,55 @@
+"""The process around the application: a private temporary folder, a stop that loses no request."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from earwitness.captioner import Captioner
+from earwitness.serve.settings import Settings
+
+_GRACE_SECONDS = 5
+
+
+def run(
+    captioner: Captioner, settings: Settings, listener: socket.socket, *, access_log: bool = False
+) -> None:
+    """Serves until SIGINT or SIGTERM, then finishes what was accepted; a second one ends it at once."""
+    with _private_folder():
+        from earwitness.serve.app import create_app
+
+        app = create_app(captioner, settings)
+
+        class Server(uvicorn.Server):
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                app.state.service.draining = True
+                for hook in app.state.on_drain:
+                    hook()
+                super().handle_exit(sig, frame)
+
+        config = uvicorn.Config(
+            app,
+            log_level="warning" if not access_log else "info",
+            access_log=access_log,
+            server_header=False,
+            timeout_graceful_shutdown=round(2 * settings.timeout_seconds) + _GRACE_SECONDS,
+        )
+        Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _private_folder() -> Iterator[None]:
+    """All temporary files, the web page's included, in one folder that only this user reads."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="earwitness-serve-") as folder:
+        tempfile.tempdir = folder
+        os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "page")
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before

@@ -1,0 +1,133 @@
+"""The files of a training run: log.jsonl, TensorBoard, resumable checkpoints, best and last
+weights.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from earwitness.errors import TrainingError
+
+Losses = dict[str, Tensor]
+Save = Callable[[nn.Module, Path], None]
+
+
+class RunLog:
+    """What a run writes, and where it goes on after a stop. `step` counts weight updates."""
+
+    def __init__(self, run: Path, select: str, settings: dict[str, Any], accelerator: Any) -> None:
+        self.run, self.select, self.settings = run, select, settings
+        self.accelerator = accelerator
+        self.step = 0
+        self.best_scores: dict[str, float] = {}
+        run.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> tuple[int, int]:
+        """(epoch, batches done in it) to go on from; rows of the log beyond that point are dropped.
+
+        Raises:
+            TrainingError: the run was started with other settings.
+        """
+        state, old = self.run / "checkpoint", self.run / "checkpoint.old"
+        if not (state / "progress.json").is_file() and (old / "progress.json").is_file():
+            state = old
+        epoch, done = 0, 0
+        if (state / "progress.json").is_file():
+            progress = json.loads((state / "progress.json").read_text(encoding="utf-8"))
+            if progress["settings"] != self.settings:
+                raise TrainingError(
+                    f"{self.run} holds a run with other settings ({self._changed(progress)}); "
+                    "name another --run folder or delete it"
+                )
+            self.accelerator.load_state(state)
+            self.step, self.best_scores = progress["step"], progress["best_scores"]
+            epoch, done = progress["epoch"], progress["done"]
+        if self.accelerator.is_main_process:
+            self._drop_rows_after(epoch)
+        later = {"purge_step": self.step + 1} if self.step else {}
+        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": later})
+        return epoch, done
+
+    def checkpoint(self, epoch: int, done: int) -> None:
+        """Writes all that an exact resume needs; a kill while writing leaves the one before."""
+        self.accelerator.wait_for_everyone()
+        new, state, old = (self.run / f"checkpoint{end}" for end in (".new", "", ".old"))
+        if self.accelerator.is_main_process:
+            shutil.rmtree(new, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(new, safe_serialization=False)
+        if self.accelerator.is_main_process:
+            progress = {"epoch": epoch, "done": done, "step": self.step}
+            progress |= {"best_scores": self.best_scores, "settings": self.settings}
+            (new / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+            if state.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                state.rename(old)
+            new.rename(state)
+            shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def losses(self, losses: Losses, total: Tensor, rate: float) -> None:
+        """One row for a weight update: its losses, their weighted sum, the next learning rate."""
+        self.step += 1
+        row = {name: float(loss.detach()) for name, loss in losses.items()}
+        self._write(row | {"total": float(total.detach()), "learning_rate": rate})
+
+    def scores(self, epoch: int, scores: dict[str, float], model: nn.Module, save: Save) -> None:
+        """One row for a validation; the weights go to `last`, and to `best` where they are."""
+        self._write({"epoch": epoch, **{f"validation/{k}": v for k, v in scores.items()}})
+        save(model, self.run / "last")
+        if self._better(scores):
+            self.best_scores = {**scores, "epoch": float(epoch)}
+            save(model, self.run / "best")
+
+    def _better(self, scores: dict[str, float]) -> bool:
+        name = self.select.lstrip("-")
+        if not self.best_scores or math.isnan(self.best_scores[name]):
+            return True
+        sign = -1 if self.select.startswith("-") else 1
+        return sign * scores[name] > sign * self.best_scores[name]
+
+    def _changed(self, progress: dict[str, Any]) -> str:
+        before = progress["settings"]
+        keys = sorted({*before, *self.settings})
+        return ", ".join(
+            f"{key} was {before.get(key)!r}, is {self.settings.get(key)!r}"
+            for key in keys
+            if before.get(key) != self.settings.get(key)
+        )
+
+    def _drop_rows_after(self, epoch: int) -> None:
+        """Rows that a stopped run wrote after its last checkpoint will be written again."""
+        path = self.run / "log.jsonl"
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = _row(line)
+            if row is not None and row["step"] <= self.step and row.get("epoch", 0) <= epoch:
+                kept.append(line + "\n")
+        draft = path.with_suffix(".new")
+        draft.write_text("".join(kept), encoding="utf-8")
+        draft.replace(path)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with (self.run / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, "time": round(time.time(), 2), **row}) + "\n")
+        self.accelerator.log({k: v for k, v in row.items() if k != "epoch"}, step=self.step)
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """The row in `line`, or None for the half line that a kill leaves."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
