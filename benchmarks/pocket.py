@@ -1,4 +1,4 @@
-"""Rebuilds the pocket models stage by stage: `make pocket DATA=...`. Every stage goes on where it was stopped."""
+"""Rebuilds the pocket models: `make pocket DATA=...`. Every stage goes on where it was stopped."""
 
 import argparse
 import shutil

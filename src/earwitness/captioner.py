@@ -18,7 +18,7 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from earwitness import audio
-from earwitness.aligner import AlignerConfig, CrossModalAligner
+from earwitness.aligner import AlignerConfig, CrossModalAligner, masked_mean
 from earwitness.checkpoint import (
     check_finite,
     load_weights,
@@ -29,7 +29,7 @@ from earwitness.checkpoint import (
     write_weights,
 )
 from earwitness.config import Strict
-from earwitness.decoder import Decoder, DecoderConfig, Decoding
+from earwitness.decoder import Decoder, DecoderConfig, Decoding, Texts
 from earwitness.encoders import load_frame_encoder, save_frame_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
@@ -166,10 +166,23 @@ class Captioner(nn.Module):
         if bias is not None:
             losses["guide"] = _cross_entropy(logits + bias[:, None], texts.ids, texts.mask)
         if self.aligner is not None:
-            spoken = texts.mask & ~self.decoder.special[texts.ids]
-            z_t = nn.functional.embedding(texts.ids, self.decoder.table)
+            z_t, spoken = self._caption_tokens(texts)
             losses |= self.aligner(*z_a, z_t, spoken, batch.clip)
         return losses
+
+    def pooled_audio(self, frames: Frames) -> Float[Tensor, "B E"]:
+        """The mean audio token of each clip: one side of the two quantities of LAMB's Table 2."""
+        z_a = self.audio_tokens(frames)
+        return masked_mean(z_a.z, z_a.mask)
+
+    def pooled_text(self, captions: list[str]) -> Float[Tensor, "B E"]:
+        """The mean caption-token embedding of each caption: the other side."""
+        return masked_mean(*self._caption_tokens(self.decoder.tokenize(captions)))
+
+    def _caption_tokens(self, texts: Texts) -> tuple[Float[Tensor, "B L E"], Bool[Tensor, "B L"]]:
+        """`z_t` and where it is real: caption words, without special tokens."""
+        spoken = texts.mask & ~self.decoder.special[texts.ids]
+        return nn.functional.embedding(texts.ids, self.decoder.table), spoken
 
     @torch.inference_mode()
     def caption(

@@ -94,10 +94,24 @@ def gap(
 
 def _embeddings_from_model(model: Path, manifest: Path) -> Embeddings:
     """The embeddings of a manifest's clips and captions under a model folder, with its bridge."""
-    raise ConfigError(
-        f"cannot embed {manifest} with the model {model} yet; "
-        "accepted are embedding files: --audio and --text"
-    )
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import track
+
+    from earwitness import audio
+    from earwitness.captioner import Captioner
+    from earwitness.data.manifest import read_manifest
+
+    captioner = Captioner.load(model)
+    clips = read_manifest(manifest)
+    captions = [text for clip in clips for text in clip.captions]
+    owner = np.array([i for i, clip in enumerate(clips) for _ in clip.captions])
+    rows = []
+    for clip in track(clips, "listening", console=Console(stderr=True)):
+        waveform = audio.load(clip.audio, captioner.encoder.sample_rate)
+        rows.append(captioner.pooled_audio(captioner.encode([waveform])).detach().numpy()[0])
+    text = captioner.pooled_text(captions).detach().numpy()
+    return Embeddings(np.stack(rows), text, None, owner, captions)
 
 
 def _given(

@@ -18,8 +18,8 @@ from earwitness.data.soundbank import SoundBank
 from earwitness.data.tracks import Manner, Track, lay
 from earwitness.errors import DataError
 
-_FAR_DB = (-15.0, -8.0)
-_NEAR_DB = (-5.0, 4.0)
+_FAR_DB = (-16.0, -9.0)
+_NEAR_DB = (-4.0, 4.0)
 _VOICES = ("speech", "man_speaking", "woman_speaking", "child_speaking")
 _WEIGHT_BOUND = 5.0
 # Times (None: a random middle) and nearness of each path.
@@ -174,7 +174,7 @@ def _place(event: PlannedEvent, start: int, stop: int, rng: np.random.Generator)
             (label,),
             begin,
             end,
-            level_db + float(rng.uniform(-2, 2)),
+            level_db + (float(rng.uniform(-2, 2)) if len(spans) > 1 else 0.0),
             event.far,
             event.movement,
             manner,

@@ -79,7 +79,7 @@ def create_app(captioner: Captioner, settings: Settings | None = None) -> FastAP
     app.get("/health")(_health)
     app.get("/ready")(_ready)
     app.get("/metrics", include_in_schema=False)(_metrics)
-    if settings.demo and False:
+    if settings.demo:
         from earwitness.serve.demo import mount
 
         mount(app, service)

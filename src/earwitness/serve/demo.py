@@ -1,0 +1,266 @@
+"""The web page: a sound in, its captions on the time line out; Gradio, in the process of the service."""
+
+import asyncio
+import re
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from earwitness.engines.local import Heard, Listening
+from earwitness.errors import EarwitnessError
+from earwitness.segments import Segment
+from earwitness.serve import card
+from earwitness.serve.hearing import Progress, Service, Upload
+from earwitness.serve.limits import knows_key
+from earwitness.serve.options import listening_for
+
+PATH = "/demo"
+_WORDS = 12
+_GUIDE_SECONDS = 30.0
+_EXAMPLES = {
+    "storm": "Rain and thunder",
+    "siren": "A siren",
+    "clock": "A ticking clock",
+    "alarm": "An alarm",
+}
+
+# Gradio has many more routes, some of which fetch URLs or read files for the client.
+_ROUTES = re.compile(
+    r"/(?:|config/?|theme\.css|login/?|logout|favicon\.ico|manifest\.json|robots\.txt"
+    r"|(?:assets|static|svelte)/.*"
+    r"|gradio_api/(?:info|app_id|startup-events|upload|upload_progress|theme\.css|reset|cancel"
+    r"|queue/(?:join|data)|heartbeat/[\w-]+|file=/(?!/).*))"
+)
+
+
+def mount(app: FastAPI, service: Service) -> None:
+    """Puts the page under /demo/ of the application; with API keys it asks for one as its password."""
+    keys = service.settings.api_keys
+    with warnings.catch_warnings():
+        # Gradio's own use of names that newer libraries have renamed.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        blocks = _page(service)
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            PATH,
+            footer_links=[],
+            run_history=False,
+            show_error=True,
+            max_file_size=service.settings.max_bytes,
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            pwa=False,
+            theme=_theme(),
+            css=_asset("page.css"),
+            head='<meta name="description" content="Says in a sentence what is heard in a sound.">',
+            auth=(lambda _, password: knows_key(keys, password)) if keys else None,
+            auth_message="Any user name; the password is an API key." if keys else None,
+        )
+    for block in blocks.blocks.values():
+        block.async_move_resource_to_block_cache = _local_only(block)
+    app.add_middleware(PageGuard)
+    gradio_app: Any = next(route.app for route in app.routes if getattr(route, "path", "") == PATH)
+    app.state.on_drain.append(gradio_app.stop_event.set)
+
+
+class PageGuard:
+    """ASGI middleware that lets only those requests through to Gradio that the page makes itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        inside = path.removeprefix(PATH)
+        if (
+            scope["type"] == "http"
+            and path.startswith(f"{PATH}/")
+            and not _ROUTES.fullmatch(inside)
+        ):
+            await PlainTextResponse("there is nothing here", 404)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _local_only(block: Any) -> Any:
+    """Gradio's way of taking in a file that a client names, without its download of URLs."""
+    take_in = block.async_move_resource_to_block_cache
+
+    async def checked(path: Any) -> Any:
+        if re.match(r"\s*[a-z][a-z0-9+.-]*:", str(path), re.IGNORECASE):
+            raise gr.Error("URLs are not fetched; a file is expected", print_exception=False)
+        return await take_in(path)
+
+    return checked
+
+
+def _page(service: Service) -> gr.Blocks:
+    with gr.Blocks(title="earwitness", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+        gr.HTML(_header(service), elem_id="ew-header")
+        with gr.Row(elem_id="ew-input", equal_height=True):
+            dropped = gr.File(
+                label="Drop a sound or a video here, or choose one",
+                type="filepath",
+                height=168,
+                scale=3,
+                min_width=280,
+                elem_id="ew-drop",
+            )
+            recorded = gr.Audio(
+                sources=["microphone"],
+                type="filepath",
+                label="Or record",
+                buttons=[],
+                scale=2,
+                min_width=280,
+                elem_id="ew-record",
+            )
+        examples = _example_files()
+        with gr.Row(elem_id="ew-examples", visible=bool(examples)):
+            gr.HTML("<span>Or try</span>")
+            buttons = [(gr.Button(label, size="sm", min_width=0), path) for label, path in examples]
+        with gr.Accordion("Options", open=False, elem_id="ew-options"):
+            options = _options(service)
+        again = gr.Button("Describe the sound", variant="primary", elem_id="ew-go")
+        chosen = gr.State(None)
+        result = gr.HTML(elem_id="ew-result", js_on_load=_asset("page.js"), apply_default_css=False)
+        describe = {"fn": _describe(service), "inputs": [chosen, *options], "outputs": result}
+        quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+        for source, event in ((dropped, dropped.upload), (recorded, recorded.stop_recording)):
+            event(lambda path: path, source, chosen, **quick).then(
+                **describe, show_progress="hidden"
+            )
+        for button, path in buttons:
+            button.click(_constant(str(path)), None, chosen, **quick).then(
+                **describe, show_progress="hidden"
+            )
+        again.click(**describe, show_progress="hidden")
+        dropped.clear(lambda: (None, ""), None, [chosen, result], **quick)
+        recorded.clear(lambda: (None, ""), None, [chosen, result], **quick)
+    blocks.queue(default_concurrency_limit=service.settings.max_requests, api_open=False)
+    return blocks
+
+
+def _options(service: Service) -> list[Any]:
+    own = service.captioner.config.decoding
+    with gr.Row():
+        n_best = gr.Slider(1, 10, value=5, step=1, label="Captions to compare")
+        beams = gr.Slider(1, 10, value=min(own.beam_size, 10), step=1, label="Beams of the search")
+    with gr.Row():
+        guide = gr.Slider(
+            0, 4, value=1, step=0.1, label="Token Guide", info="0 switches it off",
+            visible=service.captioner.guide is not None,
+        )  # fmt: skip
+        window = gr.Slider(
+            2, 30, value=10, step=1, label="Window", info="seconds of a segment in a longer sound"
+        )
+    return [n_best, beams, guide, window]
+
+
+def _describe(service: Service) -> Any:
+    """The handler: status lines while it works, then the card."""
+
+    async def describe(
+        path: str | None, n_best: float, beams: float, guide: float, window: float
+    ) -> AsyncIterator[str]:
+        if path is None:
+            yield card.problem("There is no sound yet: drop a file, record one, or try an example.")
+            return
+        changes = {"n_best": int(n_best), "beam_size": int(beams), "guide_strength": float(guide)}
+        try:
+            listening = listening_for(service, changes, True, float(window))
+            async for html in _heard(service, Path(path), listening):
+                yield html
+        except EarwitnessError as error:
+            yield card.problem(str(error))
+
+    return describe
+
+
+async def _heard(service: Service, path: Path, listening: Listening) -> AsyncIterator[str]:
+    settings, rate = service.settings, service.captioner.encoder.sample_rate
+    if service.draining or service.in_flight >= settings.max_requests:
+        yield card.problem("The service is busy; try again in a moment.")
+        return
+    service.in_flight += 1
+    try:
+        yield card.status("Reading the sound")
+        with path.open("rb") as file:
+            samples = await service.decoded(Upload(path.name, file), settings.demo_max_seconds)
+        seconds = len(samples) / rate
+        yield card.status(f"Listening to {seconds:.1f} s", 0.0)
+        progress, segments = Progress(), []
+        sound = (samples, rate)
+        async with aclosing(service.segments(sound, listening, progress)) as arriving:
+            async for segment in arriving:
+                segments.append(segment)
+                yield card.status(f"Listening to {seconds:.1f} s", segment.end / seconds)
+        heard = Heard(path.name, seconds, tuple(segments), whole=False)
+        guide = await _guide(service, samples, rate, segments)
+        yield await asyncio.to_thread(
+            card.result, heard, samples, rate, guide, service.captioner.name
+        )
+    finally:
+        service.in_flight -= 1
+
+
+async def _guide(
+    service: Service, samples: np.ndarray, rate: int, segments: list[Segment]
+) -> card.GuideWords | None:
+    """The guide's words for the longest captioned segment, half a minute of it at most."""
+    spoken = [segment for segment in segments if segment.gate is None]
+    if not spoken:
+        return None
+    longest = max(spoken, key=lambda segment: segment.end - segment.start)
+    end = min(longest.end, longest.start + _GUIDE_SECONDS)
+    part = samples[round(longest.start * rate) : round(end * rate)]
+    return card.GuideWords(await service.guide_words(part, _WORDS), longest.start, end)
+
+
+def _constant(value: str) -> Any:
+    return lambda: value
+
+
+def _example_files() -> list[tuple[str, Path]]:
+    """The example clips, in an installed package or in a checkout; none where there are none."""
+    package = Path(str(resources.files("earwitness")))
+    for folder in (package / "examples", package.parent.parent / "examples"):
+        found = [(text, folder / f"{name}.flac") for name, text in _EXAMPLES.items()]
+        if all(path.is_file() for _, path in found):
+            return found
+    return []
+
+
+def _asset(name: str) -> str:
+    return resources.files("earwitness.serve").joinpath(name).read_text(encoding="utf-8")
+
+
+def _header(service: Service) -> str:
+    return (
+        "<header><h1>earwitness</h1><p>Says in a sentence what is heard in a sound. Runs on this "
+        f"machine, with <b>{service.captioner.name}</b>; nothing is sent anywhere else.</p></header>"
+    )
+
+
+def _theme() -> gr.themes.Base:
+    """System fonts and one accent: nothing to download."""
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
+    return gr.themes.Base(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        radius_size="md",
+        font=fonts,
+        font_mono=mono,
+    )

@@ -91,15 +91,15 @@ class Service:
         return Heard(upload.name, progress.seconds, tuple(segments), whole)
 
     async def segments(
-        self, upload: Upload, listening: Listening, progress: Progress
+        self, sound: Upload | tuple[np.ndarray, int], listening: Listening, progress: Progress
     ) -> AsyncGenerator[Segment, None]:
-        """The segments of an upload in order, each as soon as no later sound can change it.
+        """The segments of a sound in order, each as soon as no later sound can change it.
 
         Together they are `merge(cover(...))` of all windows, as the command line has them.
         """
         rate = self.captioner.encoder.sample_rate
         blocks = audio.stream(
-            upload,
+            sound,
             rate,
             _BLOCK_SECONDS,
             max_seconds=self.settings.max_seconds,
@@ -113,7 +113,7 @@ class Service:
                 count += len(group)
                 if count > self.settings.max_windows:
                     raise AudioTooLargeError(
-                        f"{upload.name!r} makes more than {self.settings.max_windows} windows, "
+                        f"the sound makes more than {self.settings.max_windows} windows, "
                         "the limit in force; a longer hop makes fewer"
                     )
                 held += await self._captioned(group, rate, listening)
@@ -134,13 +134,13 @@ class Service:
         """The whole words that the Token Guide pushes most, and by how much; none without one."""
         return await self.batcher.run(_guide_words, self.captioner, waveform, count)
 
-    async def decoded(self, upload: Upload) -> np.ndarray:
+    async def decoded(self, upload: Upload, max_seconds: float) -> np.ndarray:
         """The whole sound at the model's rate. Raises as `audio.load`."""
         return await self._decode(
             lambda: audio.load(
                 upload,
                 self.captioner.encoder.sample_rate,
-                max_seconds=self.settings.max_seconds,
+                max_seconds=min(max_seconds, self.settings.max_seconds),
                 max_bytes=self.settings.max_bytes,
             )
         )

@@ -1,7 +1,5 @@
 """What a service accepts, and how much of it at a time."""
 
-from typing import Literal
-
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from earwitness.config import Strict
@@ -38,5 +36,5 @@ class Settings(Strict):
     """further names of the model, for tools that cannot be told another"""
     demo: bool = True
     """whether the web page is served"""
-    theme: Literal["light", "dark", "system"] = "system"
-    """colours of the web page"""
+    demo_max_seconds: PositiveFloat = 900.0
+    """longest sound on the web page, which draws all of it"""

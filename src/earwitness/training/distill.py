@@ -1,4 +1,6 @@
-"""Stage `distill`: the pocket audio encoder learns what YAMNet hears, and the classes of the mixed sounds."""
+"""Stage `distill`: the pocket audio encoder learns what YAMNet hears, and the classes of the mixed
+sounds.
+"""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +45,7 @@ class DistillRecipe(Strict):
 
 
 class Distillation(nn.Module):
-    """Encoder and three linear heads; a batch gives the losses `scores`, `embedding` and `classes`."""
+    """Encoder and three linear heads; losses `scores`, `embedding` and `classes`."""
 
     def __init__(
         self, config: CNNConfig, n_classes: int, statistics: Tensor, gain_db: float
@@ -57,7 +59,7 @@ class Distillation(nn.Module):
         self.register_buffer("statistics", statistics)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross-entropies summed over classes, and the squared error of the standardised embedding."""
+        """Cross-entropies summed over classes, squared error of the standardised embedding."""
         log_mel = batch["log_mel"].float()
         if self.training:
             log_mel = self._augmented(log_mel)
@@ -89,7 +91,9 @@ class Distillation(nn.Module):
         return self.scores(pooled), self.embedding(pooled)
 
     def _augmented(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B M F"]:
-        """Another gain for each clip; one band of up to 8 mels and two spans of up to 24 frames blanked."""
+        """Another gain for each clip; one band of up to 8 mels and two spans of up to 24 frames
+        blanked.
+        """
         clips, mels, frames = log_mel.shape
         gain = (torch.rand(clips, 1, 1, device=log_mel.device) * 2 - 1) * self.gain_db
         log_mel = log_mel + gain
@@ -161,11 +165,12 @@ def save(model: nn.Module, folder: Path) -> None:
 
 
 def agreement(model: nn.Module, pool: Pool, batch_size: int = 50) -> dict[str, float]:
-    """How well the heads tell the teacher's answers and the true classes, on scenes of unheard recordings.
+    """How well the heads tell the teacher's answers and the true classes, on scenes of unheard
+    recordings.
 
-    `embedding_r2`: share of the variance of the teacher's embedding that is explained. `scores_r`: correlation of
-    clip-level scores. `top5`: overlap of the five highest classes of a clip. `class_map`: mean average precision of
-    the classes that sound in a clip.
+    `embedding_r2`: share of the variance of the teacher's embedding that is explained. `scores_r`:
+    correlation of clip-level scores. `top5`: overlap of the five highest classes of a clip.
+    `class_map`: mean average precision of the classes that sound in a clip.
     """
     from sklearn.metrics import average_precision_score
 

@@ -1,4 +1,4 @@
-"""Stage `lamb`: the LAMB system, its three losses together (arXiv 2601.04658, section on training)."""
+"""Stage `lamb`: the LAMB system, its three losses together (arXiv 2601.04658)."""
 
 from collections.abc import Sized
 from pathlib import Path
@@ -55,26 +55,29 @@ class LambTraining(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of `Captioner.forward`."""
-        h, mask = self._frames(batch)
+        h, mask = self.frames(batch)
         if self.training and self.frame_dropout:
             kept = torch.rand(h.shape[:2], device=h.device) >= self.frame_dropout
             h = h * kept[..., None]
-        if self.blind:
-            h = torch.zeros_like(h)
         return self.captioner(Batch(Frames(h, mask), batch["texts"], batch["clip"]))
 
     def train(self, mode: bool = True) -> "LambTraining":
-        """Training mode everywhere but in the frozen encoder, whose batch statistics stay as they are."""
+        """Training mode everywhere but in the frozen encoder, whose batch statistics stay as they
+        are.
+        """
         super().train(mode)
         self.captioner.encoder.eval()  # type: ignore[attr-defined]
         return self
 
-    def _frames(self, batch: dict[str, Any]) -> Frames:
+    def frames(self, batch: dict[str, Any]) -> Frames:
+        """Cached frames as they are, or those of the batch's waveforms; none with `blind`."""
         if "frames" in batch:
             h = batch["frames"].float()
-            return Frames(h, torch.ones(h.shape[:2], dtype=torch.bool, device=h.device))
-        with torch.no_grad():
-            return self.captioner.encoder(batch["waveforms"], batch["lengths"])
+            mask = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
+        else:
+            with torch.no_grad():
+                h, mask = self.captioner.encoder(batch["waveforms"], batch["lengths"])
+        return Frames(torch.zeros_like(h) if self.blind else h, mask)
 
 
 def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
@@ -100,12 +103,23 @@ def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
 
 
 def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> dict[str, float]:
-    """Mean losses over validation items, weighted by clips."""
+    """Mean losses over validation items, and the two quantities of LAMB's Table 2.
+
+    `gap_l2` and `gap_cosine`: distance and cosine between mean audio and mean caption token.
+    """
     assert isinstance(items, Sized)
+    assert isinstance(model, LambTraining)
     sums: dict[str, float] = {}
     for start in range(0, len(items), batch_size):
         rows = [items[(i, 0)] for i in range(start, min(len(items), start + batch_size))]
-        for name, loss in model(collate(rows)).items():
+        batch = collate(rows)
+        audio = model.captioner.pooled_audio(model.frames(batch))
+        text = model.captioner.pooled_text(batch["texts"])
+        gap = {
+            "gap_l2": (audio - text).norm(dim=1).mean(),
+            "gap_cosine": nn.functional.cosine_similarity(audio, text).mean(),
+        }
+        for name, loss in {**model(batch), **gap}.items():
             sums[name] = sums.get(name, 0.0) + float(loss) * len(rows) / len(items)
     return sums
 

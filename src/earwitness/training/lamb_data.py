@@ -1,7 +1,8 @@
-"""Where LAMB's training clips come from: composed scenes, a manifest of recordings, or synthetic sounds.
+"""Where LAMB's training clips come from: composed scenes, a manifest of recordings, or synthetic
+sounds.
 
-An item is a dict with a caption's `text`, the number of its recording (`clip`), and either cached `frames` of the
-frozen encoder or a `waveform`.
+An item is a dict with a caption's `text`, the number of its recording (`clip`), and either cached
+`frames` of the frozen encoder or a `waveform`.
 """
 
 import hashlib

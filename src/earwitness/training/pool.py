@@ -1,7 +1,8 @@
-"""Rows prepared once on disk by several processes, so that training runs at full speed; goes on where it stopped.
+"""Rows prepared once on disk by several processes, so that training runs at full speed; goes on
+where it stopped.
 
-A pool is a folder of memory-mapped arrays with one row an item, built in blocks. What a row holds is up to a
-row maker: a picklable class with `shapes()` and a call from index to arrays.
+A pool is a folder of memory-mapped arrays with one row an item, built in blocks. What a row holds
+is up to a row maker: a picklable class with `shapes()` and a call from index to arrays.
 """
 
 import hashlib
@@ -28,7 +29,9 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
 class RowMaker(Protocol, Hashable):
-    """Makes rows; it is sent to worker processes, so it holds settings, and loads what it needs in `open`."""
+    """Makes rows; it is sent to worker processes, so it holds settings, and loads what it needs in
+    `open`.
+    """
 
     def shapes(self) -> Shapes:
         """Names, shapes and types of the arrays of a row."""
@@ -46,7 +49,9 @@ class RowSource(Protocol):
 
 
 class Pool(Dataset[dict[str, np.ndarray]]):
-    """The rows of a finished pool; an item is asked for as (index, epoch), as the training loop does."""
+    """The rows of a finished pool; an item is asked for as (index, epoch), as the training loop
+    does.
+    """
 
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}

@@ -1,4 +1,6 @@
-"""What the pocket stages prepare: scenes with the teacher's answers, and scenes as frames of a frozen encoder."""
+"""What the pocket stages prepare: scenes with the teacher's answers, and scenes as frames of a
+frozen encoder.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,7 +35,7 @@ CAPTION_BYTES = 400
 
 @dataclass(frozen=True)
 class Scenes:
-    """Which scenes: mixed at random, or along the captions of the training or the validation files."""
+    """Which scenes: mixed at random, or along the captions of a split."""
 
     data: Path = field(repr=False)
     cache: Path = field(repr=False)
@@ -80,7 +82,9 @@ class Scenes:
 def scene_set(
     data: Path, captions: Literal["train", "val"], bank: SoundBank, seed: int
 ) -> SceneSet:
-    """The captions of a split that `bank` can tell truthfully; those of benchmark recordings are left out."""
+    """The captions of a split that `bank` can tell truthfully; those of benchmark recordings are
+    left out.
+    """
     folder = data / "captions"
     rows = read_audiocaps(folder / f"audiocaps_{captions}.csv")
     rows += read_clotho(folder / f"clotho_{captions}.csv")
@@ -90,7 +94,9 @@ def scene_set(
 
 @dataclass(frozen=True)
 class TeacherRows:
-    """Rows for distillation: log-mel, the teacher's scores and embedding, and the classes in each frame."""
+    """Rows for distillation: log-mel, the teacher's scores and embedding, and the classes in each
+    frame.
+    """
 
     scenes: Scenes
     labels: tuple[str, ...]
@@ -133,7 +139,9 @@ class TeacherRows:
 
 @dataclass(frozen=True)
 class FrameRows:
-    """Rows for captioning with a frozen encoder: its frames, and which caption they were mixed along."""
+    """Rows for captioning with a frozen encoder: its frames, and which caption they were mixed
+    along.
+    """
 
     scenes: Scenes
     encoder: Path = field(repr=False)
@@ -176,7 +184,7 @@ def known_labels(data: Path, cache_folder: Path) -> tuple[str, ...]:
 
 
 def _overlay(scene: np.ndarray, sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`sound`, looped over the length of `scene`, with the scene 0 to 30 dB below it; peak below 1."""
+    """`sound`, looped, with the scene 0 to 30 dB below it; peak below 1."""
     sound = np.resize(np.roll(sound, -int(rng.integers(len(sound)))), scene.shape)
     level = np.sqrt(np.mean(sound**2)) + 1e-6
     below = 10 ** (-rng.uniform(0, 30) / 20) * level / (np.sqrt(np.mean(scene**2)) + 1e-6)

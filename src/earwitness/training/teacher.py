@@ -1,4 +1,6 @@
-"""The frozen YAMNet teacher (Apache-2.0) that the pocket encoder is distilled from; its weights do not ship."""
+"""The frozen YAMNet teacher (Apache-2.0) that the pocket encoder is distilled from; its weights do
+not ship.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +60,9 @@ class Yamnet:
         )
 
     def __call__(self, waveform: Float[np.ndarray, " T"]) -> TeacherOutput:
-        """Outputs for all whole patches of a 16 kHz waveform; a shorter clip is padded to one patch."""
+        """Outputs for all whole patches of a 16 kHz waveform; a shorter clip is padded to one
+        patch.
+        """
         if len(waveform) < WINDOW_SAMPLES:
             waveform = np.pad(waveform, (0, WINDOW_SAMPLES - len(waveform)))
         scores, embeddings = [], []
