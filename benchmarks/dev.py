@@ -3,7 +3,8 @@
     python benchmarks/dev.py --data ../shared/data pocket-lamb blind=runs/pocket_blind/best
 
 Prints one row a model with bootstrap 95 % intervals over recordings. `--captions out.md` writes
-the first model's captions with their scores; `--show` prints them beside a human caption (which stays out of any file).
+the first model's captions with their scores; `--show` prints them beside a human caption, which
+stays out of any file.
 `name@0=...` switches the Token Guide off in decoding.
 """
 

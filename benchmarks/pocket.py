@@ -1,14 +1,12 @@
 """Rebuilds the pocket models: `make pocket DATA=...`. Every stage goes on where it was stopped."""
 
 import argparse
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 STAGES = ("pocket_lm", "pocket_encoder_random", "pocket_encoder", "pocket_lamb")
-PACKAGE = Path("src/earwitness/models/pocket-lamb")
 
 
 def main() -> None:
@@ -25,8 +23,8 @@ def main() -> None:
         subprocess.run([*command, "--data", args.data], check=True)
         (Path("runs") / stage / "done").write_text(f"{time.time() - start:.0f} s\n")
     if not args.keep:
-        shutil.rmtree(PACKAGE, ignore_errors=True)
-        shutil.copytree("runs/pocket_lamb/best", PACKAGE)
+        ship = [sys.executable, "benchmarks/ship.py", "runs/pocket_lamb/best"]
+        subprocess.run([*ship, "--data", args.data], check=True)
 
 
 if __name__ == "__main__":

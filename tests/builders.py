@@ -1,4 +1,4 @@
-"""Tiny real parts for tests: the classes of the product with small numbers, written in real formats."""
+"""Tiny real parts for tests: the classes of the product with small numbers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Sounds with a known right caption, and a captioner that knows it, for tests of what goes round a model."""
+"""Sounds with a known right caption, and a captioner that knows it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -121,7 +121,7 @@ def test_a_source_gets_the_same_caption_alone_as_in_a_batch(kind):
     captioner = strong(tiny_captioner(prefix=prefix))
     sources = [(clip, 16000) for clip in CLIPS]
     alone = [captioner.caption(source) for source in sources]
-    assert len({caption.text for caption in alone}) > 1
+    assert len({caption.score for caption in alone}) == len(CLIPS)
     for batch_size in (8, 3):
         together = captioner.caption(sources, batch_size=batch_size)
         assert [c.text for c in together] == [c.text for c in alone]

@@ -222,7 +222,15 @@ def test_sidecars_stand_beside_their_sounds_and_never_share():
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    for name in ("b.wav", "a.FLAC", "notes.txt", "sub/c.mp4", "sub/.c.wav", ".git/d.wav", "old/e.wav"):
+    for name in (
+        "b.wav",
+        "a.FLAC",
+        "notes.txt",
+        "sub/c.mp4",
+        "sub/.c.wav",
+        ".git/d.wav",
+        "old/e.wav",
+    ):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

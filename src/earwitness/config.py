@@ -17,7 +17,7 @@ from earwitness.errors import ConfigError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found]
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -100,7 +100,7 @@ class Decoder(nn.Module):
         self.model.requires_grad_(config.tune == "full")
         if config.tune == "lora":
             self.model = _with_lora(model, config.lora)
-        self.dim: int = model.get_input_embeddings().weight.shape[1]
+        self.dim: int = self.model.get_input_embeddings().weight.shape[1]
         special = torch.zeros(self.table.shape[0], dtype=torch.bool)
         special[[i for i in tokenizer.all_special_ids if i < len(special)]] = True
         special[len(tokenizer) :] = True

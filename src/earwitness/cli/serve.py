@@ -135,6 +135,6 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}); "
+            f"cannot listen on {host} port {port} ({os.strerror(error.errno) if error.errno else error}); "
             "another --port or --host may do"
         ) from None

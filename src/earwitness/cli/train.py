@@ -1,6 +1,5 @@
 """`earwitness train`: one recipe, one run."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,7 @@ def train(
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the data, in place of the recipe's `data`.")
+        Path | None, typer.Option(help="Folder of sounds and captions, in place of the recipe's.")
     ] = None,
     change: Annotated[
         list[str] | None,
@@ -36,10 +35,6 @@ def train(
     """
     from earwitness.training.stages import run_recipe
 
-    overrides = [
-        *(change or []),
-        *([f"data={json.dumps(str(data), ensure_ascii=False)}"] if data else []),
-    ]
-    scores = run_recipe(recipe, run or Path("runs") / recipe.stem, overrides)
+    scores = run_recipe(recipe, run or Path("runs") / recipe.stem, change, data)
     for name, value in scores.items():
         typer.echo(f"{name}\t{value:.4f}")

@@ -129,8 +129,8 @@ def approach(
 
 
 def varispeed(
-    sound: Float32[np.ndarray, " T"], speed: Float32[np.ndarray, " T"]
-) -> Float32[np.ndarray, " T"]:
+    sound: Float32[np.ndarray, " T"], speed: Float32[np.ndarray, " S"]
+) -> Float32[np.ndarray, " S"]:
     """`sound` played at the momentary `speed` (1 = as it is), begun again where it ends.
 
     The pitch of an engine follows its speed, so a louder and faster stretch is heard as revving.

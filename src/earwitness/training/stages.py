@@ -1,5 +1,6 @@
 """The stages of training by name, and the one call that runs a recipe."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,18 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> tuple[Any, An
     return module, validate(getattr(module, class_name), tables, str(path))
 
 
-def run_recipe(path: Path, folder: Path, overrides: list[str] | None = None) -> dict[str, float]:
-    """Trains the recipe at `path` in the run folder `folder`; the scores of the best weights."""
+def run_recipe(
+    path: Path, folder: Path, overrides: list[str] | None = None, data: Path | None = None
+) -> dict[str, float]:
+    """Trains the recipe at `path` in the run folder `folder`; the scores of the best weights.
+
+    `data` takes the place of the recipe's data folder: of `source.folder` where its source is
+    scenes, else of `data`.
+    """
+    overrides = list(overrides or [])
+    if data is not None:
+        key = "source.folder" if "source" in read_toml(path) else "data"
+        overrides.append(f"{key}={json.dumps(str(data), ensure_ascii=False)}")
     module, recipe = read_recipe(path, overrides)
     folder.mkdir(parents=True, exist_ok=True)
     return module.run(recipe, folder)
