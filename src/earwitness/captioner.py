@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import PositiveFloat
+from pydantic import BeforeValidator, PositiveFloat
 from torch import Tensor, nn
 
 from earwitness import audio
@@ -62,13 +62,17 @@ class PrefixConfig(Strict):
     linear: LinearPrefixConfig = LinearPrefixConfig()
 
 
+_OFF = BeforeValidator(lambda value: None if value == "off" else value)
+"""TOML has no null"""
+
+
 class CaptionerConfig(Strict):
-    """Everything that is not weights. `guide = None` and `aligner = None` leave these parts out."""
+    """Everything that is not weights. `guide = "off"` and `aligner = "off"` leave a part out."""
 
     prefix: PrefixConfig = PrefixConfig()
     decoder: DecoderConfig = DecoderConfig()
-    guide: TokenGuideConfig | None = TokenGuideConfig()
-    aligner: AlignerConfig | None = AlignerConfig()
+    guide: Annotated[TokenGuideConfig | None, _OFF] = TokenGuideConfig()
+    aligner: Annotated[AlignerConfig | None, _OFF] = AlignerConfig()
     decoding: Decoding = Decoding()
     max_seconds: PositiveFloat = 3600.0
     """longest clip that is captioned as a whole"""

@@ -135,19 +135,15 @@ def _page(service: Service) -> gr.Blocks:
         again = gr.Button("Describe the sound", variant="primary", elem_id="ew-go")
         chosen = gr.State(None)
         result = gr.HTML(elem_id="ew-result", js_on_load=_asset("page.js"), apply_default_css=False)
-        describe = {"fn": _describe(service), "inputs": [chosen, *options], "outputs": result}
-        quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+                describe, inputs = _describe(service), [chosen, *options]
+        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for source, event in ((dropped, dropped.upload), (recorded, recorded.stop_recording)):
-            event(lambda path: path, source, chosen, **quick).then(
-                **describe, show_progress="hidden"
-            )
+            event(_same, source, chosen, **quick).then(describe, inputs, result, **quick)
         for button, path in buttons:
-            button.click(_constant(str(path)), None, chosen, **quick).then(
-                **describe, show_progress="hidden"
-            )
-        again.click(**describe, show_progress="hidden")
-        dropped.clear(lambda: (None, ""), None, [chosen, result], **quick)
-        recorded.clear(lambda: (None, ""), None, [chosen, result], **quick)
+            taken = button.click(_constant(str(path)), None, chosen, **quick)
+            taken.then(describe, inputs, result, **quick)
+        again.click(describe, inputs, result, **quick)
+            source.clear(lambda: (None, ""), None, [chosen, result], **quick)
     blocks.queue(default_concurrency_limit=service.settings.max_requests, api_open=False)
     return blocks
 
@@ -226,6 +222,10 @@ async def _guide(
     end = min(longest.end, longest.start + _GUIDE_SECONDS)
     part = samples[round(longest.start * rate) : round(end * rate)]
     return card.GuideWords(await service.guide_words(part, _WORDS), longest.start, end)
+
+
+def _same(path: str | None) -> str | None:
+    return path
 
 
 def _constant(value: str) -> Any:

@@ -36,6 +36,8 @@ class SceneSource(Strict):
     scenes: PositiveInt = 30000
     heldout_scenes: NonNegativeInt = 500
     seed: int = 2
+    rarity: float = 0.5
+    """power of a caption's weight (the rarer its sounds, the higher) in drawing captions"""
 
 
 class ManifestSource(Strict):
@@ -176,7 +178,10 @@ def _scenes(source: SceneSource, encoder: Path, runs: Path) -> Splits:
     ]
     cached = []
     for name, size, split, captions in sides:
-        scenes = Scenes(source.folder, runs / "cache", source.seed, "captions", split, captions)
+        rarity = source.rarity if split == "train" else 0.0
+        scenes = Scenes(
+            source.folder, runs / "cache", source.seed, "captions", split, captions, rarity=rarity
+        )
         maker = FrameRows(scenes, encoder.resolve(), code, dim)
         pool = build_pool(runs / "pool" / f"frames-{name}-{source.seed}-{size}-{code}", size, maker)
         cached.append(CachedScenes(pool))

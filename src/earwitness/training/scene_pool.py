@@ -46,6 +46,8 @@ class Scenes:
     captions: Literal["train", "val"] = "train"
     unlabelled_share: float = 0.0
     """share of random mixes that have a sound of unknown class on top"""
+    rarity: float = 1.0
+    """power of a caption's weight (the rarer its sounds, the higher) in drawing captions; 0: none"""
 
     def open(self) -> Callable[[int], tuple[np.ndarray, Scene, int]]:
         """index -> (waveform, scene, row of the caption in the scene set or -1)."""
@@ -67,7 +69,7 @@ class Scenes:
 
     def _along_captions(self, bank: SoundBank) -> Callable[[int], tuple[np.ndarray, Scene, int]]:
         scenes = scene_set(self.data, self.captions, bank, self.seed)
-        weights = scenes.weights()
+        weights = scenes.weights() ** self.rarity
         chances = np.cumsum(weights / weights.sum())
 
         def make(index: int) -> tuple[np.ndarray, Scene, int]:

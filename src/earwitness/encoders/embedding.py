@@ -1,0 +1,83 @@
+"""Folders of embedding encoders: ours ("dual"), or a Hugging Face CLAP folder as it is.
+
+A dual folder holds `config.json`, `model.safetensors` (heads and text tower), the tokenizer, and
+`audio/`, the folder of its frame encoder.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from earwitness.checkpoint import (
+    load_weights,
+    read_json,
+    read_settings,
+    read_weights,
+    write_json,
+    write_weights,
+)
+from earwitness.encoders.base import EmbeddingEncoder
+from earwitness.encoders.clap import ClapEncoder
+from earwitness.encoders.dual import DualConfig, DualEncoder
+from earwitness.encoders.frame import load_frame_encoder, save_frame_encoder
+from earwitness.errors import CheckpointError
+
+AUDIO = "audio"
+"""sub-folder of a dual folder that holds the frame encoder"""
+
+
+def save_embedding_encoder(
+    encoder: DualEncoder | ClapEncoder, folder: Path, dtype: torch.dtype | None = None
+) -> None:
+    """Writes the folder that `load_embedding_encoder` reads; `dtype` does not concern CLAP."""
+    if isinstance(encoder, ClapEncoder):
+        encoder.save(folder)
+        return
+    write_json(folder / "config.json", {"kind": "dual", **encoder.config.model_dump(mode="json")})
+    write_weights(folder / "model.safetensors", encoder.own_parts(), dtype)
+    encoder.tokenizer.save_pretrained(folder)
+    save_frame_encoder(encoder.frames, folder / AUDIO, dtype)  # type: ignore[arg-type]
+
+
+def load_embedding_encoder(folder: Path, audio: Path | None = None) -> EmbeddingEncoder:
+    """The encoder of `folder`; `audio` names the folder of its frame encoder where it is elsewhere.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the folder holds no embedding encoder.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == "clap":
+        return ClapEncoder.from_folder(folder)
+    kind = config.pop("kind", None)
+    if kind != "dual":
+        raise CheckpointError(
+            f"{folder}: embedding encoder kind {kind!r} is not known; "
+            "expected 'dual' or a Hugging Face CLAP folder"
+        )
+    settings = read_settings(DualConfig, config, folder / "config.json")
+    frames = load_frame_encoder(audio or folder / AUDIO)
+    encoder = DualEncoder(frames, _tokenizer(folder), settings)
+    load_weights(encoder.own_parts(), read_weights(folder / "model.safetensors"), str(folder))
+    return encoder.requires_grad_(False).eval()
+
+
+def is_embedding_folder(folder: Path) -> bool:
+    """Whether `folder` holds an embedding encoder rather than a frame encoder."""
+    config = read_json(folder / "config.json")
+    return config.get("kind") == "dual" or config.get("model_type") == "clap"
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        read_json(folder / name)
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder}: tokenizer not readable ({reason})") from None
+    if tokenizer.bos_token_id is None:
+        raise CheckpointError(f"{folder}: its tokenizer has no start token")
+    return tokenizer
