@@ -24,18 +24,18 @@ CARD = """# {name}
 
 A {parameters:.1f} M-parameter LAMB captioner (arXiv 2601.04658) that runs offline on a CPU: a
 convolutional audio encoder distilled from YAMNet, the Two-Stream Adapter, the Cross-Modal Aligner
-(training only), the Token Guide, and a {lm:.1f} M Llama of our own. {size:.1f} MB in half precision.
+(training only), the Token Guide, and a {lm:.1f} M Llama of our own. {size:.1f} MB, half precision.
 
 ## Scores
 
-{n} AudioCaps validation recordings with five captions each, which were never trained on; models were
-chosen on scenes, and looked at on these. Bootstrap 95 % intervals over recordings; one training seed.
+{n} AudioCaps validation recordings with five captions each, never trained on; the checkpoint was
+chosen on held-out scenes. Bootstrap 95 % intervals over recordings; one training seed.
 
 | {header} |
 |{rule}|
 | {values} |
 
-Captions with a repeated content word: {repeats:.1%}. Command: `python benchmarks/dev.py pocket-lamb`.
+Captions with a repeated content word: {repeats:.1%}. `python benchmarks/dev.py pocket-lamb`.
 
 ## Training
 

@@ -24,6 +24,7 @@ LAYERS: dict[str, int] = {
     "evaluation": 2,
     "features": 3,
     "checkpoint": 3,
+    "pocket": 3,
     "data": 3,
     "encoders": 4,
     "two_stream": 4,

@@ -1,13 +1,12 @@
 """The seam that carries both papers: audio encoder, prefix, language model, and a guide or none.
 
-LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Training, the command line,
-the service and the evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and
-nothing below.
+LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Diffusion-Link is (CLAP or a
+dual encoder, LinkPrefix, causal LM + LoRA). Training, the command line, the service and the
+evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and nothing below.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from earwitness import audio
 from earwitness.aligner import AlignerConfig, CrossModalAligner, masked_mean
+from earwitness.bridge import LinkPrefix, LinkPrefixConfig
 from earwitness.checkpoint import (
     check_finite,
     load_weights,
@@ -30,9 +30,10 @@ from earwitness.checkpoint import (
 )
 from earwitness.config import Strict
 from earwitness.decoder import Decoder, DecoderConfig, Decoding, Texts
-from earwitness.encoders import load_frame_encoder, save_frame_encoder
+from earwitness.encoders import load_encoder, save_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.pocket import POCKET_MODELS, model_folder, part_folder
 from earwitness.prefixes import LinearPrefix, LinearPrefixConfig, QFormer, QFormerConfig
 from earwitness.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
 from earwitness.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token_norm
@@ -40,26 +41,25 @@ from earwitness.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token
 FORMAT = 1
 """version of a model folder; a newer one is refused by name"""
 
-SYSTEM = "lamb"
-"""which system a model folder holds"""
-
-POCKET_MODELS = ("pocket-lamb",)
-"""models that ship inside the package"""
+SYSTEMS = ("lamb", "diffusion-link")
+"""what a model folder may hold"""
 
 PREFIXES: dict[str, tuple[type[Strict], Any]] = {
     "two_stream": (TwoStreamConfig, TwoStreamAdapter),
     "q_former": (QFormerConfig, QFormer),
     "linear": (LinearPrefixConfig, LinearPrefix),
+    "link": (LinkPrefixConfig, LinkPrefix),
 }
 
 
 class PrefixConfig(Strict):
     """Which prefix, and its own settings."""
 
-    kind: Literal["two_stream", "q_former", "linear"] = "two_stream"
+    kind: Literal["two_stream", "q_former", "linear", "link"] = "two_stream"
     two_stream: TwoStreamConfig = TwoStreamConfig()
     q_former: QFormerConfig = QFormerConfig()
     linear: LinearPrefixConfig = LinearPrefixConfig()
+    link: LinkPrefixConfig = LinkPrefixConfig()
 
 
 _OFF = BeforeValidator(lambda value: None if value == "off" else value)
@@ -140,6 +140,11 @@ class Captioner(nn.Module):
         """Where the weights are."""
         return self.decoder.special.device
 
+    @property
+    def system(self) -> str:
+        """Which paper's system this is, as its model folder says."""
+        return SYSTEMS[isinstance(self.prefix, LinkPrefix)]
+
     def encode(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Frames:
         """Hop 2: frames of mono waveforms at the encoder's sample rate."""
         clips = [torch.from_numpy(np.ascontiguousarray(w)).float() for w in waveforms]
@@ -162,8 +167,13 @@ class Captioner(nn.Module):
 
         `decode` (L_dec), `guide` (L_tg), `cs_global`, `cs_token`, `infonce` (L_cma).
         """
-        z_a = self.audio_tokens(batch.frames)
-        texts = self.decoder.tokenize(batch.captions)
+        return self.losses(self.audio_tokens(batch.frames), batch.captions, batch.clip)
+
+    def losses(
+        self, z_a: AudioTokens, captions: list[str], clip: Int[Tensor, " B"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses of `forward`, of tokens that are there already."""
+        texts = self.decoder.tokenize(captions)
         logits = self.decoder(*z_a, texts)
         losses = {"decode": _cross_entropy(logits, texts.ids, texts.mask)}
         bias = self.guide_bias(z_a)
@@ -171,7 +181,7 @@ class Captioner(nn.Module):
             losses["guide"] = _cross_entropy(logits + bias[:, None], texts.ids, texts.mask)
         if self.aligner is not None:
             z_t, spoken = self._caption_tokens(texts)
-            losses |= self.aligner(*z_a, z_t, spoken, batch.clip)
+            losses |= self.aligner(*z_a, z_t, spoken, clip)
         return losses
 
     def pooled_audio(self, frames: Frames) -> Float[Tensor, "B E"]:
@@ -237,12 +247,12 @@ class Captioner(nn.Module):
     def save(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
         """Writes a model folder; trained LoRA weights are merged into a copy of the decoder."""
         folder = Path(folder)
-        save_frame_encoder(self.encoder, folder / "encoder", dtype)  # type: ignore[arg-type]
+        save_encoder(self.encoder, folder / "encoder", dtype)
         model = _merged(self.decoder.model)
         (model.to(dtype) if dtype else model).save_pretrained(folder / "decoder")
         self.decoder.tokenizer.save_pretrained(folder / "decoder")
         write_weights(folder / "prefix.safetensors", self._own_parts(), dtype)
-        settings: dict[str, Any] = {"format": FORMAT, "system": SYSTEM, "name": self.name}
+        settings: dict[str, Any] = {"format": FORMAT, "system": self.system, "name": self.name}
         settings |= {"config": self.config.model_dump(mode="json"), "card": self.card}
         write_json(folder / "earwitness.json", settings)
 
@@ -260,14 +270,16 @@ class Captioner(nn.Module):
             raise CheckpointError(
                 f"{folder}: model format {version!r}; this version reads format {FORMAT}"
             )
-        if settings.get("system") != SYSTEM:
+        if settings.get("system") not in SYSTEMS:
             raise CheckpointError(
-                f"{folder}: holds a {settings.get('system')!r} system; {SYSTEM!r} is expected"
+                f"{folder}: holds a {settings.get('system')!r} system; "
+                f"{' or '.join(map(repr, SYSTEMS))} is expected"
             )
         config = read_settings(CaptionerConfig, settings.get("config"), folder / "earwitness.json")
         loaded = config.decoder.model_copy(update={"tune": "frozen"})
-        decoder = load_decoder(folder / "decoder", loaded)
-        encoder = load_frame_encoder(folder / "encoder")
+        decoder = load_decoder(part_folder(folder, "decoder", settings), loaded)
+        audio_folder = part_folder(folder, "encoder/audio", settings)
+        encoder = load_encoder(part_folder(folder, "encoder", settings), audio_folder)
         try:
             captioner = cls(encoder, decoder, config, str(settings.get("name", folder.name)))
         except ConfigError as error:
@@ -284,20 +296,6 @@ class Captioner(nn.Module):
 
 _WRONG = (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, AssertionError)
 """what transformers raises on a `config.json` whose values make no sense"""
-
-
-def model_folder(model: Path | str) -> Path:
-    """The folder of `model`: a path, or a pocket model's place in the package. Raises
-    CheckpointError.
-    """
-    if str(model) in POCKET_MODELS:
-        return Path(str(resources.files("earwitness"))) / "models" / str(model)
-    folder = Path(model)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{model}: no such model folder; expected a folder or one of {', '.join(POCKET_MODELS)}"
-        )
-    return folder
 
 
 def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:

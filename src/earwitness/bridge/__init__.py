@@ -7,6 +7,7 @@
 """
 
 from earwitness.bridge.base import Bridge, BridgeConfig, Side
+from earwitness.bridge.choice import BRIDGES, BridgeChoice, load_bridge, save_bridge
 from earwitness.bridge.learned import (
     ConditionalPrior,
     ConditionalPriorConfig,
@@ -22,6 +23,7 @@ from earwitness.bridge.link import (
     start_time_sweep,
 )
 from earwitness.bridge.network import NetworkConfig, Projector, ResidualMLP
+from earwitness.bridge.prefix import LinkPrefix, LinkPrefixConfig
 from earwitness.bridge.rivals import (
     MeanShift,
     MeanShiftConfig,
@@ -33,20 +35,10 @@ from earwitness.bridge.rivals import (
 )
 from earwitness.bridge.topology import Topology, topology_loss
 
-BRIDGES: dict[str, tuple[type[BridgeConfig], type[Bridge]]] = {
-    "diffusion_link": (DiffusionLinkConfig, DiffusionLink),
-    "none": (BridgeConfig, NoBridge),
-    "mean_shift": (MeanShiftConfig, MeanShift),
-    "noise_injection": (NoiseInjectionConfig, NoiseInjection),
-    "text_memory": (TextMemoryConfig, TextMemory),
-    "regressor": (RegressorConfig, Regressor),
-    "diffusion_bridge": (DiffusionBridgeConfig, DiffusionBridge),
-    "conditional_prior": (ConditionalPriorConfig, ConditionalPrior),
-}
-
 __all__ = [
     "BRIDGES",
     "Bridge",
+    "BridgeChoice",
     "BridgeConfig",
     "ConditionalPrior",
     "ConditionalPriorConfig",
@@ -54,6 +46,8 @@ __all__ = [
     "DiffusionBridgeConfig",
     "DiffusionLink",
     "DiffusionLinkConfig",
+    "LinkPrefix",
+    "LinkPrefixConfig",
     "MeanShift",
     "MeanShiftConfig",
     "NetworkConfig",
@@ -69,6 +63,8 @@ __all__ = [
     "TextMemory",
     "TextMemoryConfig",
     "Topology",
+    "load_bridge",
+    "save_bridge",
     "start_time_sweep",
     "topology_loss",
 ]

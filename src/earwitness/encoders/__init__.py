@@ -1,54 +1,48 @@
-"""Audio encoders by kind, and their folders of `config.json` (with `kind`), `model.safetensors`."""
+"""Audio encoders and their folders: frames (LAMB) or one embedding a clip (Diffusion-Link)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from earwitness.checkpoint import (
-    load_weights,
-    read_json,
-    read_settings,
-    read_weights,
-    write_json,
-    write_weights,
-)
 from earwitness.encoders.base import FrameEncoder
-from earwitness.encoders.ced import CED, CEDConfig, ced_state, hub_config
-from earwitness.encoders.cnn import CNN, CNNConfig
-from earwitness.errors import CheckpointError, ConfigError
+from earwitness.encoders.dual import EmbeddingFrames, one_frame
+from earwitness.encoders.embedding import (
+    is_embedding_folder,
+    load_embedding_encoder,
+    save_embedding_encoder,
+)
+from earwitness.encoders.frame import FRAME_ENCODERS, load_frame_encoder, save_frame_encoder
 
-FRAME_ENCODERS = {"ced": (CEDConfig, CED), "cnn": (CNNConfig, CNN)}
+__all__ = [
+    "FRAME_ENCODERS",
+    "EmbeddingFrames",
+    "load_embedding_encoder",
+    "load_encoder",
+    "load_frame_encoder",
+    "one_frame",
+    "save_embedding_encoder",
+    "save_encoder",
+    "save_frame_encoder",
+]
 
 
-def save_frame_encoder(encoder: CED | CNN, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes `encoder` (a CED or CNN) to `folder`."""
-    kind = next(name for name, (_, cls) in FRAME_ENCODERS.items() if type(encoder) is cls)
-    write_json(folder / "config.json", {"kind": kind, **encoder.config.model_dump(mode="json")})
-    write_weights(folder / "model.safetensors", encoder, dtype)
+def save_encoder(encoder: Any, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes a captioner's encoder, of frames or of embeddings, to `folder`."""
+    if isinstance(encoder, EmbeddingFrames):
+        save_embedding_encoder(encoder.encoder, folder, dtype)
+    else:
+        save_frame_encoder(encoder, folder, dtype)
 
 
-def load_frame_encoder(folder: Path) -> FrameEncoder:
-    """The encoder of `folder`: one of ours, or a hub folder of `mispeech/ced-*` as it is.
+def load_encoder(folder: Path, audio: Path | None = None) -> FrameEncoder:
+    """What a captioner hears with: the frame encoder of `folder`, or its embedding encoder as one.
+
+    `audio` names the folder of the frame encoder inside an embedding encoder where it is elsewhere.
 
     Raises:
         CheckpointError: a file is missing or damaged, the kind unknown, or a weight does not fit.
     """
-    config = read_json(folder / "config.json")
-    state = read_weights(folder / "model.safetensors")
-    if config.get("model_type") == "ced":
-        try:
-            encoder = CED(hub_config(config))
-        except ConfigError as error:
-            raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
-        load_weights(encoder, ced_state(state), str(folder))
-        return encoder.eval()
-    kind = config.pop("kind", None)
-    if not isinstance(kind, str) or kind not in FRAME_ENCODERS:
-        raise CheckpointError(
-            f"{folder}: encoder kind {kind!r} is not known; "
-            f"expected one of {', '.join(FRAME_ENCODERS)}"
-        )
-    config_class, encoder_class = FRAME_ENCODERS[kind]
-    encoder = encoder_class(read_settings(config_class, config, folder / "config.json"))
-    load_weights(encoder, state, str(folder))
-    return encoder.eval()
+    if is_embedding_folder(folder):
+        return EmbeddingFrames(load_embedding_encoder(folder, audio))
+    return load_frame_encoder(folder)

@@ -135,15 +135,15 @@ def _page(service: Service) -> gr.Blocks:
         again = gr.Button("Describe the sound", variant="primary", elem_id="ew-go")
         chosen = gr.State(None)
         result = gr.HTML(elem_id="ew-result", js_on_load=_asset("page.js"), apply_default_css=False)
-                describe, inputs = _describe(service), [chosen, *options]
+        describe, inputs = _describe(service), [chosen, *options]
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for source, event in ((dropped, dropped.upload), (recorded, recorded.stop_recording)):
             event(_same, source, chosen, **quick).then(describe, inputs, result, **quick)
+            source.clear(lambda: (None, ""), None, [chosen, result], **quick)
         for button, path in buttons:
             taken = button.click(_constant(str(path)), None, chosen, **quick)
             taken.then(describe, inputs, result, **quick)
         again.click(describe, inputs, result, **quick)
-            source.clear(lambda: (None, ""), None, [chosen, result], **quick)
     blocks.queue(default_concurrency_limit=service.settings.max_requests, api_open=False)
     return blocks
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from earwitness.checkpoint import load_weights, read_weights, write_json
+from earwitness.checkpoint import load_weights, read_weights, write_weights
 from earwitness.config import Strict
 from earwitness.encoders import save_frame_encoder
 from earwitness.encoders.cnn import CNN, CNNConfig
@@ -32,7 +32,7 @@ class DistillRecipe(Strict):
     data: Path
     encoder: CNNConfig = CNNConfig()
     init: Path | None = None
-    """folder of an encoder to start from"""
+    """`best` folder of another distillation to start from"""
     random_scenes: PositiveInt = 16000
     caption_scenes: NonNegativeInt = 0
     heldout_scenes: PositiveInt = 500
@@ -82,6 +82,11 @@ class Distillation(nn.Module):
             "classes": (classes.sum(-1).mean(-1) * known).sum() / known.sum().clamp(min=1),
         }
 
+    def heads(self) -> nn.ModuleDict:
+        """What the encoder is trained through, and what stays behind when it is done."""
+        parts = {"scores": self.scores, "embedding": self.embedding, "classes": self.classes}
+        return nn.ModuleDict(parts)
+
     def by_patch(
         self, h: Float[Tensor, "B N D"]
     ) -> tuple[Float[Tensor, "B K scores"], Float[Tensor, "B K embedding"]]:
@@ -124,8 +129,10 @@ def run(recipe: DistillRecipe, run_folder: Path) -> dict[str, float]:
     labels = known_labels(recipe.data, run_folder.parent / "cache")
     model = Distillation(recipe.encoder, len(labels), _statistics(pools["random"]), recipe.gain_db)
     if recipe.init:
-        state = read_weights(recipe.init / "model.safetensors")
-        load_weights(model.encoder, state, str(recipe.init))
+        state = read_weights(recipe.init / "encoder" / "model.safetensors")
+        load_weights(model.encoder, state, str(recipe.init / "encoder"))
+        heads = recipe.init / "heads.safetensors"
+        load_weights(model.heads(), read_weights(heads), str(heads))
     return fit(
         model,
         _Joined(
@@ -158,10 +165,10 @@ def _pools(recipe: DistillRecipe, runs: Path) -> dict[str, Pool]:
 
 
 def save(model: nn.Module, folder: Path) -> None:
-    """The encoder in half precision, ready for the next stage; the heads stay behind."""
+    """The encoder in half precision, ready for the next stage, and the heads beside it."""
     assert isinstance(model, Distillation)
     save_frame_encoder(model.encoder, folder / "encoder", torch.float16)
-    write_json(folder / "training.json", {"parameters": sum(p.numel() for p in model.parameters())})
+    write_weights(folder / "heads.safetensors", model.heads())
 
 
 def agreement(model: nn.Module, pool: Pool, batch_size: int = 50) -> dict[str, float]:

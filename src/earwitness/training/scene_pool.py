@@ -47,7 +47,7 @@ class Scenes:
     unlabelled_share: float = 0.0
     """share of random mixes that have a sound of unknown class on top"""
     rarity: float = 1.0
-    """power of a caption's weight (the rarer its sounds, the higher) in drawing captions; 0: none"""
+    """power of a caption's weight in drawing captions: the rarer its sounds, the higher; 0: none"""
 
     def open(self) -> Callable[[int], tuple[np.ndarray, Scene, int]]:
         """index -> (waveform, scene, row of the caption in the scene set or -1)."""

@@ -1,0 +1,54 @@
+"""Frame encoders by kind, and their folders of `config.json` (with `kind`), `model.safetensors`."""
+
+from pathlib import Path
+
+import torch
+
+from earwitness.checkpoint import (
+    load_weights,
+    read_json,
+    read_settings,
+    read_weights,
+    write_json,
+    write_weights,
+)
+from earwitness.encoders.base import FrameEncoder
+from earwitness.encoders.ced import CED, CEDConfig, ced_state, hub_config
+from earwitness.encoders.cnn import CNN, CNNConfig
+from earwitness.errors import CheckpointError, ConfigError
+
+FRAME_ENCODERS = {"ced": (CEDConfig, CED), "cnn": (CNNConfig, CNN)}
+
+
+def save_frame_encoder(encoder: CED | CNN, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes `encoder` (a CED or CNN) to `folder`."""
+    kind = next(name for name, (_, cls) in FRAME_ENCODERS.items() if type(encoder) is cls)
+    write_json(folder / "config.json", {"kind": kind, **encoder.config.model_dump(mode="json")})
+    write_weights(folder / "model.safetensors", encoder, dtype)
+
+
+def load_frame_encoder(folder: Path) -> FrameEncoder:
+    """The encoder of `folder`: one of ours, or a hub folder of `mispeech/ced-*` as it is.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the kind unknown, or a weight does not fit.
+    """
+    config = read_json(folder / "config.json")
+    state = read_weights(folder / "model.safetensors")
+    if config.get("model_type") == "ced":
+        try:
+            encoder = CED(hub_config(config))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
+        load_weights(encoder, ced_state(state), str(folder))
+        return encoder.eval()
+    kind = config.pop("kind", None)
+    if not isinstance(kind, str) or kind not in FRAME_ENCODERS:
+        raise CheckpointError(
+            f"{folder}: encoder kind {kind!r} is not known; "
+            f"expected one of {', '.join(FRAME_ENCODERS)}"
+        )
+    config_class, encoder_class = FRAME_ENCODERS[kind]
+    encoder = encoder_class(read_settings(config_class, config, folder / "config.json"))
+    load_weights(encoder, state, str(folder))
+    return encoder.eval()
