@@ -143,8 +143,8 @@ def test_another_format_is_refused_by_name(folder, version):
 
 
 def test_another_system_is_refused(folder):
-    change_json(folder / "earwitness.json", system="diffusion-link")
-    refused(folder, "'diffusion-link'", "'lamb'")
+    change_json(folder / "earwitness.json", system="whisper")
+    refused(folder, "'whisper'", "'lamb'")
 
 
 @pytest.mark.parametrize("config", [None, [], {"prefx": {}}, {"prefix": {"kind": "magic"}}])

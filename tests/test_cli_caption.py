@@ -244,7 +244,7 @@ def test_low_score_and_silence_are_no_distinct_sound(run, tmp_path):
         (("clips", "--seed", "1"), "needs --sample"),
         (("clips", "--top-p", "0.5"), "needs --sample"),
         (("clips", "--sample", "--beam", "3"), "exclude each other"),
-        (("clips", "--beam", "0"), "0 is not in the range x>=1"),
+        (("clips", "--beam", "0"), "greater than or equal to 1"),
         (("clips", "--format", "pdf"), "'pdf' is not one of"),
         (("clips", "--precision", "int8"), "'int8' is not one of"),
         (("-", "--sidecar", "txt"), "standard input has no place"),

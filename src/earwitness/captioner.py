@@ -29,20 +29,17 @@ from earwitness.checkpoint import (
     write_weights,
 )
 from earwitness.config import Strict
-from earwitness.decoder import Decoder, DecoderConfig, Decoding, Texts
+from earwitness.decoder import Decoder, DecoderConfig, Decoding, Generated, Texts
 from earwitness.encoders import load_encoder, save_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.pocket import POCKET_MODELS, model_folder, part_folder
+from earwitness.pocket import model_folder, part_folder
 from earwitness.prefixes import LinearPrefix, LinearPrefixConfig, QFormer, QFormerConfig
 from earwitness.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
 from earwitness.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token_norm
 
 FORMAT = 1
 """version of a model folder; a newer one is refused by name"""
-
-SYSTEMS = ("lamb", "diffusion-link")
-"""what a model folder may hold"""
 
 PREFIXES: dict[str, tuple[type[Strict], Any]] = {
     "two_stream": (TwoStreamConfig, TwoStreamAdapter),
@@ -76,6 +73,11 @@ class CaptionerConfig(Strict):
     decoding: Decoding = Decoding()
     max_seconds: PositiveFloat = 3600.0
     """longest clip that is captioned as a whole"""
+
+    @property
+    def system(self) -> Literal["lamb", "diffusion-link"]:
+        """Whose system this is, as a model folder says."""
+        return "diffusion-link" if self.prefix.kind == "link" else "lamb"
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,6 @@ class Captioner(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.decoder.special.device
-
-    @property
-    def system(self) -> str:
-        """Which paper's system this is, as its model folder says."""
-        return SYSTEMS[isinstance(self.prefix, LinkPrefix)]
 
     def encode(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Frames:
         """Hop 2: frames of mono waveforms at the encoder's sample rate."""
@@ -234,15 +231,18 @@ class Captioner(nn.Module):
         """The n-best captions of mono waveforms at the encoder's sample rate: hops 2 to 5."""
         self.eval()
         settings = decoding or self.config.decoding
-        z_a = self.audio_tokens(self.encode(waveforms))
-        bias = self.guide_bias(z_a)
-        processors = [] if bias is None else [GuideProcessor(settings.guide_strength * bias)]
-        rows = self.decoder.generate(*z_a, settings, processors)
+        rows = self.generate(self.audio_tokens(self.encode(waveforms)), settings)
         ends = [len(w) / self.encoder.sample_rate for w in waveforms]
         return [
             [Caption(g.text, float(np.exp(g.log_probability)), 0.0, end, self.name) for g in row]
             for row, end in zip(rows, ends, strict=True)
         ]
+
+    def generate(self, z_a: AudioTokens, settings: Decoding) -> list[list[Generated]]:
+        """Hop 4: the n-best captions of each row of `z_a`, with the guide where there is one."""
+        bias = self.guide_bias(z_a)
+        processors = [] if bias is None else [GuideProcessor(settings.guide_strength * bias)]
+        return self.decoder.generate(*z_a, settings, processors)
 
     def save(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
         """Writes a model folder; trained LoRA weights are merged into a copy of the decoder."""
@@ -252,7 +252,8 @@ class Captioner(nn.Module):
         (model.to(dtype) if dtype else model).save_pretrained(folder / "decoder")
         self.decoder.tokenizer.save_pretrained(folder / "decoder")
         write_weights(folder / "prefix.safetensors", self._own_parts(), dtype)
-        settings: dict[str, Any] = {"format": FORMAT, "system": self.system, "name": self.name}
+        settings: dict[str, Any] = {"format": FORMAT, "system": self.config.system}
+        settings["name"] = self.name
         settings |= {"config": self.config.model_dump(mode="json"), "card": self.card}
         write_json(folder / "earwitness.json", settings)
 
@@ -270,12 +271,12 @@ class Captioner(nn.Module):
             raise CheckpointError(
                 f"{folder}: model format {version!r}; this version reads format {FORMAT}"
             )
-        if settings.get("system") not in SYSTEMS:
-            raise CheckpointError(
-                f"{folder}: holds a {settings.get('system')!r} system; "
-                f"{' or '.join(map(repr, SYSTEMS))} is expected"
-            )
         config = read_settings(CaptionerConfig, settings.get("config"), folder / "earwitness.json")
+        if settings.get("system") != config.system:
+            raise CheckpointError(
+                f"{folder}: holds a {settings.get('system')!r} system; {config.system!r} is "
+                f"expected with the prefix {config.prefix.kind!r}"
+            )
         loaded = config.decoder.model_copy(update={"tune": "frozen"})
         decoder = load_decoder(part_folder(folder, "decoder", settings), loaded)
         audio_folder = part_folder(folder, "encoder/audio", settings)

@@ -267,9 +267,10 @@ def caption(
             captioner = load_model(model, device)
             listening = completed(listening, captioner, changes, min_score)
             failed = _run(captioner, left, listening, batch_size, sink, record, talk)
+        sink.finish()
     finally:
         talk.close()
-    sink.finish()
+        sink.close()
     talk.end(record.path if record else None, output)
     if failed:
         raise typer.Exit(1)

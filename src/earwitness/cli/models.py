@@ -7,7 +7,7 @@ import typer
 
 def models() -> None:
     """Lists the models that ship with earwitness."""
-    from earwitness.captioner import POCKET_MODELS, model_folder
+    from earwitness.pocket import POCKET_MODELS, model_folder
 
     for name in POCKET_MODELS:
         folder = model_folder(name)

@@ -4,7 +4,7 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from earwitness.engines.journal import Journal
 from earwitness.engines.writers import (
@@ -23,28 +23,31 @@ from earwitness.errors import ConfigError, DataError
 from earwitness.subtitles import Subtitles
 
 
-class Sink(Protocol):
+class Sink:
     """Takes records as they come. `done` names the sounds that earlier runs have captioned."""
 
-    done: set[str]
+    def __init__(self) -> None:
+        self.done: set[str] = set()
 
     def add(self, records: list[Record]) -> None:
         """Takes finished records; what is promised to last is on disk when this returns."""
-        ...
+        raise NotImplementedError
 
     def finish(self) -> None:
-        """Writes what can only be written at the end."""
-        ...
+        """Writes what can only be written at the end of the job."""
+
+    def close(self) -> None:
+        """Lets go of open files, whether the job came to its end or not."""
 
 
-class Printer:
+class Printer(Sink):
     """Records on standard output as they come; JSON arrays at the end."""
 
     def __init__(self, kind: Format, named: bool) -> None:
         """`named`: each line of text starts with the file. Raises ConfigError for parquet."""
         if kind == "parquet":
             raise ConfigError("parquet goes into a file only; name one with --output")
-        self.done: set[str] = set()
+        super().__init__()
         self._kind: Format = kind
         self._named = named
         self._rows = 0
@@ -77,11 +80,12 @@ class Printer:
         return "\n".join(as_lines(record, self._named)) + "\n"
 
 
-class JournalledFile:
+class JournalledFile(Sink):
     """One file for all sounds. JSONL is its own journal; the others are made from one beside."""
 
     def __init__(self, path: Path, kind: Format, settings: str, overwrite: bool) -> None:
         """Raises DataError where the file is not one that this job may go on with."""
+        super().__init__()
         if kind == "parquet":
             need_parquet()
         if path.is_dir():
@@ -107,10 +111,13 @@ class JournalledFile:
         """Makes the file from the journal."""
         if self._kind != "jsonl" and self.done:
             write(self._path, self._kind, self._journal.records())
+
+    def close(self) -> None:
+        """Closes the journal."""
         self._journal.close()
 
 
-class SubtitleOutput:
+class SubtitleOutput(Sink):
     """The subtitles of one sound, in a file or printed, between lines of speech or alone."""
 
     def __init__(
@@ -124,7 +131,7 @@ class SubtitleOutput:
         """Raises DataError where the file exists and `overwrite` is not set."""
         if path is not None and path.exists() and not overwrite:
             raise DataError(f"{path}: exists; choose another --output, or --overwrite")
-        self.done: set[str] = set()
+        super().__init__()
         self._path, self._speech, self._say = path, speech, say
         self._kind: Literal["srt", "vtt"] = kind
 
@@ -138,15 +145,13 @@ class SubtitleOutput:
         if homeless:
             self._say(f"{homeless} sounds found no gap between the lines of speech")
 
-    def finish(self) -> None:
-        """Nothing is left to do."""
 
-
-class Sidecars:
+class Sidecars(Sink):
     """A small file for each sound, which is also the record that the sound is done."""
 
     def __init__(self, paths: dict[str, Path], kind: Format, overwrite: bool) -> None:
         """`paths` are those of `sidecar_paths`."""
+        super().__init__()
         self._paths = paths
         self._kind: Format = kind
         existing = {name for name, path in paths.items() if path.exists()}
@@ -156,6 +161,3 @@ class Sidecars:
         """Writes a file for each record."""
         for record in records:
             write(self._paths[record["file"]], self._kind, [record], named=False)
-
-    def finish(self) -> None:
-        """Nothing is left to do."""

@@ -1,0 +1,139 @@
+"""LAMB's Tables 2 to 4 at pocket size: trains what is missing, scores everything, prints Markdown.
+
+    python benchmarks/ablations.py --data ../shared/data --seeds 3
+
+Each row is a recipe of recipes/ablations over several seeds; frames of the scenes are shared.
+Scores on the 43 development recordings (five captions each) and on held-out scenes (one caption
+each): pooled over seeds, with bootstrap 95 % intervals over recordings and seeds; p: paired test
+against the full system. The gap is that of held-out scenes at the best validation.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from dev import caption_all, read_dev
+
+from earwitness import Captioner, evaluate
+from earwitness.encoders.base import Frames
+from earwitness.evaluation import compare, pool
+from earwitness.training.stages import read_recipe
+
+RUNS = Path("runs")
+ROWS = (
+    ("full", "pocket_lamb.toml"),
+    ("audio withheld", "ablations/blind.toml"),
+    ("Table 2: linear prefix", "ablations/linear.toml"),
+    ("Table 2: Q-Former", "ablations/q_former.toml"),
+    ("Table 3: guide with L1", "ablations/guide_l1.toml"),
+    ("Table 3: guide with cosine", "ablations/guide_cosine.toml"),
+    ("Table 4: no Token Guide", "ablations/no_guide.toml"),
+    ("Table 4: no aligner", "ablations/no_aligner.toml"),
+    ("Table 4: no CS divergence", "ablations/no_cs.toml"),
+    ("LoRA on a frozen LM", "ablations/lora.toml"),
+)
+
+
+def main() -> None:
+    """Trains, captions and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", default="../shared/data")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="*", help="recipes by stem; all unless named")
+    parser.add_argument("--set", action="append", default=[], help="recipe key=value for all rows")
+    args = parser.parse_args()
+    rows = [row for row in ROWS if not args.rows or Path(row[1]).stem in args.rows]
+    full: dict[str, list] = {}
+    print("| row | set | CIDEr-D | METEOR | ROUGE-L | p (CIDEr-D) | gap L2 | gap cosine |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, recipe in rows:
+        folders = [train(recipe, seed, args) for seed in range(args.seeds)]
+        for where in ("dev", "scenes"):
+            runs = [scores(folder, where, Path(args.data)) for folder in folders]
+            full.setdefault(where, runs)
+            print(line(name, where, runs, full[where], folders), flush=True)
+
+
+def train(recipe: str, seed: int, args: argparse.Namespace) -> Path:
+    """The run folder of a row and seed, trained unless it is there."""
+    folder = RUNS / f"ablation-{Path(recipe).stem}-{seed}"
+    if not (folder / "done").exists():
+        command = [sys.executable, "-m", "earwitness", "train", f"recipes/{recipe}"]
+        command += ["--run", str(folder), "--data", args.data, "--set", f"fit.seed={seed}"]
+        for change in args.set:
+            command += ["--set", change]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        (folder / "done").touch()
+    return folder
+
+
+def scores(folder: Path, where: str, data: Path) -> object:
+    """The evaluation of a run on the development recordings or the held-out scenes."""
+    kept = folder / f"captions-{where}.json"
+    if not kept.exists():
+        captions, references = on_dev(folder, data) if where == "dev" else on_scenes(folder)
+        kept.write_text(json.dumps([captions, references]))
+    captions, references = json.loads(kept.read_text())
+    return evaluate(captions, references)
+
+
+def on_dev(folder: Path, data: Path) -> tuple[list[str], list[list[str]]]:
+    """Captions and references of the development recordings."""
+    files, references = read_dev(data / "dev")
+    return caption_all(str(folder / "best"), files, False, [])[0], references
+
+
+@torch.inference_mode()
+def on_scenes(folder: Path) -> tuple[list[str], list[list[str]]]:
+    """Captions and references of the held-out scenes, from their cached frames."""
+    captioner = Captioner.load(folder / "best")
+    encoder = read_recipe(Path("recipes/pocket_lamb.toml"))[1].encoder
+    code = hashlib.sha256((encoder / "model.safetensors").read_bytes()).hexdigest()[:12]
+    pool_folder = next((RUNS / "pool").glob(f"frames-heldout-*-{code}"))
+    frames = np.load(pool_folder / "frames.npy", mmap_mode="r")
+    texts = np.load(pool_folder / "text.npy")
+    captions: list[str] = []
+    for start in range(0, len(frames), 20):
+        h = torch.from_numpy(np.array(frames[start : start + 20], np.float32))
+        if "blind" in folder.name:
+            h = torch.zeros_like(h)
+        mask = torch.ones(h.shape[:2], dtype=torch.bool)
+        found = captioner.generate(
+            captioner.audio_tokens(Frames(h, mask)), captioner.config.decoding
+        )
+        captions += [row[0].text for row in found]
+    return captions, [[text.decode()] for text in texts.tolist()]
+
+
+def line(name: str, where: str, runs: list, full: list, folders: list[Path]) -> str:
+    """One row of the table."""
+    pooled = pool(runs)
+    cells = [cell(pooled[metric]) for metric in ("cider_d", "meteor", "rouge_l")]
+    p = "" if runs is full else f"{compare(runs, full)['cider_d'].p:.3f}"
+    gaps = [last_gap(folder) for folder in folders]
+    l2, cosine = (np.mean([gap[i] for gap in gaps]) for i in range(2))
+    return f"| {name} | {where} | {' | '.join(cells)} | {p} | {l2:.2f} | {cosine:.2f} |"
+
+
+def cell(score: object) -> str:
+    """Value and interval."""
+    return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"  # type: ignore[attr-defined]
+
+
+def last_gap(folder: Path) -> tuple[float, float]:
+    """Distance and cosine between mean audio and mean caption tokens, at the best validation."""
+    rows = [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if "validation/decode" in row]
+    best = min(rows, key=lambda row: row["validation/decode"])
+    return best["validation/gap_l2"], best["validation/gap_cosine"]
+
+
+if __name__ == "__main__":
+    main()
