@@ -104,17 +104,20 @@ class Talk:
                 self._task,
                 completed=self._finished,
                 description="captioning",
-                speed=self._speed(),
+                speed=self._pace(),
             )
         elif not self._quiet and time.monotonic() - self._last >= _EVERY_SECONDS:
             self._last = time.monotonic()
             self._note(f"{self._finished}/{self._total} files, {self._speed()}{self._left()}")
 
     def _speed(self) -> str:
+        return f"{_duration(self._seconds)} of sound, {self._pace()}"
+
+    def _pace(self) -> str:
         passed = max(1e-3, time.monotonic() - self._start)
+        pace = f"{self._seconds / passed:.0f}x real time"
         per_second = (self._finished - self._failed) / passed
-        sound = f"{_duration(self._seconds)} of sound, {self._seconds / passed:.0f}x real time"
-        return f"{per_second:.1f} clips/s, {sound}" if self._many else sound
+        return f"{per_second:.1f} clips/s, {pace}" if self._many else pace
 
     def _left(self) -> str:
         passed = time.monotonic() - self._start
@@ -135,7 +138,7 @@ def _bar() -> "Progress":
 
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(compact=True),

@@ -186,9 +186,7 @@ class AudioHead(nn.Module):
         self.attention = nn.Linear(frame_dim, config.attention_heads)
         self.head = _head(frame_dim * (config.attention_heads + 1), config)
 
-    def forward(
-        self, h: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
-    ) -> Float[Tensor, "B C"]:
+    def forward(self, h: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B C"]:
         """Vectors of any norm. Frames where `mask` is False do not count."""
         silent = ~mask[..., None]
         weights = self.attention(h).masked_fill(silent, -torch.inf).softmax(dim=1)

@@ -39,9 +39,12 @@ class Journal:
     def add(self, records: list[Record]) -> None:
         """Appends the records; they are on disk when this returns."""
         lines = [as_json(record | {"settings": self._settings}) + "\n" for record in records]
-        self._file.write("".join(lines).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write("".join(lines).encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be written ({error.strerror})") from None
         self.done.update(record["file"] for record in records)
 
     def records(self) -> Iterator[Record]:
@@ -93,16 +96,19 @@ class Journal:
 
 
 class Failures:
-    """The sounds that could not be captioned and why, one JSON object a line, beside the output."""
+    """The sounds that could not be captioned and why, one JSON object a line."""
 
     def __init__(self, path: Path) -> None:
-        """An earlier record is dropped: those sounds are tried again."""
+        """An earlier record is dropped: those sounds are tried again. Raises DataError."""
         self.path = path
-        path.unlink(missing_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from None
 
     def add(self, file: str, error: str) -> None:
         """Appends one failure."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as stream:
             stream.write((as_json({"file": file, "error": error}) + "\n").encode())
             stream.flush()

@@ -272,9 +272,15 @@ async def _expected(_: Request, error: Exception) -> Response:
     return problem(status, str(error))
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    sentence = str(error.detail)
+    if sentence in ("Not Found", "Method Not Allowed"):
+        sentence = (
+            f"there is no {request.method} {request.url.path[:80]}; "
+            "/openapi.json lists what there is"
+        )
+    return problem(error.status_code, sentence, dict(error.headers or {}))
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""The result on the web page as one piece of HTML: picture, time line, captions, guide words, downloads."""
+"""The result on the web page as HTML: picture, time line, captions, guide words, downloads."""
 
 import json
 from base64 import b64encode
@@ -51,9 +51,9 @@ def result(
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, and a tenth where the sound does not last a minute: 0:07.5, 2:05."""
-    if seconds < 60:
-        return f"0:{seconds:04.1f}"
+    """Minutes and seconds, below a minute with the tenth if there is one: 0:07, 0:07.5, 2:05."""
+    if seconds < 59.95:
+        return f"0:{seconds:04.1f}".removesuffix(".0")
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
@@ -142,7 +142,8 @@ def _candidates(segments: Sequence[Segment]) -> str:
     if len(segments) == 1:
         return f"<section><h2>Best captions</h2>{_bars(several[0].candidates)}</section>"
     folded = "".join(
-        f"<details><summary>{clock(s.start)} to {clock(s.end)}</summary>{_bars(s.candidates)}</details>"
+        f"<details><summary>{clock(s.start)} to {clock(s.end)}</summary>"
+        f"{_bars(s.candidates)}</details>"
         for s in several
     )
     return f"<section><h2>Best captions of each segment</h2>{folded}</section>"
@@ -192,7 +193,8 @@ def _downloads(heard: Heard, model: str) -> str:
         f'href="data:{kind};base64,{b64encode(text.encode()).decode()}">{ending.upper()}</a>'
         for ending, (kind, text) in texts.items()
     )
-    return f'<footer><span>Download</span>{links}<span class="ew-model">{escape(model)}</span></footer>'
+    named = f'<span class="ew-model">{escape(model)}</span>'
+    return f"<footer><span>Download</span>{links}{named}</footer>"
 
 
 def _sentence(caption: str) -> str:

@@ -1,10 +1,11 @@
-"""The web page: a sound in, its captions on the time line out; Gradio, in the process of the service."""
+"""The web page: a sound in, its captions on the time line out; Gradio, inside the service."""
 
 import asyncio
 import re
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,15 @@ _EXAMPLES = {
     "alarm": "An alarm",
 }
 
+_HEAD = (
+    '<meta name="description" content="Says in a sentence what is heard in a sound.">'
+    '<link rel="icon" href="data:image/svg+xml,'
+    "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
+    "%3Crect width='32' height='32' rx='8' fill='%234f46e5'/%3E"
+    "%3Cpath d='M7 13v6M12 8v16M17 11v10M22 6v20M27 13v6' stroke='white' "
+    "stroke-width='2.4' stroke-linecap='round'/%3E%3C/svg%3E\">"
+)
+
 # Gradio has many more routes, some of which fetch URLs or read files for the client.
 _ROUTES = re.compile(
     r"/(?:|config/?|theme\.css|login/?|logout|favicon\.ico|manifest\.json|robots\.txt"
@@ -43,7 +53,7 @@ _ROUTES = re.compile(
 
 
 def mount(app: FastAPI, service: Service) -> None:
-    """Puts the page under /demo/ of the application; with API keys it asks for one as its password."""
+    """Puts the page under /demo/; with API keys it asks for one as its password."""
     keys = service.settings.api_keys
     with warnings.catch_warnings():
         # Gradio's own use of names that newer libraries have renamed.
@@ -63,7 +73,7 @@ def mount(app: FastAPI, service: Service) -> None:
             pwa=False,
             theme=_theme(),
             css=_asset("page.css"),
-            head='<meta name="description" content="Says in a sentence what is heard in a sound.">',
+            head=_HEAD,
             auth=(lambda _, password: knows_key(keys, password)) if keys else None,
             auth_message="Any user name; the password is an API key." if keys else None,
         )
@@ -75,7 +85,7 @@ def mount(app: FastAPI, service: Service) -> None:
 
 
 class PageGuard:
-    """ASGI middleware that lets only those requests through to Gradio that the page makes itself."""
+    """ASGI middleware: only what the page itself asks for gets through to Gradio."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -110,7 +120,7 @@ def _page(service: Service) -> gr.Blocks:
         gr.HTML(_header(service), elem_id="ew-header")
         with gr.Row(elem_id="ew-input", equal_height=True):
             dropped = gr.File(
-                label="Drop a sound or a video here, or choose one",
+                label="A sound or a video",
                 type="filepath",
                 height=168,
                 scale=3,
@@ -249,7 +259,8 @@ def _asset(name: str) -> str:
 def _header(service: Service) -> str:
     return (
         "<header><h1>earwitness</h1><p>Says in a sentence what is heard in a sound. Runs on this "
-        f"machine, with <b>{service.captioner.name}</b>; nothing is sent anywhere else.</p></header>"
+        f"machine, with <b>{escape(service.captioner.name)}</b>; nothing is sent anywhere else.</p>"
+        "</header>"
     )
 
 

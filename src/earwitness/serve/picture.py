@@ -1,4 +1,4 @@
-"""A sound as a picture for the web page: waveform as an SVG path, spectrogram as a PNG, both by numpy."""
+"""A sound as a picture for the web page: waveform as an SVG path, spectrogram as a PNG."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ _FRAME = 1024
 _FLOOR_DB = 70.0
 _LOWEST_HZ = 60.0
 
-# Dark to bright in even steps of lightness: readable without colour vision, and on both page colours.
+# Dark to bright in even steps of lightness: readable without colour vision.
 _COLOURS = np.array(
     [
         (11, 10, 34),
@@ -28,7 +28,7 @@ _COLOURS = np.array(
 
 
 def waveform_path(samples: Float[np.ndarray, " T"], columns: int = COLUMNS) -> str:
-    """The `d` of an SVG path around the waveform, in a box of `columns` by 100 with the zero line at 50."""
+    """The `d` of an SVG path around the waveform, in a box of `columns` by 100, zero at 50."""
     edges = np.linspace(0, len(samples), columns + 1).astype(int)
     starts = np.minimum(edges[:-1], len(samples) - 1)
     high, low = np.maximum.reduceat(samples, starts), np.minimum.reduceat(samples, starts)
@@ -39,7 +39,7 @@ def waveform_path(samples: Float[np.ndarray, " T"], columns: int = COLUMNS) -> s
 
 
 def spectrogram_png(samples: Float[np.ndarray, " T"], rate: int) -> bytes:
-    """A PNG of `COLUMNS` by `ROWS`: time to the right, pitch upwards on a log axis, 70 dB of range."""
+    """A PNG: time to the right, pitch upwards on a log axis, 70 dB of range."""
     level = spectrogram_db(samples, rate)
     bright = np.clip(1 + (level - level.max()) / _FLOOR_DB, 0, 1)
     place = bright * (len(_COLOURS) - 1)
@@ -52,7 +52,7 @@ def spectrogram_png(samples: Float[np.ndarray, " T"], rate: int) -> bytes:
 def spectrogram_db(
     samples: Float[np.ndarray, " T"], rate: int
 ) -> Float[np.ndarray, "rows columns"]:
-    """Power in dB; the first row is the highest pitch. A column is the loudest of up to four frames."""
+    """Power in dB; the first row is the highest pitch. A column is the loudest of four frames."""
     padded = np.pad(samples, _FRAME // 2)
     columns = min(COLUMNS, max(1, 8 * len(samples) // _FRAME))
     centres = (np.arange(4 * columns) + 0.5) * len(samples) / (4 * columns)

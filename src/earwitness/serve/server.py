@@ -18,7 +18,7 @@ _GRACE_SECONDS = 5
 def run(
     captioner: Captioner, settings: Settings, listener: socket.socket, *, access_log: bool = False
 ) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes what was accepted; a second one ends it at once."""
+    """Serves until SIGINT or SIGTERM, then finishes what was accepted; a second one stops that."""
     with _private_folder():
         from earwitness.serve.app import create_app
 
@@ -26,10 +26,11 @@ def run(
 
         class Server(uvicorn.Server):
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-                app.state.service.draining = True
+                # Not uvicorn's own: it ends the process by the same signal, before it is tidied up.
+                self.force_exit = self.should_exit
+                self.should_exit = app.state.service.draining = True
                 for hook in app.state.on_drain:
                     hook()
-                super().handle_exit(sig, frame)
 
         config = uvicorn.Config(
             app,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -117,9 +117,9 @@ def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
 
-def unpacked(bits: Int[Tensor, "B N bytes"], count: int) -> Int[Tensor, "B N classes"]:
+def unpacked(bits: UInt8[Tensor, "B N bytes"], count: int) -> UInt8[Tensor, "B N classes"]:
     """The first `count` bits of each row of bytes, highest bit first (numpy.packbits)."""
-    shifts = torch.arange(7, -1, -1, device=bits.device)
+    shifts = torch.arange(7, -1, -1, device=bits.device).to(torch.uint8)
     return ((bits[..., None] >> shifts) & 1).flatten(-2)[..., :count]
 
 

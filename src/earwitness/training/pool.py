@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from rich.progress import track
@@ -28,6 +28,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 """array name -> (shape of a row, NumPy type)"""
 
 
+@runtime_checkable
 class RowMaker(Protocol, Hashable):
     """Makes rows; it is sent to worker processes, so it holds settings, and loads what it needs in
     `open`.
@@ -42,6 +43,7 @@ class RowMaker(Protocol, Hashable):
         ...
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """Index to row."""
 

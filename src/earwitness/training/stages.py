@@ -12,6 +12,9 @@ STAGES: dict[str, tuple[str, str]] = {
     "distill": ("earwitness.training.distill", "DistillRecipe"),
     "language_model": ("earwitness.training.language_model", "LanguageModelRecipe"),
     "lamb": ("earwitness.training.lamb", "LambRecipe"),
+    "contrastive": ("earwitness.training.contrastive", "ContrastiveRecipe"),
+    "bridge": ("earwitness.training.bridge", "BridgeRecipe"),
+    "link": ("earwitness.training.link", "LinkRecipe"),
 }
 """stage -> (module, name of its recipe class); the module's `run(recipe, folder)` trains."""
 

@@ -1,0 +1,179 @@
+"""Stage `contrastive`: a small dual encoder, trained as CLAP is, over a frozen frame encoder."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from earwitness.aligner import info_nce
+from earwitness.captioner import load_decoder
+from earwitness.config import Strict
+from earwitness.decoder import DecoderConfig
+from earwitness.encoders import load_frame_encoder, save_embedding_encoder
+from earwitness.encoders.base import FrameEncoder, Frames
+from earwitness.encoders.cnn import CNN, CNNConfig
+from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
+from earwitness.errors import ConfigError
+from earwitness.gap.clouds import make_pairs
+from earwitness.gap.retrieval import hits
+from earwitness.training.fit import FitConfig, fit
+from earwitness.training.lamb_data import Source, Splits, collate, open_source
+from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+
+
+class ContrastiveRecipe(Strict):
+    """Settings of the stage. The text tower has the sizes of the language model it starts as."""
+
+    stage: Literal["contrastive"]
+    source: Source
+    encoder: Path | None = None
+    """folder of a frame encoder, which stays as it is"""
+    new_encoder: CNNConfig | None = None
+    """in its place, an untrained one"""
+    text: Path | None = None
+    """folder of a Llama whose first layers the text tower starts as"""
+    new_text: LanguageModelSize | None = None
+    """in its place, an untrained one, with a tokenizer made from the training captions"""
+    text_layers: PositiveInt = 2
+    dual: DualConfig = DualConfig()
+    frame_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """chance that a frame is left out in training"""
+    fit: FitConfig
+
+
+class DualTraining(nn.Module):
+    """A dual encoder on batches of cached frames or waveforms; its frame encoder stays frozen."""
+
+    def __init__(self, dual: DualEncoder, frame_dropout: float) -> None:
+        super().__init__()
+        self.dual, self.frame_dropout = dual, frame_dropout
+        frames: Any = dual.frames
+        frames.requires_grad_(False)
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """`contrastive`: symmetric InfoNCE; equal captions are not each other's negatives."""
+        audio, text = self.vectors(batch)
+        first = {text: row for row, text in reversed(list(enumerate(batch["texts"])))}
+        same = torch.tensor([first[text] for text in batch["texts"]], device=audio.device)
+        return {"contrastive": info_nce(audio, text, self.dual.scale, same)}
+
+    def vectors(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Unit-norm audio and text embeddings of a batch."""
+        h, mask = self._frames(batch)
+        if self.training and self.frame_dropout:
+            kept = torch.rand(mask.shape, device=mask.device) >= self.frame_dropout
+            # The first frame stays, so that no clip is left without any.
+            kept[:, 0] = True
+            mask = mask & kept
+        return self.dual.embed_frames(h, mask), self.dual.text_vectors(batch["texts"])
+
+    def train(self, mode: bool = True) -> "DualTraining":
+        """Training mode everywhere but in the frozen frame encoder."""
+        super().train(mode)
+        frames: Any = self.dual.frames
+        frames.eval()
+        return self
+
+    def _frames(self, batch: dict[str, Any]) -> Frames:
+        if "frames" in batch:
+            h = batch["frames"].float()
+            return Frames(h, torch.ones(h.shape[:2], dtype=torch.bool, device=h.device))
+        with torch.no_grad():
+            return self.dual.frames(batch["waveforms"], batch["lengths"])
+
+
+def run(recipe: ContrastiveRecipe, run_folder: Path) -> dict[str, float]:
+    """Trains, and leaves a dual encoder in `run_folder`/best/encoder; its scores."""
+    torch.manual_seed(recipe.fit.seed)
+    frames = _frame_encoder(recipe)
+    splits = open_source(
+        recipe.source, recipe.encoder, frames.sample_rate, run_folder.parent, recipe.fit.seed
+    )
+    torch.manual_seed(recipe.fit.seed)
+    return fit(
+        DualTraining(_dual(recipe, frames, splits), recipe.frame_dropout),
+        splits.train,
+        collate,
+        {},
+        recipe.fit,
+        run_folder,
+        validate=lambda trained: validation(trained, splits.validation),
+        save=lambda trained, folder: _save(trained, folder, recipe),
+        select="recall",
+    )
+
+
+def validation(model: nn.Module, items: Any, batch_size: int = 100) -> dict[str, float]:
+    """Retrieval both ways on held-out items, and `recall`, the mean of the two R@10."""
+    assert isinstance(model, DualTraining)
+    sides: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    for start in range(0, len(items), batch_size):
+        rows = [items[(i, 0)] for i in range(start, min(len(items), start + batch_size))]
+        for side, vectors in zip(sides, model.vectors(collate(rows)), strict=True):
+            side.append(vectors.float().cpu().numpy())
+    audio, text = (np.concatenate(side) for side in sides)
+    return recall(audio, text) | {"scale": float(model.dual.scale)}
+
+
+def recall(
+    audio: np.ndarray, text: np.ndarray, owner: np.ndarray | None = None
+) -> dict[str, float]:
+    """R@1, R@5, R@10 from sound to caption and back, and `recall`, the mean of the two R@10."""
+    pairs = make_pairs(audio, text, owner, normalize=True)
+    from_audio, from_text = hits(pairs)
+    scores = {}
+    for column, k in enumerate((1, 5, 10)):
+        scores[f"audio_to_text_r{k}"] = float(from_audio[:, column].mean())
+        scores[f"text_to_audio_r{k}"] = float(from_text[:, column].mean())
+    scores["recall"] = (scores["audio_to_text_r10"] + scores["text_to_audio_r10"]) / 2
+    return scores
+
+
+def _frame_encoder(recipe: ContrastiveRecipe) -> FrameEncoder:
+    if recipe.encoder:
+        return load_frame_encoder(recipe.encoder)
+    if recipe.new_encoder:
+        return CNN(recipe.new_encoder).eval()
+    raise ConfigError("the recipe names no encoder: set 'encoder' to a folder, or [new_encoder]")
+
+
+def _dual(recipe: ContrastiveRecipe, frames: FrameEncoder, splits: Splits) -> DualEncoder:
+    if recipe.text:
+        decoder = load_decoder(recipe.text, DecoderConfig(tune="full"))
+        model, tokenizer = decoder.model, decoder.tokenizer
+    elif recipe.new_text:
+        tokenizer = train_tokenizer(splits.captions, recipe.new_text.vocabulary)
+        model = build(recipe.new_text, tokenizer)
+    else:
+        raise ConfigError("the recipe names no text tower: set 'text' to a folder, or [new_text]")
+    sizes = _sizes(model.config, recipe)
+    dual = DualEncoder(frames, tokenizer, recipe.dual.model_copy(update={"text": sizes}))
+    wanted = dual.text.state_dict()
+    state = {name: value for name, value in model.model.state_dict().items() if name in wanted}
+    dual.text.load_state_dict(state, strict=True)
+    return dual
+
+
+def _sizes(config: Any, recipe: ContrastiveRecipe) -> TextTowerConfig:
+    if config.model_type != "llama" or config.num_key_value_heads != config.num_attention_heads:
+        raise ConfigError(
+            f"{recipe.text}: a text tower starts as a Llama without grouped attention, "
+            f"this is a {config.model_type!r} model"
+        )
+    return TextTowerConfig(
+        vocabulary=config.vocab_size,
+        hidden=config.hidden_size,
+        layers=min(recipe.text_layers, config.num_hidden_layers),
+        heads=config.num_attention_heads,
+        feed_forward=config.intermediate_size,
+        max_tokens=recipe.dual.text.max_tokens,
+    )
+
+
+def _save(model: nn.Module, folder: Path, recipe: ContrastiveRecipe) -> None:
+    assert isinstance(model, DualTraining)
+    dtype = torch.float16 if recipe.fit.precision != "fp32" else None
+    save_embedding_encoder(model.dual, folder / "encoder", dtype)

@@ -1,0 +1,182 @@
+"""Stage `link`: Diffusion-Link's captioner (arXiv 2510.11330), behind a frozen bridge.
+
+Two protocols. "zero_shot": projector and language model learn from text alone - the caption is told
+from its own embedding, carried through the bridge - and hear audio only when they are used; the
+bridge itself was trained on pairs. "supervised": they learn from bridged audio embeddings.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from earwitness.bridge import BridgeChoice, LinkPrefix, LinkPrefixConfig, load_bridge
+from earwitness.bridge.base import Bridge, Side
+from earwitness.captioner import (
+    AudioTokens,
+    Captioner,
+    CaptionerConfig,
+    PrefixConfig,
+    load_decoder,
+)
+from earwitness.config import Strict
+from earwitness.decoder import Decoder, DecoderConfig, Decoding
+from earwitness.encoders import EmbeddingFrames, load_embedding_encoder, one_frame
+from earwitness.errors import ConfigError
+from earwitness.training.embeddings import (
+    PairItems,
+    Pairs,
+    collate_pairs,
+    fresh_generator,
+    open_embeddings,
+)
+from earwitness.training.fit import FitConfig, fit
+from earwitness.training.lamb_data import Source
+from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+
+PROTOCOLS: dict[str, Side] = {"zero_shot": "text", "supervised": "audio"}
+"""protocol -> whose embeddings the language model learns from"""
+
+
+class LinkRecipe(Strict):
+    """Settings of the stage."""
+
+    stage: Literal["link"]
+    name: str = "link"
+    protocol: Literal["zero_shot", "supervised"]
+    source: Source
+    encoder: Path
+    """folder of an embedding encoder"""
+    bridge: Path | None = None
+    """folder of a trained bridge; without one the system has none: the paper's baseline"""
+    untrained_bridge: BridgeChoice = BridgeChoice()
+    """without a folder, a bridge that needs neither training nor statistics"""
+    decoder: Path | None = None
+    """folder of a causal language model"""
+    new_decoder: LanguageModelSize | None = None
+    """in its place, an untrained one, with a tokenizer made from the training captions"""
+    hidden: PositiveInt = 2048
+    """inside the projector"""
+    language_model: DecoderConfig = DecoderConfig(instruction="Describe the audio you hear.")
+    decoding: Decoding = Decoding()
+    fit: FitConfig
+
+
+class LinkTraining(nn.Module):
+    """A captioner on batches of embeddings of one side; the bridge draws fresh noise each time."""
+
+    def __init__(self, captioner: Captioner, protocol: str) -> None:
+        super().__init__()
+        self.captioner, self.side = captioner, PROTOCOLS[protocol]
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """`decode`: cross-entropy of the caption and its end token."""
+        z = self._tokens(batch[self.side], self.side, fresh_generator(batch["text"].device))
+        return self.captioner.losses(z, batch["captions"], batch["clip"])
+
+    def train(self, mode: bool = True) -> "LinkTraining":
+        """Training mode everywhere but in the frozen encoder."""
+        super().train(mode)
+        encoder: Any = self.captioner.encoder
+        encoder.eval()
+        return self
+
+    def heard(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The losses of the batch's audio, as the captioner is used."""
+        z = self._tokens(batch["audio"], "audio", None)
+        return self.captioner.losses(z, batch["captions"], batch["clip"])
+
+    def _tokens(self, e: Tensor, side: Side, generator: torch.Generator | None) -> AudioTokens:
+        prefix = self.captioner.prefix
+        assert isinstance(prefix, LinkPrefix)
+        return AudioTokens(*prefix(*one_frame(e), side=side, generator=generator))
+
+
+def run(recipe: LinkRecipe, run_folder: Path) -> dict[str, float]:
+    """Trains, and leaves a model folder in `run_folder`/best; its scores on validation pairs."""
+    splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
+    torch.manual_seed(recipe.fit.seed)
+    captioner = _captioner(recipe, splits.train)
+    return fit(
+        LinkTraining(captioner, recipe.protocol),
+        PairItems(_one_side(splits.train, recipe.protocol)),
+        collate_pairs,
+        {},
+        recipe.fit,
+        run_folder,
+        validate=lambda trained: validation(trained, splits.validation),
+        save=lambda trained, folder: _save(trained, folder, recipe),
+        select="-decode",
+    )
+
+
+def validation(model: nn.Module, pairs: Pairs, batch_size: int = 100) -> dict[str, float]:
+    """`decode` on validation captions from the side that is trained on, which chooses the weights,
+    and `decode_audio`, from the audio.
+
+    So in the zero-shot protocol not even the choice of the weights hears anything.
+    """
+    assert isinstance(model, LinkTraining)
+    items, sums = PairItems(pairs), {"decode": 0.0, "decode_audio": 0.0}
+    device = model.captioner.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        for start in range(0, len(items), batch_size):
+            rows = [items[(i, 0)] for i in range(start, min(len(items), start + batch_size))]
+            batch = collate_pairs(rows)
+            batch |= {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+            share = len(rows) / len(items)
+            sums["decode"] += float(model(batch)["decode"]) * share
+            sums["decode_audio"] += float(model.heard(batch)["decode"]) * share
+    return sums
+
+
+def _one_side(pairs: Pairs, protocol: str) -> Pairs:
+    """Zero-shot training has no audio to look at: its place holds not-a-number."""
+    if protocol == "supervised":
+        return pairs
+    return pairs._replace(audio=pairs.audio * float("nan"))
+
+
+def _captioner(recipe: LinkRecipe, train: Pairs) -> Captioner:
+    encoder = EmbeddingFrames(load_embedding_encoder(recipe.encoder))
+    bridge = load_bridge(recipe.bridge) if recipe.bridge else None
+    _check_width(bridge, encoder.dim, recipe)
+    choice = BridgeChoice.of(bridge) if bridge else recipe.untrained_bridge
+    config = CaptionerConfig(
+        prefix=PrefixConfig(
+            kind="link", link=LinkPrefixConfig(bridge=choice, hidden=recipe.hidden)
+        ),
+        decoder=recipe.language_model,
+        guide=None,
+        aligner=None,
+        decoding=recipe.decoding,
+    )
+    captioner = Captioner(encoder, _decoder(recipe, train.captions), config, recipe.name)
+    if bridge:
+        captioner.prefix.bridge.load_state_dict(bridge.state_dict(), strict=True)
+    return captioner
+
+
+def _check_width(bridge: Bridge | None, dim: int, recipe: LinkRecipe) -> None:
+    if bridge and bridge.config.dim != dim:
+        raise ConfigError(
+            f"{recipe.bridge}: a bridge for embeddings of {bridge.config.dim} numbers, "
+            f"the encoder {recipe.encoder} gives {dim}"
+        )
+
+
+def _decoder(recipe: LinkRecipe, captions: list[str]) -> Decoder:
+    if recipe.decoder:
+        return load_decoder(recipe.decoder, recipe.language_model)
+    if recipe.new_decoder:
+        tokenizer = train_tokenizer(captions, recipe.new_decoder.vocabulary)
+        return Decoder(build(recipe.new_decoder, tokenizer), tokenizer, recipe.language_model)
+    raise ConfigError("the recipe names no decoder: set 'decoder' to a folder, or [new_decoder]")
+
+
+def _save(model: nn.Module, folder: Path, recipe: LinkRecipe) -> None:
+    assert isinstance(model, LinkTraining)
+    model.captioner.save(folder, torch.float16 if recipe.fit.precision != "fp32" else None)
