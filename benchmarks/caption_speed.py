@@ -1,4 +1,4 @@
-"""Seconds to the first caption, seconds for a 10 s clip once loaded, and clips a second from a folder.
+"""Seconds to a first caption, for a 10 s clip once loaded, and clips a second from a folder.
 
     python benchmarks/caption_speed.py [--model pocket-lamb] [--clips 64] [--threads 2]
 
@@ -36,7 +36,7 @@ def write_clips(folder: Path, count: int) -> list[Path]:
 
 
 def cold(model: str, clip: Path) -> float:
-    """Wall seconds of the command on one clip; the better of two runs, the first warms the disk cache."""
+    """Wall seconds of the command on one clip; the better of two runs."""
     command = [sys.executable, "-m", "earwitness", "caption", str(clip), "--model", model]
     seconds = []
     for _ in range(2):

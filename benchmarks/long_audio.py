@@ -30,7 +30,7 @@ def write_long(path: Path, hours: float) -> float:
     times = np.arange(60 * RATE) / RATE
     minutes = round(60 * hours)
     with soundfile.SoundFile(path, "w", RATE, 1) as file:
-        for minute in range(minutes):
+        for _ in range(minutes):
             sound = 0.02 * rng.standard_normal(len(times))
             sound += 0.2 * np.sin(2 * np.pi * rng.uniform(100, 4000) * times) * (times % 20 < 7)
             sound[(times > 40) & (times < 52)] = 0.0

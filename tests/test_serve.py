@@ -90,7 +90,7 @@ def test_long_sound_has_the_segments_of_the_command_line(
     samples = noise_silence_noise()
     answer = post(service, sound(samples), window=5, hop=4).json()
     expected = caption_segments(
-        captioner, (samples, 16000), Listening(Windows(window=5, hop=4, whole=7.5), timed=True)
+        captioner, (samples, 16000), Listening(Windows(window=5.0, hop=4.0, whole=7.5), timed=True)
     )
     assert [(s["start"], s["end"], s["caption"]) for s in answer["segments"]] == [
         (s.start, s.end, s.caption) for s in expected

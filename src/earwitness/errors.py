@@ -1,4 +1,6 @@
-"""The exceptions a user can cause. Each message is one sentence: the value, and what would be accepted."""
+"""The exceptions a user can cause. Each message is one sentence: the value, and what would be
+accepted.
+"""
 
 
 class EarwitnessError(Exception):

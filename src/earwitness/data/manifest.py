@@ -1,4 +1,6 @@
-"""Manifests: one row a clip, with its audio file and one to many captions. CSV, JSON lines or parquet."""
+"""Manifests: one row a clip, with its audio file and one to many captions. CSV, JSON lines or
+parquet.
+"""
 
 import csv
 import json
@@ -25,8 +27,8 @@ class Clip:
 def read_manifest(path: Path | str) -> list[Clip]:
     """The clips of a manifest; relative audio paths start at the manifest's own folder.
 
-    Columns: `audio` (or file, path, file_name); `id` (else the path as written); `caption`, `caption_1`... or,
-    in JSON lines and parquet, a list `captions`.
+    Columns: `audio` (or file, path, file_name); `id` (else the path as written); `caption`,
+    `caption_1`... or, in JSON lines and parquet, a list `captions`.
 
     Raises:
         DataError: the file is missing, of another kind, has no audio column, or names a clip twice.
@@ -37,7 +39,8 @@ def read_manifest(path: Path | str) -> list[Clip]:
         audio = next((row[name] for name in _AUDIO_COLUMNS if row.get(name)), None)
         if not audio:
             raise DataError(
-                f"{path}: row {number} names no audio; expected a column {', '.join(_AUDIO_COLUMNS)}"
+                f"{path}: row {number} names no audio; expected a column "
+                f"{', '.join(_AUDIO_COLUMNS)}"
             )
         key = str(row.get("id") or audio)
         if key in clips:
@@ -49,7 +52,9 @@ def read_manifest(path: Path | str) -> list[Clip]:
 
 
 def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
-    """Writes JSON lines with `id`, `audio` and `captions`; paths below the manifest's folder become relative."""
+    """Writes JSON lines with `id`, `audio` and `captions`; paths below the manifest's folder become
+    relative.
+    """
     path = Path(path)
     with path.open("w", encoding="utf-8") as file:
         for clip in clips:

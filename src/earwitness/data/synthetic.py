@@ -1,4 +1,5 @@
-"""Synthetic sounds with true sentences: enough to see a whole training run work, without any data."""
+"""Synthetic sounds with true sentences: enough to see a whole training run work, without any data.
+"""
 
 from dataclasses import dataclass
 
@@ -25,7 +26,9 @@ class SyntheticClip:
 
 
 def synthetic_clip(index: int, seed: int = 0, seconds: float = 2.0) -> SyntheticClip:
-    """One of five kinds of sound with random pitch, level and rhythm; the same for the same seed and index."""
+    """One of five kinds of sound with random pitch, level and rhythm; the same for the same seed
+    and index.
+    """
     rng = np.random.default_rng((seed, index))
     kind = list(SENTENCES)[index % len(SENTENCES)]
     time = np.arange(round(seconds * RATE)) / RATE

@@ -1,4 +1,6 @@
-"""What the rest of earwitness asks of an audio encoder: frames (LAMB) or one embedding (Diffusion-Link)."""
+"""What the rest of earwitness asks of an audio encoder: frames (LAMB) or one embedding
+(Diffusion-Link).
+"""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 

@@ -1,0 +1,190 @@
+"""The comparison of bridges in Markdown, the sweep as a figure, from the cells of link_table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from earwitness.checkpoint import read_json
+from earwitness.evaluation import Evaluation, compare, evaluate, pool
+from earwitness.plots.figures import save_figures, sweep_figure
+
+SETS = {"dev": "development recordings", "heldout": "held-out scenes"}
+PAPER = {"zero_shot": 52.5, "supervised": 7.5}
+"""relative gain of CIDEr in the paper's abstract, in percent"""
+METRICS = {"cider_d": "CIDEr-D", "meteor": "METEOR"}
+GAP = {
+    "paired_cosine": "paired cosine",
+    "margin": "margin",
+    "centroid_distance": "centroid distance",
+    "frechet": "Frechet",
+    "rmg": "RMG",
+    "separability": "separability",
+    "audio_to_text_r10": "R@10 a to t",
+    "text_to_audio_r10": "R@10 t to a",
+    "gram_correlation": "Gram correlation",
+    "variance_ratio": "variance ratio",
+}
+LINK, BASE = "diffusion_link", "none"
+
+
+def write_report(runs: Path, docs: Path) -> None:
+    """Writes link_results.md and link_sweep.svg to `docs`."""
+    parts = ["# Diffusion-Link: measured\n", INTRODUCTION]
+    for name, title in SETS.items():
+        parts.append(f"## Modality gap, {title}\n\n{gap_table(runs, name)}")
+    scored = {}
+    for protocol in PAPER:
+        for name, title in SETS.items():
+            runs_of = evaluations(runs, protocol, name)
+            scored[protocol, name] = runs_of
+            heading = f"## Captions, {protocol.replace('_', '-')}, {title}\n\n"
+            parts.append(heading + caption_table(runs_of, PAPER[protocol]))
+    parts.append("## Start time and steps\n\n" + sweep(runs, docs))
+    parts.append("## The six acceptance measurements\n\n" + acceptance(runs, scored))
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / "link_results.md").write_text("\n".join(parts), encoding="utf-8")
+    print("\n".join(parts))
+
+
+INTRODUCTION = """\
+Written by `python benchmarks/link_table.py`. Pocket models: read the differences, not the levels.
+Gap numbers are means over seeds (in brackets the smallest and the largest). Caption scores are
+means over seeds with bootstrap 95 % intervals over clips and seeds; a gain is relative to the same
+system without a bridge, its interval from the paired bootstrap of the difference. Held-out scenes
+have one reference each, the recordings five.
+"""
+
+
+def cells(runs: Path, folder: str) -> dict[str, list[dict]]:
+    """Row -> its cells, seed by seed."""
+    found: dict[str, list[dict]] = {}
+    for path in sorted((runs / folder).glob("*.json"), key=lambda p: p.stem.rpartition("-")[2]):
+        found.setdefault(path.stem.rpartition("-")[0], []).append(read_json(path))
+    return found
+
+
+def values(rows: Sequence[dict], name: str, quantity: str) -> list[float]:
+    """A gap quantity after the bridge, seed by seed."""
+    return [row[name]["after"][quantity][0] for row in rows]
+
+
+def gap_table(runs: Path, name: str) -> str:
+    """All bridges, quantities that matter; the first row is the gap before any bridge."""
+    lines = ["| bridge | " + " | ".join(GAP.values()) + " |", "|---|" + "---|" * len(GAP)]
+    for bridge, rows in cells(runs, "gap").items():
+        row = []
+        for quantity in GAP:
+            found = values(rows, name, quantity)
+            spread = (
+                f" ({min(found):.3f}-{max(found):.3f})" if max(found) - min(found) > 5e-4 else ""
+            )
+            row.append(f"{np.mean(found):.3f}{spread}")
+        lines.append(f"| {bridge} | " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def evaluations(runs: Path, protocol: str, name: str) -> dict[str, list[Evaluation]]:
+    """Row -> evaluations, seed by seed."""
+    references = read_json(runs / f"references-{name}.json")["references"]
+    return {
+        bridge: [evaluate(row[name], references, metrics=list(METRICS)) for row in rows]
+        for bridge, rows in cells(runs, protocol).items()
+    }
+
+
+def caption_table(found: dict[str, list[Evaluation]], paper: float) -> str:
+    """All bridges of a protocol with their scores and their gain over no bridge."""
+    title = f"gain in CIDEr-D (paper: {paper} % for its own)"
+    lines = ["| bridge | " + " | ".join(METRICS.values()) + f" | {title} | p | seeds |"]
+    lines.append("|---|" + "---|" * (len(METRICS) + 3))
+    for bridge, runs in found.items():
+        pooled, cells_ = pool(runs), []
+        for metric in METRICS:
+            score = pooled.get(metric)
+            text = "not run"
+            if score is not None:
+                text = f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+            cells_.append(text)
+        gain, p = "", ""
+        if bridge != BASE and len(found.get(BASE, [])) == len(runs):
+            gain, p = relative(runs, found[BASE])
+        lines.append(f"| {bridge} | " + " | ".join(cells_) + f" | {gain} | {p} | {len(runs)} |")
+    return "\n".join(lines) + "\n"
+
+
+def relative(runs: list[Evaluation], base: list[Evaluation]) -> tuple[str, str]:
+    """The gain in percent with its interval, and p."""
+    d = compare(runs, base, names=["cider_d"])["cider_d"]
+    low, value, high = (100 * x / d.second for x in (d.low, d.difference, d.high))
+    return f"{value:+.1f} % [{low:+.1f}, {high:+.1f}]", f"{d.p:.3f}"
+
+
+def sweep(runs: Path, docs: Path) -> str:
+    """The figure, and where the best start time lies."""
+    found = [read_json(path)["points"] for path in sorted((runs / "sweep").glob("*.json"))]
+    if not found:
+        return "Not measured.\n"
+    table: dict[tuple[int, int], list[float]] = {}
+    for point in (point for points in found for point in points):
+        table.setdefault((point["start_time"], point["steps"]), []).append(point["cosine"])
+    mean = {key: float(np.mean(v)) for key, v in table.items()}
+    times, steps = zip(*mean, strict=True)
+    spans = [(min(v), max(v)) for v in table.values()]
+    figure = sweep_figure(times, steps, list(mean.values()), spans)
+    for path in save_figures({"link_sweep": figure}, docs):
+        if path.suffix == ".png":
+            path.unlink()
+    one = {t: v for (t, k), v in mean.items() if k == 1}
+    best = max(one, key=lambda t: one[t])
+    lines = ["![paired cosine against t*](link_sweep.svg)", "", "| t* | 1 step | 5 | 50 |"]
+    lines.append("|---|---|---|---|")
+    for t in sorted(one):
+        lines.append(f"| {t} | " + " | ".join(f"{mean[t, k]:.4f}" for k in (1, 5, 50)) + " |")
+    inner = "an interior optimum" if 0 < best < max(one) else "no interior optimum"
+    control = f"at t* = 0, the regression control, {one[0]:.4f}"
+    lines.append(f"\nOne step is best at t* = {best} ({one[best]:.4f}); {control}: {inner}.")
+    return "\n".join(lines) + "\n"
+
+
+def acceptance(runs: Path, scored: dict) -> str:
+    """The specification's six questions with what was measured."""
+    gap = cells(runs, "gap")
+    lines = ["| question | measured | holds |", "|---|---|---|"]
+    if LINK not in gap or BASE not in gap or "mean_shift" not in gap:
+        return "Not all rows are there.\n"
+    for name in SETS:
+        mean = {b: {q: float(np.mean(values(gap[b], name, q))) for q in GAP} for b in gap}
+        for quantity, sign in (
+            ("paired_cosine", 1),
+            ("centroid_distance", -1),
+            ("separability", -1),
+        ):
+            raw, shifted, linked = (mean[b][quantity] for b in (BASE, "mean_shift", LINK))
+            better = sign * linked > max(sign * raw, sign * shifted)
+            told = f"{name}: {linked:.3f}, raw {raw:.3f}, mean shift {shifted:.3f}"
+            lines.append(f"| (i) {GAP[quantity]} improves over both | {told} | {yes(better)} |")
+        for quantity in ("audio_to_text_r10", "text_to_audio_r10"):
+            raw, linked = mean[BASE][quantity], mean[LINK][quantity]
+            told = f"{name}: {linked:.3f}, raw {raw:.3f}"
+            lines.append(f"| (ii) {GAP[quantity]} does not fall | {told} | {yes(linked >= raw)} |")
+        if "lambda_0" in mean:
+            without, linked = (mean[b]["gram_correlation"] for b in ("lambda_0", LINK))
+            told = f"{name}: {linked:.3f}, lambda = 0 {without:.3f}"
+            lines.append(f"| (iii) Gram correlation rises | {told} | {yes(linked > without)} |")
+        for number, protocol in (("iv", "zero_shot"), ("v", "supervised")):
+            runs_of = scored[protocol, name]
+            if LINK in runs_of and len(runs_of.get(BASE, [])) == len(runs_of[LINK]):
+                gain, p = relative(runs_of[LINK], runs_of[BASE])
+                told = f"{name}: {gain}, p = {p}; paper {PAPER[protocol]} %"
+                holds = yes(not gain.startswith("-"))
+                lines.append(
+                    f"| ({number}) {protocol} CIDEr-D with the bridge | {told} | {holds} |"
+                )
+    lines.append("| (vi) the sweep has an interior optimum | see above | see above |")
+    return "\n".join(lines) + "\n"
+
+
+def yes(holds: bool) -> str:
+    """A plain word."""
+    return "yes" if holds else "no"
