@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +15,15 @@ from earwitness.bridge import BRIDGES, BridgeChoice, LinkPrefixConfig, load_brid
 from earwitness.captioner import Captioner, CaptionerConfig, PrefixConfig
 from earwitness.data.synthetic import RATE, synthetic_clip
 from earwitness.decoder import DecoderConfig, Decoding
-from earwitness.encoders import EmbeddingFrames, one_frame
+from earwitness.encoders import EmbeddingFrames, load_embedding_encoder, one_frame
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.training import bridge, contrastive, link
 from earwitness.training.embeddings import Pairs, open_embeddings
+from earwitness.training.stages import read_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
 
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 HELDOUT = [synthetic_clip(SOURCE["clips"] + i, 0, SOURCE["seconds"]) for i in range(20)]
 
 
@@ -119,10 +122,6 @@ def test_the_cache_of_embeddings_holds_what_the_encoder_gives(runs):
         SOURCE["heldout_clips"] // 2,
         SOURCE["heldout_clips"] // 2,
     )
-    loaded = contrastive.load_frame_encoder(encoder / "audio")
-    assert loaded.dim == 48
-    from earwitness.encoders import load_embedding_encoder
-
     dual = load_embedding_encoder(encoder)
     clip = HELDOUT[3]
     expected = dual.embed_audio([torch.from_numpy(clip.waveform)])[0]
@@ -239,3 +238,18 @@ def test_a_bridge_of_another_width_is_refused(runs, tmp_path):
     recipe = link_recipe(runs, "zero_shot", bridge=tmp_path / "narrow")
     with pytest.raises(ConfigError, match="embeddings of 8 numbers.* gives 16"):
         link.run(recipe, runs / "refused")
+
+
+@pytest.mark.parametrize("name", ["clap", "bridge", "link_zeroshot", "link_supervised"])
+def test_the_pocket_recipes_are_read(name):
+    module, recipe = read_recipe(RECIPES / f"pocket_{name}.toml")
+    assert callable(module.run)
+    assert recipe.source.kind == "scenes"
+
+
+def test_the_two_protocols_differ_in_nothing_else():
+    zero_shot, supervised = (
+        read_recipe(RECIPES / f"pocket_link_{name}.toml")[1] for name in ("zeroshot", "supervised")
+    )
+    assert supervised.protocol == "supervised"
+    assert supervised.model_copy(update={"protocol": "zero_shot"}) == zero_shot

@@ -305,9 +305,9 @@ def test_nothing_of_the_content_is_logged_or_left_behind(
 def test_stop_finishes_what_was_accepted(model: Path, tmp_path: Path) -> None:
     running = Process(tmp_path, "--model", str(model), "--no-demo", "--batch-size", "1")
     answers: list[httpx.Response] = []
-    contents = sound(noise(120, seed=4))
+    contents = sound(noise(30, seed=4))
     asked = threading.Thread(
-        target=lambda: answers.append(post(running, contents, window=1, beam=16))
+        target=lambda: answers.append(post(running, contents, window=1, beam=4))
     )
     asked.start()
     while "in_flight 1.0" not in httpx.get(f"{running.url}/metrics", timeout=TIMEOUT).text:
@@ -316,5 +316,5 @@ def test_stop_finishes_what_was_accepted(model: Path, tmp_path: Path) -> None:
     asked.join()
     assert code == 0
     assert answers[0].status_code == 200
-    assert answers[0].json()["seconds"] == 120.0
+    assert answers[0].json()["seconds"] == 30.0
     assert list((tmp_path / "tmp").iterdir()) == []

@@ -36,10 +36,11 @@ app = _App(
 )
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"earwitness {_installed_version('earwitness')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

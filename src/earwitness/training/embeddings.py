@@ -38,6 +38,10 @@ class Pairs(NamedTuple):
         """Audio and text of the M pairs, row by row."""
         return torch.from_numpy(self.audio[self.owner]), torch.from_numpy(self.text)
 
+    def first(self, count: int) -> "Pairs":
+        """The first `count` captions, and all clips."""
+        return Pairs(self.audio, self.text[:count], self.owner[:count], self.captions[:count])
+
     def half(self, odd: bool) -> "Pairs":
         """Every second clip with its captions."""
         clips = np.arange(len(self.audio)) % 2 == int(odd)

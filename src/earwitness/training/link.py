@@ -47,6 +47,8 @@ class LinkRecipe(Strict):
     name: str = "link"
     protocol: Literal["zero_shot", "supervised"]
     source: Source
+    pairs: PositiveInt | None = None
+    """how many training captions, from the first on; all if not given"""
     encoder: Path
     """folder of an embedding encoder"""
     bridge: Path | None = None
@@ -97,11 +99,12 @@ class LinkTraining(nn.Module):
 def run(recipe: LinkRecipe, run_folder: Path) -> dict[str, float]:
     """Trains, and leaves a model folder in `run_folder`/best; its scores on validation pairs."""
     splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
+    train = splits.train.first(recipe.pairs) if recipe.pairs else splits.train
     torch.manual_seed(recipe.fit.seed)
-    captioner = _captioner(recipe, splits.train)
+    captioner = _captioner(recipe, train)
     return fit(
         LinkTraining(captioner, recipe.protocol),
-        PairItems(_one_side(splits.train, recipe.protocol)),
+        PairItems(_one_side(train, recipe.protocol)),
         collate_pairs,
         {},
         recipe.fit,

@@ -1,0 +1,129 @@
+"""Requests per second and response times of `earwitness serve` at 1, 4, 16 and 64 clients.
+
+    OMP_NUM_THREADS=1 python benchmarks/service_load.py --seconds 60
+
+Starts the service as a process of its own, sends it clips of noise over HTTP from threads that each
+wait for their answer, and prints a table in Markdown. A second table has more clients than the
+service has places: every answer must be 200, 429 or 503. The clients share the machine with the
+service.
+"""
+
+import argparse
+import io
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import httpx
+import numpy as np
+import soundfile
+
+RATE = 16000
+
+
+def clips(seconds: float, count: int = 8) -> list[bytes]:
+    """Clips of noise as FLAC files."""
+    made = []
+    for seed in range(count):
+        samples = 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+        target = io.BytesIO()
+        soundfile.write(target, samples, RATE, format="FLAC")
+        made.append(target.getvalue())
+    return made
+
+
+def client(
+    url: str, sounds: list[bytes], end: float, latencies: list[float], codes: Counter[str]
+) -> None:
+    """One client: request after request until `end`; a refused one waits as it is told."""
+    with httpx.Client(timeout=600) as http:
+        number = 0
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            file = {"file": ("clip.flac", sounds[number % len(sounds)])}
+            try:
+                answer = http.post(f"{url}/v1/audio/captions", files=file)
+            except httpx.HTTPError as error:
+                codes[type(error).__name__] += 1
+                continue
+            codes[str(answer.status_code)] += 1
+            number += 1
+            if answer.status_code == 200:
+                latencies.append(time.perf_counter() - started)
+            elif "retry-after" in answer.headers:
+                time.sleep(float(answer.headers["retry-after"]))
+
+
+def measure(url: str, sounds: list[bytes], clients: int, seconds: float) -> str:
+    """A row of the table."""
+    latencies: list[float] = []
+    codes: Counter[str] = Counter()
+    started = time.perf_counter()
+    arguments = (url, sounds, started + seconds, latencies, codes)
+    threads = [threading.Thread(target=client, args=arguments) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.perf_counter() - started
+    answers = ", ".join(f"{count} x {code}" for code, count in sorted(codes.items()))
+    p50, p95 = np.percentile(latencies, [50, 95]) if latencies else (float("nan"),) * 2
+    rate = len(latencies) / took
+    return f"| {clients} | {rate:.2f} | {p50:.2f} | {p95:.2f} | {answers} |"
+
+
+class Served:
+    """`earwitness serve` for the time of a `with`."""
+
+    def __init__(self, *arguments: str) -> None:
+        argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", "--no-demo", *arguments]
+        self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> str:
+        assert self.process.stderr is not None
+        found = re.search(r"http://\S+", self.process.stderr.readline())
+        if found is None:
+            raise SystemExit(f"the service did not start: {self.process.stderr.read()}")
+        while httpx.get(f"{found.group()}/ready", timeout=60).status_code != 200:
+            time.sleep(0.1)
+        return found.group()
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.communicate()
+
+
+def table(url: str, sounds: list[bytes], clients: list[int], seconds: float) -> None:
+    """Prints a row for each number of clients, after a second that is not counted."""
+    measure(url, sounds, 1, 1.0)
+    print("| clients | requests/s | p50 s | p95 s | answers |\n|---|---|---|---|---|")
+    for count in clients:
+        print(measure(url, sounds, count, seconds), flush=True)
+
+
+def main() -> None:
+    """Both tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="pocket-lamb")
+    parser.add_argument("--seconds", type=float, default=60.0, help="time for each row")
+    parser.add_argument("--clip", type=float, default=10.0, help="seconds of a clip")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--overload", type=int, default=64, help="clients of the second table")
+    parser.add_argument("--places", type=int, default=8, help="places of the service for them")
+    args = parser.parse_args()
+    sounds = clips(args.clip)
+    with Served("--model", args.model, "--queue", str(max(args.clients))) as url:
+        print(f"\n{args.clip:g} s clips, {args.seconds:g} s a row\n")
+        table(url, sounds, args.clients, args.seconds)
+    with Served("--model", args.model, "--queue", str(args.places)) as url:
+        print(f"\nOverloaded: {args.places} places\n")
+        table(url, sounds, [args.overload], args.seconds)
+
+
+if __name__ == "__main__":
+    main()
