@@ -208,9 +208,10 @@ def test_page_server_fetches_no_url_and_shows_no_other_file(service: Process, pa
     assert "root:" not in answer.text
 
 
+@pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("place", ["http://127.0.0.1:{port}/a.wav", "/etc/hostname"])
 def test_page_takes_no_file_that_was_not_uploaded(
-    service: Process, place: str, tmp_path: Path
+    service: Process, place: str, streamed: bool
 ) -> None:
     import http.server
     import threading
@@ -230,7 +231,10 @@ def test_page_takes_no_file_that_was_not_uploaded(
     event = next(d for d in config["dependencies"] if d["inputs"] == [drop])
     good = upload(service)
     texts = []
-    for value in (good, {**good, "path": place.format(port=trap.server_port)}):
+    for value in (
+        good,
+        {**good, "path": place.format(port=trap.server_port), "is_stream": streamed},
+    ):
         body = {"data": [value], "fn_index": event["id"], "session_hash": "abcdefgh12"}
         join = f"{service.url}/demo/gradio_api/queue/join"
         assert httpx.post(join, json=body, timeout=TIMEOUT).status_code == 200

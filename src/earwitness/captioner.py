@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BeforeValidator, PositiveFloat
+from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor, nn
 
 from earwitness import audio
@@ -71,6 +71,8 @@ class CaptionerConfig(Strict):
     guide: Annotated[TokenGuideConfig | None, _OFF] = TokenGuideConfig()
     aligner: Annotated[AlignerConfig | None, _OFF] = AlignerConfig()
     decoding: Decoding = Decoding()
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """in training only; none in LAMB's predecessors"""
     max_seconds: PositiveFloat = 3600.0
     """longest clip that is captioned as a whole"""
 
@@ -172,10 +174,11 @@ class Captioner(nn.Module):
         """The losses of `forward`, of tokens that are there already."""
         texts = self.decoder.tokenize(captions)
         logits = self.decoder(*z_a, texts)
-        losses = {"decode": _cross_entropy(logits, texts.ids, texts.mask)}
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        losses = {"decode": _cross_entropy(logits, texts, smoothing)}
         bias = self.guide_bias(z_a)
         if bias is not None:
-            losses["guide"] = _cross_entropy(logits + bias[:, None], texts.ids, texts.mask)
+            losses["guide"] = _cross_entropy(logits + bias[:, None], texts, smoothing)
         if self.aligner is not None:
             z_t, spoken = self._caption_tokens(texts)
             losses |= self.aligner(*z_a, z_t, spoken, clip)
@@ -342,10 +345,12 @@ def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
 
 
 def _cross_entropy(
-    logits: Float[Tensor, "B L V"], ids: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]
+    logits: Float[Tensor, "B L V"], texts: Texts, smoothing: float
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy over the caption tokens and the end token."""
-    return nn.functional.cross_entropy(logits[mask].float(), ids[mask])
+    return nn.functional.cross_entropy(
+        logits[texts.mask].float(), texts.ids[texts.mask], label_smoothing=smoothing
+    )
 
 
 def _merged(model: Any) -> Any:

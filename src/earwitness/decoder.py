@@ -64,6 +64,8 @@ class DecoderConfig(Strict):
     layout: Literal["plain", "llama2-chat", "vicuna", "slam"] = "plain"
     instruction: str = "Please describe the audio."
     tune: Literal["lora", "full", "frozen"] = "lora"
+    word_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """chance that a caption's input token is hidden in training, so that the audio is asked"""
     lora: LoraConfig = LoraConfig()
 
 
@@ -131,6 +133,9 @@ class Decoder(nn.Module):
         """Logits that predict each token of `texts`, end token included."""
         before, keep_before = self._inputs(z, mask)
         spoken = self.model.get_input_embeddings()(texts.ids)
+        if self.training and self.config.word_dropout:
+            heard = torch.rand(texts.ids.shape, device=spoken.device) >= self.config.word_dropout
+            spoken = spoken * heard[..., None]
         inputs = torch.cat([before, spoken.to(before.dtype)], dim=1)
         keep = torch.cat([keep_before, texts.mask], dim=1)
         length = texts.ids.shape[1]

@@ -83,6 +83,7 @@ def create_app(captioner: Captioner, settings: Settings | None = None) -> FastAP
         from earwitness.serve.demo import mount
 
         mount(app, service)
+        app.get("/favicon.ico", include_in_schema=False)(_icon)
         app.get("/", include_in_schema=False)(_home)
     return app
 
@@ -183,6 +184,12 @@ async def _metrics(request: Request) -> Response:
 
 async def _home() -> Response:
     return RedirectResponse("/demo/")
+
+
+async def _icon() -> Response:
+    from earwitness.serve.demo import ICON
+
+    return Response(ICON, media_type="image/svg+xml")
 
 
 async def _caption_events(

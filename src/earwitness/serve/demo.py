@@ -3,6 +3,7 @@
 import asyncio
 import re
 import warnings
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from html import escape
@@ -13,7 +14,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from fastapi import FastAPI
+from gradio.themes import Base
+from gradio.utils import get_upload_folder
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from earwitness.engines.local import Heard, Listening
@@ -34,13 +38,15 @@ _EXAMPLES = {
     "alarm": "An alarm",
 }
 
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
+    '<rect width="32" height="32" rx="8" fill="#4f46e5"/>'
+    '<path d="M7 13v6M12 8v16M17 11v10M22 6v20M27 13v6" stroke="#fff" '
+    'stroke-width="2.4" stroke-linecap="round"/></svg>'
+)
 _HEAD = (
     '<meta name="description" content="Says in a sentence what is heard in a sound.">'
-    '<link rel="icon" href="data:image/svg+xml,'
-    "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
-    "%3Crect width='32' height='32' rx='8' fill='%234f46e5'/%3E"
-    "%3Cpath d='M7 13v6M12 8v16M17 11v10M22 6v20M27 13v6' stroke='white' "
-    "stroke-width='2.4' stroke-linecap='round'/%3E%3C/svg%3E\">"
+    f'<link rel="icon" href="data:image/svg+xml;base64,{b64encode(ICON.encode()).decode()}">'
 )
 
 # Gradio has many more routes, some of which fetch URLs or read files for the client.
@@ -80,7 +86,10 @@ def mount(app: FastAPI, service: Service) -> None:
     for block in blocks.blocks.values():
         block.async_move_resource_to_block_cache = _local_only(block)
     app.add_middleware(PageGuard)
-    gradio_app: Any = next(route.app for route in app.routes if getattr(route, "path", "") == PATH)
+    # Without this Gradio leaves out its own check of the files that a client names.
+    blocks.has_launched = True
+    mounted: Any = next(r for r in app.routes if isinstance(r, Mount) and r.path == PATH)
+    gradio_app = mounted.app
     app.state.on_drain.append(gradio_app.stop_event.set)
 
 
@@ -104,12 +113,12 @@ class PageGuard:
 
 
 def _local_only(block: Any) -> Any:
-    """Gradio's way of taking in a file that a client names, without its download of URLs."""
+    """Gradio's way of taking in a file that a client names, for uploaded ones alone."""
     take_in = block.async_move_resource_to_block_cache
 
     async def checked(path: Any) -> Any:
-        if re.match(r"\s*[a-z][a-z0-9+.-]*:", str(path), re.IGNORECASE):
-            raise gr.Error("URLs are not fetched; a file is expected", print_exception=False)
+        if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+            raise gr.Error("only an uploaded file can be described", print_exception=False)
         return await take_in(path)
 
     return checked
@@ -264,11 +273,11 @@ def _header(service: Service) -> str:
     )
 
 
-def _theme() -> gr.themes.Base:
+def _theme() -> Base:
     """System fonts and one accent: nothing to download."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     mono = ["ui-monospace", "SFMono-Regular", "Menlo", "monospace"]
-    return gr.themes.Base(
+    return Base(
         primary_hue="indigo",
         neutral_hue="slate",
         radius_size="md",

@@ -49,6 +49,8 @@ def _private_folder() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="earwitness-serve-") as folder:
         tempfile.tempdir = folder
         os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "page")
+        # Gradio loads matplotlib, which keeps a list of fonts in the user's home otherwise.
+        os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder, "matplotlib"))
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         try:
             yield

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from earwitness.aligner import masked_mean
 from earwitness.captioner import Batch, Captioner, CaptionerConfig, load_decoder
 from earwitness.config import Strict
 from earwitness.decoder import Decoder
@@ -15,6 +16,7 @@ from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.errors import ConfigError
+from earwitness.evaluation import evaluate
 from earwitness.training.fit import FitConfig, fit
 from earwitness.training.lamb_data import Item, Source, Splits, collate, open_source
 from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
@@ -98,22 +100,28 @@ def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
         run_folder,
         validate=lambda trained: validation(trained, splits.validation),
         save=lambda trained, folder: _save(trained, folder, recipe),
-        select="-decode",
+        select="cider_d",
     )
 
 
 def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> dict[str, float]:
-    """Mean losses over validation items, and the two quantities of LAMB's Table 2.
+    """Mean losses over validation items, the two quantities of LAMB's Table 2, and CIDEr-D.
 
-    `gap_l2` and `gap_cosine`: distance and cosine between mean audio and mean caption token.
+    `cider_d`: of greedy captions; a loss would prefer the model that knows best how captions sound
+    over the one that hears best. `gap_l2` and `gap_cosine`: distance and cosine between mean audio
+    and mean caption token.
     """
     assert isinstance(items, Sized)
     assert isinstance(model, LambTraining)
     sums: dict[str, float] = {}
+    captions: list[str] = []
+    greedy = model.captioner.config.decoding.model_copy(update={"beam_size": 1, "n_best": 1})
     for start in range(0, len(items), batch_size):
         rows = [items[(i, 0)] for i in range(start, min(len(items), start + batch_size))]
         batch = collate(rows)
-        audio = model.captioner.pooled_audio(model.frames(batch))
+        z_a = model.captioner.audio_tokens(model.frames(batch))
+        captions += [row[0].text for row in model.captioner.generate(z_a, greedy)]
+        audio = masked_mean(*z_a)
         text = model.captioner.pooled_text(batch["texts"])
         gap = {
             "gap_l2": (audio - text).norm(dim=1).mean(),
@@ -121,7 +129,9 @@ def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> 
         }
         for name, loss in {**model(batch), **gap}.items():
             sums[name] = sums.get(name, 0.0) + float(loss) * len(rows) / len(items)
-    return sums
+    references = [[items[(i, 0)]["text"]] for i in range(len(items))]
+    scores = evaluate(captions, references, metrics=["cider_d"], resamples=0)
+    return {"cider_d": scores.corpus["cider_d"].value, **sums}
 
 
 def _encoder(recipe: LambRecipe) -> FrameEncoder:
