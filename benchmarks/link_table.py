@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=BRIDGES, help="these rows alone")
+    parser.add_argument("--protocols", nargs="*", choices=CAPTIONED, default=list(CAPTIONED))
     parser.add_argument("--set", action="append", default=[], help="change to every recipe")
     parser.add_argument("--set-link", action="append", default=[], help="to the captioners only")
     parser.add_argument("--report", action="store_true", help="write the report of what is there")
@@ -105,7 +106,7 @@ class Table:
         if name == LINK:
             self._cell(f"sweep/{seed}", lambda: self._sweep(self._bridge(name, seed)))
         for protocol, names in CAPTIONED.items():
-            if name in names:
+            if name in names and protocol in self.args.protocols:
                 self._cell(
                     f"{protocol}/{name}-{seed}",
                     lambda protocol=protocol: self._captions(protocol, name, seed),

@@ -266,6 +266,7 @@ def caption(
         if left:
             captioner = load_model(model, device)
             listening = completed(listening, captioner, changes, min_score)
+            talk.ready()
             failed = _run(captioner, left, listening, batch_size, sink, record, talk)
         sink.finish()
     finally:

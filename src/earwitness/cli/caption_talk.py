@@ -39,11 +39,12 @@ class Talk:
             self._task = self._bar.add_task("loading the model", total=files, speed="", heard="")
             self._bar.start()
 
+    def ready(self) -> None:
+        """The model is loaded: the time of captioning starts here."""
+        self._start = time.monotonic()
+
     def heard(self, seconds: float) -> None:
         """`seconds` of sound went through the model or a gate."""
-        if not self._seconds:
-            # The time of loading is no time of captioning.
-            self._start = time.monotonic()
         self._seconds += seconds
         self._show()
 

@@ -117,9 +117,7 @@ def _local_only(block: Any) -> Any:
     take_in = block.async_move_resource_to_block_cache
 
     async def checked(path: Any) -> Any:
-        if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-            raise gr.Error("only an uploaded file can be described", print_exception=False)
-        return await take_in(path)
+        return await take_in(_uploaded(path))
 
     return checked
 
@@ -157,7 +155,7 @@ def _page(service: Service) -> gr.Blocks:
         describe, inputs = _describe(service), [chosen, *options]
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for source, event in ((dropped, dropped.upload), (recorded, recorded.stop_recording)):
-            event(_same, source, chosen, **quick).then(describe, inputs, result, **quick)
+            event(_uploaded, source, chosen, **quick).then(describe, inputs, result, **quick)
             source.clear(lambda: (None, ""), None, [chosen, result], **quick)
         for button, path in buttons:
             taken = button.click(_constant(str(path)), None, chosen, **quick)
@@ -243,7 +241,11 @@ async def _guide(
     return card.GuideWords(await service.guide_words(part, _WORDS), longest.start, end)
 
 
-def _same(path: str | None) -> str | None:
+def _uploaded(path: Any) -> Any:
+    """The path, if it is that of an uploaded file. Raises gr.Error."""
+    folder = Path(get_upload_folder()).resolve()
+    if path is not None and not Path(path).resolve().is_relative_to(folder):
+        raise gr.Error("only an uploaded file can be described", print_exception=False)
     return path
 
 
