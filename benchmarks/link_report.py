@@ -26,6 +26,8 @@ GAP = {
     "variance_ratio": "variance ratio",
 }
 LINK, BASE = "diffusion_link", "none"
+CLEAR = 0.002
+"""difference of paired cosines below which a sweep counts as flat"""
 
 
 def write_report(runs: Path, docs: Path) -> None:
@@ -57,11 +59,11 @@ have one reference each, the recordings five.
 
 
 def cells(runs: Path, folder: str) -> dict[str, list[dict]]:
-    """Row -> its cells, seed by seed."""
+    """Row -> its cells, seed by seed; the row without a bridge first."""
     found: dict[str, list[dict]] = {}
     for path in sorted((runs / folder).glob("*.json"), key=lambda p: p.stem.rpartition("-")[2]):
         found.setdefault(path.stem.rpartition("-")[0], []).append(read_json(path))
-    return found
+    return {BASE: found.pop(BASE), **found} if BASE in found else found
 
 
 def values(rows: Sequence[dict], name: str, quantity: str) -> list[float]:
@@ -141,7 +143,8 @@ def sweep(runs: Path, docs: Path) -> str:
     lines.append("|---|---|---|---|")
     for t in sorted(one):
         lines.append(f"| {t} | " + " | ".join(f"{mean[t, k]:.4f}" for k in (1, 5, 50)) + " |")
-    inner = "an interior optimum" if 0 < best < max(one) else "no interior optimum"
+    clear = one[best] - one[0] > CLEAR
+    inner = "an interior optimum" if clear and best < max(one) else "no clear interior optimum"
     control = f"at t* = 0, the regression control, {one[0]:.4f}"
     lines.append(f"\nOne step is best at t* = {best} ({one[best]:.4f}); {control}: {inner}.")
     return "\n".join(lines) + "\n"

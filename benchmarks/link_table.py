@@ -53,8 +53,8 @@ CAPTIONED = {
 
 SWEEP_STEPS = (1, 5, 50)
 
-SHORT = ["pairs=16000", "fit.epochs=1"]
-"""the table's captioners learn for 250 updates, so that all cells take about an hour on one core"""
+SHORT = ["pairs=6400", "fit.epochs=1"]
+"""the table's captioners learn for 100 updates, so that all cells take about an hour on one core"""
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
     python docs/screenshots.py [--model FOLDER]
 
-Needs chromium and the packages of the extras `demo` and `dev`. Starts the service itself; the sounds are
-those of examples/, and a minute joined from them.
+Needs chromium and the packages of the extras `demo` and `dev`. Starts the service itself; the
+sounds are those of examples/, and a minute joined from them.
 """
 
 import argparse
@@ -39,7 +39,9 @@ def minute(folder: Path) -> Path:
     return path
 
 
-def shoot(browser: Any, url: str, name: str, sound: Path, viewport: dict[str, int], dark: bool) -> None:
+def shoot(
+    browser: Any, url: str, name: str, sound: Path, viewport: dict[str, int], dark: bool
+) -> None:
     """The whole page with the result for `sound`, as a PNG."""
     page = browser.new_page(viewport=viewport, color_scheme="dark" if dark else "light")
     page.set_default_timeout(240_000)

@@ -288,10 +288,18 @@ class Captioner(nn.Module):
             captioner = cls(encoder, decoder, config, str(settings.get("name", folder.name)))
         except ConfigError as error:
             raise CheckpointError(f"{folder / 'earwitness.json'}: {error}") from None
-        state = read_weights(folder / "prefix.safetensors")
-        load_weights(captioner._own_parts(), state, str(folder / "prefix.safetensors"))
+        captioner.load_own_parts(folder)
         captioner.card = settings.get("card", {})
         return captioner.float().to(device).eval()
+
+    def load_own_parts(self, folder: Path) -> None:
+        """Puts the prefix, guide and aligner of a model folder in the place of fresh ones.
+
+        Raises:
+            CheckpointError: they are missing, damaged, or of other sizes.
+        """
+        path = folder / "prefix.safetensors"
+        load_weights(self._own_parts(), read_weights(path), str(path))
 
     def _own_parts(self) -> nn.ModuleDict:
         parts = {"prefix": self.prefix, "guide": self.guide, "aligner": self.aligner}

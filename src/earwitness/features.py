@@ -33,6 +33,9 @@ class LogMel(nn.Module):
     the clip itself: taken over a batch, the floor would make a clip depend on its neighbours.
     """
 
+    window: Tensor
+    filters: Tensor
+
     def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
         self.config = config

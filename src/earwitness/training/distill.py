@@ -47,6 +47,8 @@ class DistillRecipe(Strict):
 class Distillation(nn.Module):
     """Encoder and three linear heads; losses `scores`, `embedding` and `classes`."""
 
+    statistics: Tensor
+
     def __init__(
         self, config: CNNConfig, n_classes: int, statistics: Tensor, gain_db: float
     ) -> None:

@@ -184,7 +184,13 @@ def _write(folder: Path, pairs: Pairs) -> None:
 
 
 def _read(folder: Path) -> Pairs:
-    arrays = [
-        np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("audio", "text", "owner")
-    ]
-    return Pairs(*arrays, read_json(folder / "captions.json")["captions"])
+    arrays = {
+        name: np.load(folder / f"{name}.npy", allow_pickle=False)
+        for name in ("audio", "text", "owner")
+    }
+    return Pairs(
+        arrays["audio"],
+        arrays["text"],
+        arrays["owner"],
+        read_json(folder / "captions.json")["captions"],
+    )

@@ -31,6 +31,8 @@ class LambRecipe(Strict):
     stage: Literal["lamb"]
     name: str = "lamb"
     source: Source
+    init: Path | None = None
+    """model folder to go on from: its encoder, language model and prefix"""
     encoder: Path | None = None
     """folder of a frame encoder"""
     new_encoder: CNNConfig | None = None
@@ -91,6 +93,8 @@ def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
     )
     torch.manual_seed(recipe.fit.seed)
     captioner = Captioner(encoder, _decoder(recipe, splits), recipe.model, recipe.name)
+    if recipe.init:
+        captioner.load_own_parts(recipe.init)
     return fit(
         LambTraining(captioner, recipe.frame_dropout, recipe.blind),
         splits.train,
@@ -135,14 +139,16 @@ def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> 
 
 
 def _encoder(recipe: LambRecipe) -> FrameEncoder:
-    if recipe.encoder:
-        return load_frame_encoder(recipe.encoder)
+    if recipe.encoder or recipe.init:
+        return load_frame_encoder(recipe.encoder or recipe.init / "encoder")  # type: ignore[operator]
     if recipe.new_encoder:
         return CNN(recipe.new_encoder).eval()
     raise ConfigError("the recipe names no encoder: set 'encoder' to a folder, or [new_encoder]")
 
 
 def _decoder(recipe: LambRecipe, splits: Splits) -> Decoder:
+    if recipe.init:
+        return load_decoder(recipe.init / "decoder", recipe.model.decoder)
     if recipe.decoder:
         return load_decoder(recipe.decoder, recipe.model.decoder)
     if recipe.new_decoder:

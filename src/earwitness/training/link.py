@@ -71,7 +71,8 @@ class LinkTraining(nn.Module):
 
     def __init__(self, captioner: Captioner, protocol: str) -> None:
         super().__init__()
-        self.captioner, self.side = captioner, PROTOCOLS[protocol]
+        self.captioner = captioner
+        self.side: Side = PROTOCOLS[protocol]
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """`decode`: cross-entropy of the caption and its end token."""

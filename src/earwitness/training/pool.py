@@ -8,7 +8,6 @@ is up to a row maker: a picklable class with `shapes()` and a call from index to
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Hashable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
@@ -29,7 +28,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
 @runtime_checkable
-class RowMaker(Protocol, Hashable):
+class RowMaker(Protocol):
     """Makes rows; it is sent to worker processes, so it holds settings, and loads what it needs in
     `open`.
     """
