@@ -6,7 +6,13 @@ import sys
 import time
 from pathlib import Path
 
-STAGES = ("pocket_lm", "pocket_encoder_random", "pocket_encoder", "pocket_lamb")
+STAGES = (
+    "pocket_lm",
+    "pocket_encoder_random",
+    "pocket_encoder",
+    "pocket_lamb",
+    "pocket_lamb_more",
+)
 
 
 def main() -> None:
@@ -23,7 +29,7 @@ def main() -> None:
         subprocess.run([*command, "--data", args.data], check=True)
         (Path("runs") / stage / "done").write_text(f"{time.time() - start:.0f} s\n")
     if not args.keep:
-        ship = [sys.executable, "benchmarks/ship.py", "runs/pocket_lamb/best"]
+        ship = [sys.executable, "benchmarks/ship.py", "runs/pocket_lamb_more/best"]
         subprocess.run([*ship, "--data", args.data], check=True)
 
 

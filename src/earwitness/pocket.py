@@ -26,7 +26,13 @@ def model_folder(model: Path | str) -> Path:
     CheckpointError.
     """
     if str(model) in POCKET_MODELS:
-        return Path(str(resources.files("earwitness"))) / "models" / str(model)
+        folder = Path(str(resources.files("earwitness"))) / "models" / str(model)
+        if not (folder / "earwitness.json").is_file():
+            raise CheckpointError(
+                f"{model}: this installation does not hold it; "
+                "'earwitness models' lists what is there, and a model folder is accepted too"
+            )
+        return folder
     folder = Path(model)
     if not folder.is_dir():
         raise CheckpointError(

@@ -4,14 +4,17 @@ import json
 
 import typer
 
+from earwitness.errors import CheckpointError
+
 
 def models() -> None:
     """Lists the models that ship with earwitness."""
     from earwitness.pocket import POCKET_MODELS, model_folder
 
     for name in POCKET_MODELS:
-        folder = model_folder(name)
-        if not (folder / "earwitness.json").is_file():
+        try:
+            folder = model_folder(name)
+        except CheckpointError:
             typer.echo(f"{name}\tnot in this installation")
             continue
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
