@@ -1,5 +1,4 @@
-"""Synthetic sounds with true sentences: enough to see a whole training run work, without any data.
-"""
+"""Synthetic sounds with true sentences: enough to see a whole training run work, without any data."""
 
 from dataclasses import dataclass
 
