@@ -1,4 +1,4 @@
-"""Synthetic sounds with true sentences: enough to see a whole training run work, without any data."""
+"""Synthetic sounds with true sentences: a whole training run to look at, without any data."""
 
 from dataclasses import dataclass
 
