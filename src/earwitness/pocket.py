@@ -27,7 +27,7 @@ def model_folder(model: Path | str) -> Path:
     """
     if str(model) in POCKET_MODELS:
         folder = Path(str(resources.files("earwitness"))) / "models" / str(model)
-        if not (folder / "earwitness.json").is_file():
+        if not folder.is_dir():
             raise CheckpointError(
                 f"{model}: this installation does not hold it; "
                 "'earwitness models' lists what is there, and a model folder is accepted too"
