@@ -1,0 +1,161 @@
+"""The sound files below a folder, found by path, name, stem, or a name that copying has changed."""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from earwitness.errors import DataError
+from earwitness.evaluation.files import AUDIO_SUFFIXES
+
+ENDINGS = AUDIO_SUFFIXES | {
+    *(".3gp", ".ac3", ".aifc", ".amr", ".ape", ".avi", ".caf", ".flv", ".m4b", ".m4v", ".mka"),
+    *(".mkv", ".mov", ".mpeg", ".mpg", ".rf64", ".ts", ".tta", ".w64", ".wave", ".wv"),
+}
+"""endings of the files that count as sounds"""
+
+_YOUTUBE = re.compile(r"(Y?)([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_(\d+(?:\.\d+)?))?", re.ASCII)
+# Among files of one stem in one folder: the ones that lost nothing come first.
+_LOSSLESS = {".wav": 0, ".flac": 1}
+
+
+@dataclass(frozen=True)
+class AudioFiles:
+    """Sound files in sorted order; `root` is where they were looked for."""
+
+    root: Path
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def below(cls, root: Path) -> "AudioFiles":
+        """All sound files below `root`, hidden ones left out.
+
+        Raises:
+            DataError: `root` is no folder, or holds none.
+        """
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; expected one that holds the sounds")
+        paths = tuple(sorted(_walk(root)))
+        if not paths:
+            raise DataError(f"{root}: holds no sound files; expected wav, flac, mp3, ogg, ...")
+        return cls(root, paths)
+
+    def within(self, folders: Iterable[str]) -> "AudioFiles | None":
+        """The files in a folder named as one of `folders`, at any depth; None where there is none.
+
+        Case does not count.
+        """
+        wanted = {name.lower() for name in folders}
+        kept = tuple(path for path, parts in self._parts if parts & wanted)
+        return AudioFiles(self.root, kept) if kept else None
+
+    def find(self, names: Sequence[str], hints: Sequence[str] = ()) -> list[Path]:
+        """The files that the first matching one of `names` stands for; more than one is ambiguous.
+
+        A name is a path below the root, a file name, or a stem (any ending). Where copying has
+        changed characters (":" to "_", two spaces to one), a name that is unique when these do not
+        count is taken. Of several files, those in a folder named as one of `hints` are kept, and of
+        one stem in one folder the lossless one.
+        """
+        for name in names:
+            for index in (self._by_path, self._by_name, self._by_stem):
+                if name in index:
+                    return _preferred(index[name], hints)
+        for name in names:
+            if found := self._by_simplified.get(simplified(stem_of(name))):
+                return _preferred(found, hints)
+        return []
+
+    @cached_property
+    def stems(self) -> dict[str, list[Path]]:
+        """Files by name without ending."""
+        return self._by_stem
+
+    @cached_property
+    def youtube(self) -> dict[tuple[bool, str, float | None, bool], list[Path]]:
+        """Files by what a YouTube name says: (starts with Y, id, start as written, has an end)."""
+        index: dict[tuple[bool, str, float | None, bool], list[Path]] = defaultdict(list)
+        for path in self.paths:
+            for key in _youtube_readings(path.stem):
+                index[key].append(path)
+        return index
+
+    @cached_property
+    def _parts(self) -> list[tuple[Path, set[str]]]:
+        return [
+            (path, {part.lower() for part in path.relative_to(self.root).parts[:-1]})
+            for path in self.paths
+        ]
+
+    @cached_property
+    def _by_path(self) -> dict[str, list[Path]]:
+        return {path.relative_to(self.root).as_posix(): [path] for path in self.paths}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        return _index((path.name, path) for path in self.paths)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        return _index((path.stem, path) for path in self.paths)
+
+    @cached_property
+    def _by_simplified(self) -> dict[str, list[Path]]:
+        return _index((simplified(path.stem), path) for path in self.paths)
+
+
+def simplified(stem: str) -> str:
+    """`stem` in one form of Unicode, with every run of other signs than letters and digits as _."""
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFKC", stem)).strip("_").casefold()
+
+
+def youtube_id(name: str) -> str | None:
+    """The YouTube id in `id`, `Yid`, `id_start` or `id_start_end`, an audio ending aside."""
+    match = _YOUTUBE.fullmatch(stem_of(name))
+    return match[2] if match else None
+
+
+def _youtube_readings(stem: str) -> Iterator[tuple[bool, str, float | None, bool]]:
+    for text, with_y in ((stem, False), (stem[1:], True)):
+        if with_y and not stem.startswith("Y"):
+            continue
+        match = _YOUTUBE.fullmatch(text)
+        if match and not match[1]:
+            start = None if match[3] is None else float(match[3])
+            yield with_y, match[2], start, match[4] is not None
+
+
+def stem_of(name: str) -> str:
+    """The last part of a path, without the ending of a sound file; other endings stay."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    stem, dot, ending = last.rpartition(".")
+    return stem if dot and f".{ending.lower()}" in ENDINGS else last
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
+                yield Path(place, name)
+
+
+def _index(pairs: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
+    index: dict[str, list[Path]] = defaultdict(list)
+    for key, path in pairs:
+        index[key].append(path)
+    return dict(index)
+
+
+def _preferred(paths: Sequence[Path], hints: Sequence[str]) -> list[Path]:
+    """`paths` narrowed down to those in hinted folders, and to one per folder and stem."""
+    wanted = {hint.lower() for hint in hints}
+    hinted = [path for path in paths if wanted & {part.lower() for part in path.parts[:-1]}]
+    best: dict[tuple[Path, str], Path] = {}
+    for path in sorted(hinted or paths, key=lambda p: _LOSSLESS.get(p.suffix.lower(), 2)):
+        best.setdefault((path.parent, path.stem), path)
+    return sorted(best.values())

@@ -1,0 +1,78 @@
+"""A folder of sounds, each with its captions in a file of the same stem: .txt or .json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from earwitness.data.prepare.audio_files import AudioFiles
+from earwitness.data.prepare.entries import Entry, Reading, split_name
+from earwitness.data.prepare.tables import text_of
+from earwitness.errors import DataError
+
+
+def read(root: Path, split: str | None) -> Reading:
+    """All sounds below `root`; a .txt holds a caption a line, a .json a caption or a list.
+
+    Sounds without such a file stay in, without caption. Where every sound lies in a folder named
+    after a split (train, val, ...) directly below `root`, that is its split. The recording of a
+    sound is its stem, or its path where the folders give the splits.
+
+    Raises:
+        DataError: no sound is there, or a caption file cannot be read.
+    """
+    files = AudioFiles.below(root)
+    reading = Reading("folder", inputs=[root], rows=len(files.paths))
+    below = [path.relative_to(root) for path in files.paths]
+    folders = [split_name(path.parts[0]) if len(path.parts) > 1 else None for path in below]
+    by_folder = split is None and all(folders)
+    for path, name, folder in zip(files.paths, below, folders, strict=True):
+        reading.entries.append(
+            Entry(
+                name.as_posix(),
+                f"file:{name.with_suffix('').as_posix() if by_folder else path.stem}",
+                _captions(path),
+                "folder",
+                (folder if by_folder else split) or "train",
+                path=path,
+                place=str(path),
+            )
+        )
+    if by_folder:
+        reading.notes.append("splits by the folders' names")
+    silent = sum(not entry.captions for entry in reading.entries)
+    if silent:
+        reading.notes.append(
+            f"{silent} of {len(below)} clips have no caption (no .txt or .json of the same stem): "
+            "fit for captioning and embedding, refused by training"
+        )
+    return reading
+
+
+def _captions(sound: Path) -> tuple[str, ...]:
+    found: list[str] = []
+    for path in (sound.with_suffix(".txt"), sound.with_suffix(".json")):
+        if not path.is_file():
+            continue
+        try:
+            text = text_of(path)[0]
+            lines = text.splitlines() if path.suffix == ".txt" else _listed(json.loads(text), path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not a readable caption file ({error})") from None
+        found += [" ".join(line.split()) for line in lines]
+    return tuple(dict.fromkeys(line for line in found if line))
+
+
+def _listed(content: Any, path: Path) -> list[str]:
+    """The captions in a caption file's JSON."""
+    if isinstance(content, dict):
+        keys = ("captions", "caption", "text", *(f"caption_{n}" for n in range(1, 21)))
+        texts = [content[key] for key in keys if content.get(key)]
+        content = [text for part in texts for text in (part if isinstance(part, list) else [part])]
+    if isinstance(content, str):
+        content = [content]
+    if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
+        raise DataError(
+            f"{path}: expected a caption, a list of captions, or an object with 'caption' or "
+            "'captions'"
+        )
+    return content

@@ -1,0 +1,121 @@
+"""Manifests, reports and lists of problems on disk, each written in one step."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from earwitness.data.prepare.entries import Clip, Problem
+from earwitness.data.prepare.packed import need_parquet
+from earwitness.errors import ConfigError
+
+ENDINGS = (".csv", ".jsonl", ".parquet")
+_FIRST = ("id", "audio", "split", "source", "recording", "seconds")
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Raises ConfigError for an unknown ending, a missing folder, or one of the inputs."""
+    if output.suffix not in ENDINGS:
+        raise ConfigError(f"{output}: a manifest is {', '.join(ENDINGS)}, by its ending")
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output}: no folder {output.parent}; make it first")
+    for path in inputs:
+        if path.exists() and output.exists() and path.samefile(output):
+            raise ConfigError(f"{output}: is one of the files that are read; name another --output")
+
+
+def split_files(output: Path, splits: Sequence[str]) -> dict[str, Path]:
+    """The manifest of each split: `output` for a single one, else its name with the split's."""
+    if len(splits) == 1:
+        return {splits[0]: output}
+    return {split: output.with_name(f"{output.stem}.{split}{output.suffix}") for split in splits}
+
+
+def manifest_row(clip: Clip, audio: str) -> dict[str, Any]:
+    """The row of a clip, its captions as a list."""
+    entry = clip.entry
+    return {
+        "id": entry.id,
+        "audio": audio,
+        "split": entry.split,
+        "source": entry.source,
+        "recording": entry.recording,
+        "seconds": round(clip.seconds, 3),
+        "captions": list(entry.captions),
+    }
+
+
+def write_clips(path: Path, clips: Sequence[Clip]) -> None:
+    """The manifest of clips that are files; those below its folder by their relative path.
+
+    Links stay links: a folder of sounds that is one lies where it is seen.
+    """
+    folder = Path(os.path.abspath(path.parent))
+    rows = []
+    for clip in clips:
+        sound = Path(os.path.abspath(clip.path))
+        below = sound.relative_to(folder) if sound.is_relative_to(folder) else sound
+        rows.append(manifest_row(clip, str(below)))
+    write_rows(path, rows)
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows as CSV (caption_1, caption_2, ...), JSON lines or parquet (a list), by the ending."""
+    with replacing(path) as file:
+        if path.suffix == ".parquet":
+            arrow, parquet = need_parquet(path)
+            parquet.write_table(arrow.Table.from_pylist(list(rows)), file)
+        elif path.suffix == ".jsonl":
+            for row in rows:
+                file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        else:
+            most = max([1, *(len(row["captions"]) for row in rows)])
+            numbered = [f"caption_{n}" for n in range(1, most + 1)]
+            others = [name for name in rows[0] if name not in (*_FIRST, "captions")]
+            flat = ({**row, **dict(zip(numbered, row["captions"], strict=False))} for row in rows)
+            _write_csv(file, [*_FIRST, *others, *numbered], flat)
+
+
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """The clips that did not reach the manifest, as CSV."""
+    columns = ("id", "kind", "reason", "place")
+    with replacing(path) as file:
+        _write_csv(file, columns, (vars(problem) for problem in problems))
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """The report as JSON."""
+    with replacing(path) as file:
+        file.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A draft that takes the place of `path` when all is written; it vanishes on an error.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_csv(file: BinaryIO, columns: Sequence[str], rows: Any) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    text.detach()

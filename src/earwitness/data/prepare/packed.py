@@ -1,0 +1,242 @@
+"""Sounds inside shards: read from a tar at their offset, or from a row of a parquet file.
+
+A shard of either kind may come from elsewhere: tars in the layout of webdataset (key.flac, key.json
+or key.txt), parquet with a column `bytes`.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from earwitness.data.prepare.audio_files import ENDINGS
+from earwitness.errors import DataError, MissingDependencyError
+
+MARK = "#"
+"""stands between a shard and what is read from it: shard.tar#key.flac, shard.parquet#12"""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where a sound lies in a shard: `start` and `size` are bytes of a tar, or `start` is a row."""
+
+    shard: Path
+    member: str
+    start: int
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The shard and the member, as manifests write them."""
+        return f"{self.shard}{MARK}{self.member}"
+
+    def read(self) -> bytes:
+        """The bytes of the sound's file.
+
+        Raises:
+            OSError: the shard is missing or ends early.
+            ValueError: a parquet shard is damaged or has no such row.
+        """
+        if self.shard.suffix == ".parquet":
+            return _parquet_bytes(self.shard, self.start)
+        with self.shard.open("rb") as file:
+            file.seek(self.start)
+            found = file.read(self.size)
+        if self.size is not None and len(found) < self.size:
+            raise OSError(f"the shard ends {self.size - len(found)} bytes early")
+        return found
+
+    def open(self) -> "PackedFile":
+        """The sound as a binary file object from its start; nothing is read before its `read`."""
+        return PackedFile(self)
+
+
+class PackedFile:
+    """A sound of a shard as a binary file object that reads once and holds no file open.
+
+    To code that handles files by their path it also answers `stat`, `resolve` and `open`.
+    """
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed, self.name = packed, packed.name
+        self._rest: memoryview | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __enter__(self) -> "PackedFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._rest = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next `size` bytes, or all the rest. Raises as `Packed.read`."""
+        if self._rest is None:
+            self._rest = memoryview(self.packed.read())
+        count = len(self._rest) if size < 0 else size
+        part = bytes(self._rest[:count])
+        # An empty slice would keep the whole sound in memory.
+        self._rest = self._rest[count:] if count < len(self._rest) else memoryview(b"")
+        return part
+
+    def open(self, mode: Literal["rb"] = "rb") -> "PackedFile":
+        """The same sound from its start."""
+        return PackedFile(self.packed)
+
+    def resolve(self) -> "PackedFile":
+        """The same sound, its shard by its absolute path."""
+        return PackedFile(replace(self.packed, shard=self.packed.shard.resolve()))
+
+    def stat(self) -> os.stat_result:
+        """Size and times of the shard, which change with any of its sounds. Raises OSError."""
+        return self.packed.shard.stat()
+
+
+def packed_at(folder: Path, name: str, row: dict[str, Any]) -> Packed | None:
+    """The place that `name` ("shard.tar#key.flac") tells; None where it names a file of its own.
+
+    A manifest's columns `offset` and `bytes` say where; without them the tar's own headers do.
+
+    Raises:
+        DataError: the shard is missing or has no such member.
+    """
+    shard, mark, member = name.rpartition(MARK)
+    if not mark or not shard.endswith((".tar", ".parquet")):
+        return None
+    path = folder / shard
+    if shard.endswith(".parquet"):
+        if not member.isdecimal():
+            raise DataError(f"{path}{MARK}{member}: '{member}' is no row number")
+        return Packed(path, member, int(member))
+    start, size = str(row.get("offset") or ""), str(row.get("bytes") or "")
+    if start.isdecimal() and size.isdecimal():
+        return Packed(path, member, int(start), int(size))
+    places = _members(path)
+    if member not in places:
+        raise DataError(f"{path}: holds no '{member}'")
+    return Packed(path, member, *places[member])
+
+
+def shard_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a manifest of all shards in `folder`, from the shards themselves.
+
+    Raises:
+        DataError: the folder holds no shard, or one is damaged.
+    """
+    tars, tables = sorted(folder.glob("*.tar")), sorted(folder.glob("*.parquet"))
+    if not tars and not tables:
+        raise DataError(f"{folder}: holds no manifest.csv and no shards (.tar, .parquet)")
+    rows = [row for path in tars for row in _tar_rows(path)]
+    return rows + [row for path in tables for row in _parquet_rows(path)]
+
+
+def _tar_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """A row per sound of a tar; members of one key belong together, as in webdataset."""
+    groups: dict[str, dict[str, str]] = {}
+    places = _members(path)
+    for name in places:
+        folder, _, last = name.rpartition("/")
+        key, _, ending = last.partition(".")
+        groups.setdefault(f"{folder}/{key}" if folder else key, {})[f".{ending.lower()}"] = name
+    with path.open("rb") as file:
+        for key, members in groups.items():
+            sound = next((members[e] for e in members if e in ENDINGS), None)
+            if sound is None:
+                continue
+            told: dict[str, Any] = {}
+            for ending in (".txt", ".json"):
+                if ending in members:
+                    start, size = places[members[ending]]
+                    file.seek(start)
+                    told |= _told(path, members[ending], file.read(size))
+            row = {"id": told.get("id") or told.get("__key__") or key, **told}
+            row |= {"audio": f"{path.name}{MARK}{sound}"}
+            yield row | dict(zip(("offset", "bytes"), places[sound], strict=True))
+
+
+def _told(path: Path, member: str, contents: bytes) -> dict[str, Any]:
+    try:
+        text = contents.decode("utf-8")
+        if member.endswith(".txt"):
+            return {"captions": text.splitlines()}
+        told = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}{MARK}{member}: not readable ({error})") from None
+    if not isinstance(told, dict):
+        raise DataError(f"{path}{MARK}{member}: expected an object")
+    if isinstance(told.get("caption"), list) or "text" in told:
+        told = {"captions": told.get("caption") or told["text"], **told}
+    if isinstance(told.get("captions"), str):
+        told["captions"] = [told["captions"]]
+    return told
+
+
+@lru_cache(maxsize=256)
+def _members(path: Path) -> dict[str, tuple[int, int]]:
+    """Start and size of every file in a tar. Raises DataError."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return {m.name: (m.offset_data, m.size) for m in tar if m.isfile()}
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such shard") from None
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"{path}: not a readable, uncompressed tar ({error})") from None
+
+
+def need_parquet(path: Path) -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet. Raises MissingDependencyError."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingDependencyError(
+            f"{path}: parquet needs the package pyarrow; pip install pyarrow"
+        ) from None
+    return pyarrow, parquet
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    arrow, parquet = need_parquet(path)
+    try:
+        file = parquet.ParquetFile(path)
+        names = [n for n in file.schema_arrow.names if n != "bytes"]
+        if len(names) == len(file.schema_arrow.names):
+            raise DataError(f"{path}: no column 'bytes'; expected shards with the sounds' files")
+        rows = file.read(columns=names).to_pylist()
+    except (OSError, arrow.ArrowException) as error:
+        raise DataError(f"{path}: not a readable parquet file ({error})") from None
+    for number, row in enumerate(rows):
+        place = f"{path.name}{MARK}{number}"
+        yield {"id": place, **row, "audio": place}
+
+
+def _parquet_bytes(path: Path, row: int) -> bytes:
+    """The column `bytes` of one row; only the row's group is read."""
+    arrow, parquet = need_parquet(path)
+    info = path.stat()
+    starts, metadata = _row_groups(path, info.st_size, info.st_mtime_ns)
+    group = next((g for g in range(len(starts) - 1) if starts[g] <= row < starts[g + 1]), None)
+    if group is None:
+        raise ValueError(f"no row {row}; the shard has {starts[-1]} rows")
+    try:
+        file = parquet.ParquetFile(path, metadata=metadata)
+        column = file.read_row_group(group, columns=["bytes"]).column("bytes")
+    except arrow.ArrowException as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    return column[row - starts[group]].as_py()
+
+
+@lru_cache(maxsize=64)
+def _row_groups(path: Path, size: int, changed: int) -> tuple[list[int], Any]:
+    """First row of each row group, then the number of rows; the footer. Kept while unchanged."""
+    _, parquet = need_parquet(path)
+    metadata = parquet.read_metadata(os.fspath(path))
+    starts = [0]
+    for group in range(metadata.num_row_groups):
+        starts.append(starts[-1] + metadata.row_group(group).num_rows)
+    return starts, metadata
