@@ -16,68 +16,51 @@ from dev import METRICS, caption_all, read_dev, repeats_word
 
 import earwitness
 from earwitness import Captioner, evaluate
+from earwitness.checkpoint import read_json, write_json
+from earwitness.model_card import CardFacts, Evaluation, Interval, Stage, facts_of, write_card
+from earwitness.training.stages import read_recipe
 
 PACKAGE = Path(earwitness.__file__).parent / "models"
 STAGES = (
     "pocket_lm",
     "pocket_encoder_random",
     "pocket_encoder",
+    "pocket_encoder_more",
+    "pocket_encoder_last",
     "pocket_lamb",
-    "pocket_lamb_more",
 )
 
-CARD = """# {name}
+DESCRIPTION = """{parameters:.1f} M parameters that run offline on a CPU: a convolutional audio
+encoder distilled from YAMNet, the Two-Stream Adapter, the Cross-Modal Aligner (training only), the
+Token Guide, and a {lm:.1f} M Llama of our own. {size:.1f} MB, half precision."""
 
-A {parameters:.1f} M-parameter LAMB captioner (arXiv 2601.04658) that runs offline on a CPU: a
-convolutional audio encoder distilled from YAMNet, the Two-Stream Adapter, the Cross-Modal Aligner
-(training only), the Token Guide, and a {lm:.1f} M Llama of our own. {size:.1f} MB, half precision.
+SCORES = """Five captions each, never trained on; the checkpoint was chosen on held-out scenes,
+length penalty and guide strength on these recordings. 95 % intervals by bootstrap over recordings;
+one training seed. Captions with a repeated content word: {repeats:.1%}. `{command}`."""
 
-## Scores
+DATA = """Text: human captions of the AudioCaps and Clotho training splits, without those of the
+recordings that it was measured on. Sound: scenes mixed from {clips:,} labelled sounds of {sources}
+sources along these captions, and, for the encoder, unlabelled everyday sounds. No AudioCaps or
+Clotho audio was used. Twelve percent of the recordings were kept apart for validation.
 
-{n} AudioCaps validation recordings with five captions each, never trained on; the checkpoint was
-chosen on held-out scenes, length penalty and guide strength on these recordings. Bootstrap 95 %
-intervals over recordings; one training seed.
+Sources: {names}."""
 
-| {header} |
-|{rule}|
-| {values} |
+LICENCE = "Research and non-commercial use"
 
-Captions with a repeated content word: {repeats:.1%}. `python benchmarks/dev.py pocket-lamb`.
+LICENCE_NOTE = """Some sources are for research or non-commercial use only, and so are these
+weights; the code around them is Apache-2.0. Sounds by kind of licence: {kinds}. Sounds that allow
+no derivatives were left out. Captions: AudioCaps and Clotho (academic use). Teacher: YAMNet
+(Apache-2.0), whose weights are not part of this model."""
 
-## Training
-
-Rebuilt by `make pocket DATA=...`; recipes, seeds and settings are in `recipes/`.
-
-| stage | epochs | updates | training hours | sha256 of the weights |
-|---|---|---|---|---|
-{stages}
-
-Text: human captions of the AudioCaps and Clotho training splits, without those of the recordings
-above. Sound: scenes mixed from {clips:,} labelled sounds of {sources} sources along these captions,
-and, for the encoder, unlabelled everyday sounds. No AudioCaps or Clotho audio was used. Twelve
-percent of the recordings were kept apart for validation.
-
-## Sources and licences
-
-Sounds by kind of licence: {kinds}. Sounds that allow no derivatives were left out. Because some
-sources are for research or non-commercial use only, **these weights are for research and other
-non-commercial use**; the code around them is Apache-2.0. Captions: AudioCaps and Clotho (academic
-use). Teacher: YAMNet (Apache-2.0), whose weights are not part of this model.
-
-Sources: {names}.
-
-## Limits
-
-It knows about 145 kinds of sound and names the nearest one it knows for anything else. It was
-trained on mixes, not on field recordings: quiet, distant and dense scenes are harder for it than
-for models trained on AudioCaps audio. It says nothing about words that are spoken, music beyond
-"music plays", or who is heard. Details (counts, loudness, order) are often missing. English only.
-Not for decisions about people or safety.
-"""
+LIMITS = """It knows about 145 kinds of sound and names the nearest one it knows for anything else.
+It was trained on mixes, not on field recordings: quiet, distant and dense scenes are harder for it
+than for models trained on AudioCaps audio. It says nothing about words that are spoken, music
+beyond "music plays", or who is heard. Details (counts, loudness, order) are often missing. English
+only. Not for decisions about people or safety."""
 
 
 def main() -> None:
-    """Copies the model, then writes metrics.json, README.md and the card of earwitness.json."""
+    """Copies the model, measures it, and writes metrics.json, its facts and README.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -89,40 +72,61 @@ def main() -> None:
     captioner = Captioner.load(target)
     files, references = read_dev(args.data / "dev")
     captions, _ = caption_all(str(target), files, False, [])
-    scores = evaluate(captions, references)
-    metrics = {
-        name: {"value": s.value, "low": s.low, "high": s.high}
-        for name, s in scores.corpus.items()
-        if name in METRICS
-    }
-    (target / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6
-    facts = {
-        "name": args.name,
+    metrics = measured(captions, references)
+    known = {
         "parameters": parameters(captioner),
         "lm": parameters(captioner.decoder),
-        "size": size,
-        "n": len(files),
-        "header": " | ".join(metrics),
-        "rule": "|".join("---" for _ in metrics),
-        "values": " | ".join(
-            f"{m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in metrics.values()
-        ),
+        "size": megabytes(target),
         "repeats": sum(map(repeats_word, captions)) / len(captions),
-        "stages": "\n".join(stage_row(stage) for stage in STAGES),
+        "command": f"python benchmarks/dev.py {args.name}",
         **sources(args.data),
     }
-    (target / "README.md").write_text(CARD.format(**facts), encoding="utf-8")
-    settings = json.loads((target / "earwitness.json").read_text(encoding="utf-8"))
-    settings["card"] = {
-        "summary": f"LAMB, {facts['parameters']:.1f} M parameters, CIDEr-D "
-        f"{metrics['cider_d']['value']:.2f} on {len(files)} AudioCaps validation clips",
-        "licence": "research and non-commercial use; see README.md",
-        "metrics": metrics,
+    facts = CardFacts(
+        summary=f"LAMB, {known['parameters']:.1f} M parameters, CIDEr-D "
+        f"{metrics['cider_d'].value:.2f} on {len(files)} AudioCaps validation clips",
+        licence=LICENCE,
+        licence_note=LICENCE_NOTE.format(**known),
+        description=DESCRIPTION.format(**known),
+        metrics=metrics,
+        evaluation=evaluation(len(files), SCORES.format(**known)),
+        command="make pocket DATA=...",
+        seeds=seeds(STAGES),
+        stages=tuple(stage(name) for name in STAGES),
+        data=DATA.format(**known),
+        limits=LIMITS,
+    )
+    finish(target, facts)
+
+
+def finish(folder: Path, facts: CardFacts) -> None:
+    """Writes what is known of a model to its folder: metrics.json, the card's facts, README.md."""
+    settings = read_json(folder / "earwitness.json")
+    settings["card"] = facts_of({}, facts)
+    write_json(folder / "earwitness.json", settings)
+    write_json(folder / "metrics.json", settings["card"]["metrics"])
+    write_card(folder)
+    print(f"{folder}: {megabytes(folder):.1f} MB")
+    print(json.dumps(settings["card"]["metrics"], indent=2))
+
+
+def measured(captions: list[str], references: list[list[str]]) -> dict[str, Interval]:
+    """The scores of `captions` with their intervals."""
+    corpus = evaluate(captions, references).corpus
+    return {
+        name: Interval(value=corpus[name].value, low=corpus[name].low, high=corpus[name].high)
+        for name in METRICS
+        if name in corpus
     }
-    (target / "earwitness.json").write_text(json.dumps(settings, indent=2) + "\n")
-    print(f"{target}: {size:.1f} MB")
-    print(json.dumps(metrics, indent=2))
+
+
+def evaluation(clips: int, note: str) -> Evaluation:
+    """What the scores of pocket models are measured on."""
+    return Evaluation(dataset="AudioCaps", split="validation", clips=clips, note=note)
+
+
+def megabytes(folder: Path) -> float:
+    """Size of all files below `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def parameters(module: torch.nn.Module) -> float:
@@ -130,16 +134,22 @@ def parameters(module: torch.nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6
 
 
-def stage_row(stage: str) -> str:
+def seeds(stages: tuple[str, ...]) -> tuple[int, ...]:
+    """The seeds in the recipes of `stages`, each once."""
+    recipes = [read_recipe(Path("recipes") / f"{name}.toml")[1] for name in stages]
+    return tuple(sorted({recipe.fit.seed for recipe in recipes}))
+
+
+def stage(name: str) -> Stage:
     """What a stage's run folder tells: epochs, weight updates, hours, hash of its best weights."""
-    folder = Path("runs") / stage
+    folder = Path("runs") / name
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     epochs = max((row["epoch"] for row in rows if "epoch" in row), default=0)
     gaps = [b["time"] - a["time"] for a, b in zip(rows, rows[1:], strict=False)]
     hours = sum(gap for gap in gaps if 0 < gap < 300) / 3600
     weights = sorted((folder / "best").rglob("*.safetensors"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()[:16]
-    return f"| `{stage}` | {epochs} | {rows[-1]['step']:,} | {hours:.2f} | {digest} |"
+    return Stage(name=name, epochs=epochs, updates=rows[-1]["step"], hours=hours, sha256=digest)
 
 
 def sources(data: Path) -> dict[str, object]:

@@ -6,50 +6,53 @@ pocket-lamb must be there first, and with the encoder that the dual encoder was 
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
-from dev import METRICS, caption_all, read_dev
-from ship import PACKAGE, parameters, sources
+from dev import caption_all, read_dev
+from ship import (
+    LICENCE,
+    PACKAGE,
+    evaluation,
+    finish,
+    measured,
+    megabytes,
+    parameters,
+    seeds,
+    sources,
+    stage,
+)
 
-from earwitness import Captioner, evaluate
+from earwitness import Captioner
+from earwitness.model_card import CardFacts
 from earwitness.pocket import share_part
 
-CARD = """# pocket-link
+STAGES = ("pocket_clap", "pocket_bridge", "pocket_link_zeroshot")
 
-A {parameters:.1f} M-parameter Diffusion-Link captioner (arXiv 2510.11330) that runs offline on a
-CPU: a small CLAP-style dual encoder over pocket-lamb's audio encoder, the bridge, a projector to
-one token, and a small Llama of our own. {size:.1f} MB in half precision beside pocket-lamb, with
-which it shares the audio encoder.
+DESCRIPTION = """{parameters:.1f} M parameters that run offline on a CPU: a small CLAP-style dual
+encoder over pocket-lamb's audio encoder, the bridge, a projector to one token, and a small Llama of
+our own. {size:.1f} MB in half precision beside pocket-lamb, with which it shares the audio encoder.
 
 Protocol: **zero-shot**, in the paper's sense. Projector and language model were trained on text
 alone and never heard audio; the dual encoder and the bridge were trained on pairs of sound and
-caption.
+caption."""
 
-## Scores
+SCORES = """Five captions each, never trained on. 95 % intervals by bootstrap over recordings; one
+training seed. pocket-lamb captions better: this model is here to try the bridge on. The comparison
+with other bridges is in docs/link_results.md."""
 
-{n} AudioCaps validation recordings with five captions each, never trained on. Bootstrap 95 %
-intervals over recordings; one training seed. pocket-lamb captions better: this model is here to
-try the bridge on. The comparison with other bridges is in docs/link_results.md.
+DATA = """The same scenes and captions as pocket-lamb: {clips:,} labelled sounds mixed along human
+captions of the AudioCaps and Clotho training splits, without those of the recordings that it was
+measured on.
 
-| {header} |
-|{rule}|
-| {values} |
+Sources: {names}."""
 
-## Training, sources and licences
-
-Trained on the same scenes and captions as pocket-lamb: {clips:,} labelled sounds mixed along human
-captions of the AudioCaps and Clotho training splits, without those of the recordings above.
-Because some sources are for research or non-commercial use only, **these weights are for research
-and other non-commercial use**; the code around them is Apache-2.0.
-
-Sounds by kind of licence: {kinds}. Sources: {names}.
-"""
+LICENCE_NOTE = """Some sources are for research or non-commercial use only, and so are these
+weights; the code around them is Apache-2.0. Sounds by kind of licence: {kinds}."""
 
 
 def main() -> None:
-    """Copies the model, shares its audio encoder, writes metrics.json, README.md and the card."""
+    """Copies the model, shares its audio encoder, writes metrics.json, its facts and README.md."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -62,37 +65,27 @@ def main() -> None:
     share_part(target, "encoder/audio", "pocket-lamb", "encoder")
     files, references = read_dev(args.data / "dev")
     captions, _ = caption_all("pocket-link", files, False, [])
-    corpus = evaluate(captions, references).corpus
-    metrics = {
-        name: {"value": corpus[name].value, "low": corpus[name].low, "high": corpus[name].high}
-        for name in METRICS
-        if name in corpus
-    }
-    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) / 1e6
-    facts = {
+    metrics = measured(captions, references)
+    known = {
         "parameters": parameters(Captioner.load("pocket-link")),
-        "size": size,
-        "n": len(files),
-        "header": " | ".join(metrics),
-        "rule": "---|" * len(metrics),
-        "values": " | ".join(
-            f"{m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in metrics.values()
-        ),
+        "size": megabytes(target),
         **sources(args.data),
     }
-    (target / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    (target / "README.md").write_text(CARD.format(**facts), encoding="utf-8")
-    settings = json.loads((target / "earwitness.json").read_text(encoding="utf-8"))
-    settings["card"] = {
-        "summary": f"Diffusion-Link, zero-shot, {facts['parameters']:.1f} M parameters, CIDEr-D "
-        f"{metrics['cider_d']['value']:.2f} on {len(files)} AudioCaps validation clips",
-        "licence": "research and non-commercial use; see README.md",
-        "metrics": metrics,
-    }
-    (target / "earwitness.json").write_text(json.dumps(settings, indent=2) + "\n")
-    files = [path for path in PACKAGE.glob("pocket-*/**/*") if path.is_file()]
-    total = sum(path.stat().st_size for path in files) / 1e6
-    print(f"{target}: {size:.1f} MB; all pocket models: {total:.1f} MB")
+    facts = CardFacts(
+        summary=f"Diffusion-Link, zero-shot, {known['parameters']:.1f} M parameters, CIDEr-D "
+        f"{metrics['cider_d'].value:.2f} on {len(files)} AudioCaps validation clips",
+        licence=LICENCE,
+        licence_note=LICENCE_NOTE.format(**known),
+        description=DESCRIPTION.format(**known),
+        metrics=metrics,
+        evaluation=evaluation(len(files), SCORES),
+        seeds=seeds(STAGES),
+        stages=tuple(stage(name) for name in STAGES),
+        data=DATA.format(**known),
+    )
+    finish(target, facts)
+    total = sum(megabytes(path) for path in PACKAGE.glob("pocket-*"))
+    print(f"all pocket models: {total:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -313,3 +313,20 @@ def test_table_is_the_embedding_matrix_and_gets_no_gradient(decoder):
     assert not decoder.table.requires_grad
     assert torch.equal(decoder.table, decoder.model.get_input_embeddings().weight)
     assert isinstance(decoder.model.get_input_embeddings(), nn.Embedding)
+
+
+def test_hidden_dropout_is_silent_in_use_and_unbiased_in_training():
+    decoder = byte_decoder(DecoderConfig(tune="full"))
+    dropping = Decoder(
+        decoder.model, decoder.tokenizer, DecoderConfig(tune="full", hidden_dropout=0.5)
+    )
+    layer = dropping.model.model.layers[0].mlp
+    x = torch.randn(4, 7, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        kept = layer.eval()(x)
+        torch.manual_seed(0)
+        drawn = torch.stack([layer.train()(x) for _ in range(400)])
+    assert torch.equal(kept, layer.eval()(x))
+    assert float((drawn == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
+    torch.testing.assert_close(drawn[drawn != 0].abs().min(), 2 * kept.abs().min())
+    torch.testing.assert_close(drawn.mean(0), kept, atol=0.2 * float(kept.abs().max()), rtol=0)

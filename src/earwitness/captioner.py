@@ -8,6 +8,7 @@ evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and not
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,27 +20,21 @@ from torch import Tensor, nn
 from earwitness import audio
 from earwitness.aligner import AlignerConfig, CrossModalAligner, masked_mean
 from earwitness.bridge import LinkPrefix, LinkPrefixConfig
-from earwitness.checkpoint import (
-    check_finite,
-    load_weights,
-    read_json,
-    read_settings,
-    read_weights,
-    write_json,
-    write_weights,
-)
+from earwitness.checkpoint import load_weights, read_json, read_settings, read_weights
 from earwitness.config import Strict
 from earwitness.decoder import Decoder, DecoderConfig, Decoding, Generated, Texts
-from earwitness.encoders import load_encoder, save_encoder
+from earwitness.encoders import load_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.hub import push
+from earwitness.model_card import CardFacts, facts_of, write_card
+from earwitness.model_folder import FORMAT, open_decoder, save_model
+from earwitness.model_folder import load_decoder as load_decoder
 from earwitness.pocket import model_folder, part_folder
 from earwitness.prefixes import LinearPrefix, LinearPrefixConfig, QFormer, QFormerConfig
+from earwitness.rerank import Reranker
 from earwitness.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
 from earwitness.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token_norm
-
-FORMAT = 1
-"""version of a model folder; a newer one is refused by name"""
 
 PREFIXES: dict[str, tuple[type[Strict], Any]] = {
     "two_stream": (TwoStreamConfig, TwoStreamAdapter),
@@ -200,14 +195,19 @@ class Captioner(nn.Module):
 
     @torch.inference_mode()
     def caption(
-        self, sources: Any, *, decoding: Decoding | None = None, batch_size: int = 8
+        self,
+        sources: Any,
+        *,
+        decoding: Decoding | None = None,
+        batch_size: int = 8,
+        rerank: Reranker | None = None,
     ) -> Any:
         """A `Caption` for one source, or a list of them for a list of sources.
 
         A source is a path, bytes, a binary file, or an (array, sample rate) pair. With
         `decoding.n_best` above 1 each source gives a list of captions, best first. A caption does
         not depend on the other sources of the call; sampled ones are made one source at a time for
-        that.
+        that. With a reranker the results are its `Ranked` captions.
 
         Raises:
             AudioError: a source cannot be read; use `earwitness caption` to go on past such files.
@@ -222,7 +222,10 @@ class Captioner(nn.Module):
                 audio.load(s, self.encoder.sample_rate, max_seconds=self.config.max_seconds)
                 for s in listed[start : start + batch_size]
             ]
-            found += self.caption_waveforms(waveforms, settings)
+            if rerank is None:
+                found += self.caption_waveforms(waveforms, settings)
+            else:
+                found += rerank.captions(self, waveforms, settings)
         if settings.n_best == 1:
             found = [captions[0] for captions in found]
         return found[0] if single else found
@@ -247,25 +250,72 @@ class Captioner(nn.Module):
         processors = [] if bias is None else [GuideProcessor(settings.guide_strength * bias)]
         return self.decoder.generate(*z_a, settings, processors)
 
-    def save(self, folder: Path | str, dtype: torch.dtype | None = None) -> None:
-        """Writes a model folder; trained LoRA weights are merged into a copy of the decoder."""
-        folder = Path(folder)
-        save_encoder(self.encoder, folder / "encoder", dtype)
-        model = _merged(self.decoder.model)
-        (model.to(dtype) if dtype else model).save_pretrained(folder / "decoder")
-        self.decoder.tokenizer.save_pretrained(folder / "decoder")
-        write_weights(folder / "prefix.safetensors", self._own_parts(), dtype)
-        settings: dict[str, Any] = {"format": FORMAT, "system": self.config.system}
-        settings["name"] = self.name
+    def save(
+        self,
+        folder: Path | str,
+        dtype: torch.dtype | None = None,
+        *,
+        merge: bool | None = None,
+        refer: bool = True,
+    ) -> None:
+        """Writes a model folder, weights as `dtype` where given.
+
+        A part that came from the hub and was not trained is named by its commit, not copied;
+        `refer=False` copies it. `merge`: LoRA weights are merged into a copy of the language model
+        (True) or kept beside it as a peft folder (False); None keeps them beside what is only
+        named, and merges them into what is copied.
+
+        Raises:
+            ConfigError: a quantised language model cannot be merged.
+        """
+        settings: dict[str, Any] = {"system": self.config.system, "name": self.name}
         settings |= {"config": self.config.model_dump(mode="json"), "card": self.card}
-        write_json(folder / "earwitness.json", settings)
+        save_model(self, Path(folder), settings, self._own_parts(), dtype, merge, refer)
+
+    def save_pretrained(
+        self, folder: Path | str, *, card: CardFacts | None = None, **options: Any
+    ) -> None:
+        """Writes a model folder (`options` as in `save`) and its model card, README.md.
+
+        `card` says what the folder cannot: data, licence, scores; without it, what the model was
+        loaded with. Raises like `save`, and CheckpointError where its card does not hold together.
+        """
+        self.card = facts_of(self.card, card)
+        self.save(folder, **options)
+        write_card(Path(folder))
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        card: CardFacts | None = None,
+        **options: Any,
+    ) -> str:
+        """Uploads the model with its card to the hub's repository `repo`, owner/name; its name
+        there, owner/name@commit, which `load` takes.
+
+        The repository and the branch `revision` are made where they are missing; `options` as in
+        `save`.
+
+        Raises:
+            CheckpointError: the hub cannot be reached or says no. ConfigError: `repo` is no
+                owner/name.
+        """
+        with TemporaryDirectory() as place:
+            folder = Path(place) / self.name
+            self.save_pretrained(folder, card=card, **options)
+            return push(folder, repo, private=private, revision=revision)
 
     @classmethod
     def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
-        """The system in a model folder, or a pocket model by name.
+        """The system in a model folder, a pocket model by name, or one of the hub: owner/name or
+        owner/name@revision.
 
         Raises:
-            CheckpointError: the folder is missing, damaged, or of a newer format.
+            CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
+                such model, or cannot be reached.
         """
         folder = model_folder(model)
         settings = read_json(folder / "earwitness.json")
@@ -280,8 +330,7 @@ class Captioner(nn.Module):
                 f"{folder}: holds a {settings.get('system')!r} system; {config.system!r} is "
                 f"expected with the prefix {config.prefix.kind!r}"
             )
-        loaded = config.decoder.model_copy(update={"tune": "frozen"})
-        decoder = load_decoder(part_folder(folder, "decoder", settings), loaded)
+        decoder = open_decoder(folder, config.decoder)
         audio_folder = part_folder(folder, "encoder/audio", settings)
         encoder = load_encoder(part_folder(folder, "encoder", settings), audio_folder)
         try:
@@ -290,7 +339,7 @@ class Captioner(nn.Module):
             raise CheckpointError(f"{folder / 'earwitness.json'}: {error}") from None
         captioner.load_own_parts(folder)
         captioner.card = settings.get("card", {})
-        return captioner.float().to(device).eval()
+        return captioner.to(device).eval()
 
     def load_own_parts(self, folder: Path) -> None:
         """Puts the prefix, guide and aligner of a model folder in the place of fresh ones.
@@ -306,52 +355,6 @@ class Captioner(nn.Module):
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
 
-_WRONG = (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, AssertionError)
-"""what transformers raises on a `config.json` whose values make no sense"""
-
-
-def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
-    """The causal language model and tokenizer of a Hugging Face folder (safetensors only, no remote
-    code).
-
-    Raises:
-        CheckpointError: the folder is missing or damaged, or holds no causal language model.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    if not Path(folder).is_dir():
-        raise CheckpointError(f"{folder}: no such decoder folder")
-    for name in ("config.json", "tokenizer.json"):
-        if (Path(folder) / name).is_file():
-            read_json(Path(folder) / name)
-    disable_progress_bar()
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, *_WRONG) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{folder}: not a readable causal language model ({reason})"
-        ) from None
-    model, report = loaded
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[problem]:
-            raise CheckpointError(
-                f"{folder}: {problem.replace('_', ' ')}: {sorted(report[problem])[0]}"
-            )
-    check_finite(model.state_dict(), str(folder))
-    return Decoder(model, tokenizer, config)
-
-
 def _cross_entropy(
     logits: Float[Tensor, "B L V"], texts: Texts, smoothing: float
 ) -> Float[Tensor, ""]:
@@ -359,11 +362,3 @@ def _cross_entropy(
     return nn.functional.cross_entropy(
         logits[texts.mask].float(), texts.ids[texts.mask], label_smoothing=smoothing
     )
-
-
-def _merged(model: Any) -> Any:
-    """A copy of the language model with its LoRA weights merged in; an ordinary model as it is."""
-    import copy
-
-    copied = copy.deepcopy(model)
-    return copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else copied

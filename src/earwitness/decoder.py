@@ -66,7 +66,18 @@ class DecoderConfig(Strict):
     tune: Literal["lora", "full", "frozen"] = "lora"
     word_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """chance that a caption's input token is hidden in training, so that the audio is asked"""
+    hidden_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """in training, behind attention and feed-forward of each layer; a language model small enough
+    to be tuned whole learns its captions by heart without it"""
     lora: LoraConfig = LoraConfig()
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """number format of the language model's weights; "auto" is that of its folder"""
+    quantize: Literal["none", "nf4"] = "none"
+    """nf4: QLoRA's 4 bits a weight (bitsandbytes); LoRA weights stay as they are"""
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
+    """how transformers computes attention; "auto" leaves the choice to it"""
+    gradient_checkpointing: bool = False
+    """computes each layer twice in training and keeps only its input: less memory, more time"""
 
 
 class Texts(NamedTuple):
@@ -100,8 +111,13 @@ class Decoder(nn.Module):
             raise CheckpointError("the decoder's tokenizer has no end-of-sentence token")
         self.config, self.tokenizer, self.model = config, tokenizer, model
         self.model.requires_grad_(config.tune == "full")
+        if config.hidden_dropout:
+            _drop_hidden(model, config.hidden_dropout)
         if config.tune == "lora":
             self.model = _with_lora(model, config.lora)
+        if config.gradient_checkpointing:
+            # The audio tokens carry gradients into the first layer, so that embeddings need none.
+            _enable_checkpointing(self.model)
         self.dim: int = self.model.get_input_embeddings().weight.shape[1]
         special = torch.zeros(self.table.shape[0], dtype=torch.bool)
         special[[i for i in tokenizer.all_special_ids if i < len(special)]] = True
@@ -140,7 +156,7 @@ class Decoder(nn.Module):
         keep = torch.cat([keep_before, texts.mask], dim=1)
         length = texts.ids.shape[1]
         out = self.model(
-            inputs_embeds=inputs,
+            inputs_embeds=self._as_weights(inputs),
             attention_mask=keep.long(),
             position_ids=(keep.long().cumsum(1) - 1).clamp(min=0),
             logits_to_keep=length + 1,
@@ -168,7 +184,7 @@ class Decoder(nn.Module):
             if settings.sample:
                 torch.manual_seed(settings.seed)
             out = self.model.generate(
-                inputs_embeds=inputs,
+                inputs_embeds=self._as_weights(inputs),
                 attention_mask=keep.long(),
                 logits_processor=LogitsProcessorList(listed),
                 eos_token_id=self.tokenizer.eos_token_id,
@@ -218,6 +234,11 @@ class Decoder(nn.Module):
         order = real.long().argsort(dim=1, stable=True)
         inputs = inputs.gather(1, order[..., None].expand_as(inputs))
         return inputs, real.gather(1, order)
+
+    def _as_weights(self, inputs: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
+        """`inputs` in the number format of a language model that is not float32."""
+        dtype = self.table.dtype
+        return inputs if dtype == torch.float32 else inputs.to(dtype)
 
     def _prompt_ids(self) -> tuple[list[int], list[int]]:
         layout, instruction = self.config.layout, self.config.instruction
@@ -274,6 +295,28 @@ class _NoRepeatedWord(LogitsProcessor):
     ) -> Float[Tensor, "rows V"]:
         said = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids, True)
         return scores.masked_fill(said & self.content[None, : scores.shape[1]], -torch.inf)
+
+
+def _drop_hidden(model: PreTrainedModel, chance: float) -> None:
+    """Dropout on what each layer's attention and feed-forward part add, while training."""
+
+    def drop(part: nn.Module, _: Any, out: Any) -> Any:
+        if not part.training:
+            return out
+        if isinstance(out, tuple):
+            return (nn.functional.dropout(out[0], chance), *out[1:])
+        return nn.functional.dropout(out, chance)
+
+    layers: Any = model.base_model.layers
+    for layer in layers:
+        for part in (layer.self_attn, layer.mlp):
+            part.register_forward_hook(drop)
+
+
+def _enable_checkpointing(model: Any) -> None:
+    # transformers 5 renamed it; the older name warns.
+    old = model.gradient_checkpointing_enable
+    getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
 
 
 def _with_lora(model: PreTrainedModel, config: LoraConfig) -> Any:

@@ -1,8 +1,9 @@
-"""Where the models that ship inside the package lie, and the parts that they share.
+"""Where a model and its parts lie: in a folder, inside the package, or on the hub.
 
 A part that two pocket models have in common is stored once: the second folder's `earwitness.json`
-names the other model, the part, and the SHA-256 of its weights. Such a reference can only point
-into this package.
+names the other model, the part, and the SHA-256 of its weights (`shared`). Such a reference can
+only point into this package. A part that came from the hub is named by repository and commit
+(`parts`).
 """
 
 import hashlib
@@ -11,8 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from earwitness.checkpoint import read_json, write_json
+from earwitness.checkpoint import read_json, read_settings, write_json
 from earwitness.errors import CheckpointError
+from earwitness.hub import HubPart, hub_name, resolve
 
 POCKET_MODELS = ("pocket-lamb", "pocket-link")
 """models that ship inside the package"""
@@ -22,8 +24,8 @@ PARTS = ("encoder", "encoder/audio", "decoder")
 
 
 def model_folder(model: Path | str) -> Path:
-    """The folder of `model`: a path, or a pocket model's place in the package. Raises
-    CheckpointError.
+    """The folder of `model`: a path, a pocket model's place in the package, or where a model of the
+    hub was put. Raises CheckpointError.
     """
     if str(model) in POCKET_MODELS:
         folder = Path(str(resources.files("earwitness"))) / "models" / str(model)
@@ -34,20 +36,27 @@ def model_folder(model: Path | str) -> Path:
             )
         return folder
     folder = Path(model)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{model}: no such model folder; expected a folder or one of {', '.join(POCKET_MODELS)}"
-        )
-    return folder
+    if folder.is_dir():
+        return folder
+    if hub_name(model):
+        return resolve(model)
+    raise CheckpointError(
+        f"{model}: no such model folder; expected a folder, one of {', '.join(POCKET_MODELS)}, or "
+        "a model of the Hugging Face hub: owner/name or owner/name@revision"
+    )
 
 
 def part_folder(folder: Path, part: str, settings: dict[str, Any]) -> Path:
     """Where the `part` of the model in `folder` lies; `settings` is its `earwitness.json`.
 
     Raises:
-        CheckpointError: a reference that points anywhere but to a part of a pocket model, or to
-            weights that have changed since.
+        CheckpointError: a reference that points anywhere but to a part of a pocket model or a
+            commit on the hub, to weights that have changed since, or that cannot be fetched.
     """
+    fetched = settings.get("parts", {})
+    if isinstance(fetched, dict) and part in fetched:
+        source = folder / "earwitness.json"
+        return resolve(str(read_settings(HubPart, fetched[part], source)))
     shared = settings.get("shared", {})
     reference = shared.get(part) if isinstance(shared, dict) else shared
     if reference is None:

@@ -1,14 +1,30 @@
-"""`earwitness models`: what can be named without a folder."""
+"""`earwitness models`: what can be named without a folder; weights of the hub; model cards."""
 
 import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from earwitness.errors import CheckpointError
 
 
+class _ListByDefault(TyperGroup):
+    """Without a command, `list` is meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["list"])
+
+
+app = typer.Typer(cls=_ListByDefault)
+
+Folder = Annotated[Path, typer.Argument(help="A model folder.")]
+
+
+@app.command("list")
 def models() -> None:
-    """Lists the models that ship with earwitness."""
+    """Lists the models that ship with earwitness; `earwitness models` alone does the same."""
     from earwitness.pocket import POCKET_MODELS, model_folder
 
     for name in POCKET_MODELS:
@@ -20,3 +36,66 @@ def models() -> None:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         card = json.loads((folder / "earwitness.json").read_text(encoding="utf-8")).get("card", {})
         typer.echo(f"{name}\t{size / 1e6:.1f} MB\t{card.get('summary', '')}\t{folder}")
+
+
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="owner/name or owner/name@revision of the Hugging Face hub."),
+    ],
+) -> None:
+    """Puts weights of the Hugging Face hub into this machine's cache.
+
+    Prints each name with the commit it was taken at, and its folder. Later calls that use the name,
+    and machines without a network that share the cache (HF_HOME), find it there.
+
+    Example:
+
+        earwitness models fetch mispeech/ced-base TinyLlama/TinyLlama-1.1B-Chat-v1.0
+    """
+    from earwitness.hub import origin, resolve
+
+    for name in names:
+        folder = resolve(name)
+        typer.echo(f"{origin(folder) or name}\t{folder}")
+
+
+@app.command()
+def card(folder: Folder) -> None:
+    """Prints the model card of a model folder.
+
+    Example:
+
+        earwitness models card runs/lamb/best > runs/lamb/best/README.md
+    """
+    from earwitness.model_card import model_card
+
+    typer.echo(model_card(folder), nl=False)
+
+
+@app.command()
+def push(
+    folder: Folder,
+    repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="A new repository is seen by its owner alone.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch to upload to; the main one unless named.")
+    ] = None,
+) -> None:
+    """Uploads a model folder to the Hugging Face hub and prints its name there.
+
+    Writes the folder's model card, README.md, where it has none.
+
+    Example:
+
+        earwitness models push runs/lamb/best ada/lamb-audiocaps --private
+    """
+    from earwitness import hub
+    from earwitness.model_card import write_card
+
+    if not (folder / "README.md").is_file():
+        write_card(folder)
+    typer.echo(hub.push(folder, repo, private=private or None, revision=revision))

@@ -22,6 +22,7 @@ from earwitness.encoders.clap import ClapEncoder
 from earwitness.encoders.dual import DualConfig, DualEncoder
 from earwitness.encoders.frame import load_frame_encoder, save_frame_encoder
 from earwitness.errors import CheckpointError
+from earwitness.hub import remember
 
 AUDIO = "audio"
 """sub-folder of a dual folder that holds the frame encoder"""
@@ -48,7 +49,9 @@ def load_embedding_encoder(folder: Path, audio: Path | None = None) -> Embedding
     """
     config = read_json(folder / "config.json")
     if config.get("model_type") == "clap":
-        return ClapEncoder.from_folder(folder)
+        clap = ClapEncoder.from_folder(folder)
+        remember(clap, folder)
+        return clap
     kind = config.pop("kind", None)
     if kind != "dual":
         raise CheckpointError(
@@ -59,6 +62,7 @@ def load_embedding_encoder(folder: Path, audio: Path | None = None) -> Embedding
     frames = load_frame_encoder(audio or folder / AUDIO)
     encoder = DualEncoder(frames, _tokenizer(folder), settings)
     load_weights(encoder.own_parts(), read_weights(folder / "model.safetensors"), str(folder))
+    remember(encoder, folder)
     return encoder.requires_grad_(False).eval()
 
 

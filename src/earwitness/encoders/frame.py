@@ -16,6 +16,7 @@ from earwitness.encoders.base import FrameEncoder
 from earwitness.encoders.ced import CED, CEDConfig, ced_state, hub_config
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.hub import remember
 
 FRAME_ENCODERS = {"ced": (CEDConfig, CED), "cnn": (CNNConfig, CNN)}
 
@@ -33,6 +34,12 @@ def load_frame_encoder(folder: Path) -> FrameEncoder:
     Raises:
         CheckpointError: a file is missing or damaged, the kind unknown, or a weight does not fit.
     """
+    encoder = _load(folder)
+    remember(encoder, folder)
+    return encoder.eval()
+
+
+def _load(folder: Path) -> CED | CNN:
     config = read_json(folder / "config.json")
     state = read_weights(folder / "model.safetensors")
     if config.get("model_type") == "ced":
@@ -41,7 +48,7 @@ def load_frame_encoder(folder: Path) -> FrameEncoder:
         except ConfigError as error:
             raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
         load_weights(encoder, ced_state(state), str(folder))
-        return encoder.eval()
+        return encoder
     kind = config.pop("kind", None)
     if not isinstance(kind, str) or kind not in FRAME_ENCODERS:
         raise CheckpointError(
@@ -51,4 +58,4 @@ def load_frame_encoder(folder: Path) -> FrameEncoder:
     config_class, encoder_class = FRAME_ENCODERS[kind]
     encoder = encoder_class(read_settings(config_class, config, folder / "config.json"))
     load_weights(encoder, state, str(folder))
-    return encoder.eval()
+    return encoder
