@@ -22,11 +22,12 @@ RUN pip install -c constraints-cpu.txt ".[serve,demo]"
 
 # Nothing is written but temporary files: the root may be mounted read-only with a tmpfs on /tmp.
 RUN useradd --create-home --uid 10001 listener
-USER listener
+# By number: Kubernetes' runAsNonRoot cannot tell by a name.
+USER 10001
 WORKDIR /home/listener
 
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/ready', timeout=4)"]
+  CMD ["python", "-c", "import urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:8000/ready', timeout=4)"]
 # SIGTERM lets accepted requests finish; give `docker stop --time` as long as --timeout.
 ENTRYPOINT ["earwitness", "serve", "--host", "0.0.0.0"]

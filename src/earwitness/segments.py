@@ -68,6 +68,18 @@ class Windows:
             )
 
 
+class Candidate(NamedTuple):
+    """One of the n-best captions: its score, and the second one where it was reranked by one."""
+
+    caption: str
+    score: float
+    rerank: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name; without `rerank` where there is none."""
+        return {key: value for key, value in self._asdict().items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Segment:
     """What is heard from `start` to `end`, in seconds.
@@ -75,7 +87,7 @@ class Segment:
     `score` is that of the caption, None where no model was asked. `gate` says what closed the
     segment, None where the caption is the model's: "silence", "low score", or "no words" (an empty
     caption). `candidates` are the n-best captions with their scores, empty unless several were
-    asked for.
+    asked for. `rerank` is the caption's second score, None where none was asked for.
     """
 
     start: float
@@ -83,16 +95,19 @@ class Segment:
     caption: str
     score: float | None
     gate: Literal["silence", "low score", "no words"] | None = None
-    candidates: tuple[tuple[str, float], ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    rerank: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name; without `gate` and `candidates` where there are none."""
+        """The fields by name; without `rerank`, `gate` and `candidates` where there are none."""
         fields: dict[str, Any] = {"start": self.start, "end": self.end, "caption": self.caption}
         fields["score"] = self.score
+        if self.rerank is not None:
+            fields["rerank"] = self.rerank
         if self.gate is not None:
             fields["gate"] = self.gate
         if self.candidates:
-            fields["captions"] = [{"caption": c, "score": s} for c, s in self.candidates]
+            fields["captions"] = [candidate.as_dict() for candidate in self.candidates]
         return fields
 
 

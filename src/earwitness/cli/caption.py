@@ -14,6 +14,7 @@ from earwitness.cli.caption_setup import (
     list_sources,
     listening_of,
     load_model,
+    load_reranker,
     open_failures,
     open_sink,
     output_format,
@@ -134,12 +135,30 @@ def caption(
     seed: Annotated[
         int | None, typer.Option(min=0, help="With --sample.", rich_help_panel=_SEARCH)
     ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLAP",
+            help="Choose among the n-best with a CLAP: pocket-link, or a folder; or by their "
+            "'consensus'.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    rerank_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Of --rerank; 1 leaves the captioner's own score out. Default: 0.5, consensus 1.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=1,
-            help="Below this score: 'no distinct sound'. Default: the model's own.",
+            help="Below this score: 'no distinct sound'; 0: never. Default: the model's own.",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
@@ -229,6 +248,8 @@ def caption(
     draws = {"temperature": temperature, "top_p": top_p, "seed": seed}
     _check_usage(files, manifest, column, output, kind, as_json, sidecar, merge)
     _check_search(sample, beam, draws)
+    if rerank_weight is not None and rerank is None:
+        raise typer.BadParameter("needs --rerank", param_hint="--rerank-weight")
     if shard and output and not sidecar:
         i, n = parse_shard(shard)
         output = output.with_name(f"{output.stem}-{i}-of-{n}{output.suffix}")
@@ -253,7 +274,7 @@ def caption(
         overwrite,
         sources,
         speech,
-        fingerprint(model, listening, changes),
+        fingerprint(model, listening, changes, min_score, rerank, rerank_weight),
         talk,
     )
     if shard:
@@ -265,7 +286,8 @@ def caption(
     try:
         if left:
             captioner = load_model(model, device)
-            listening = completed(listening, captioner, changes, min_score)
+            reranker = load_reranker(rerank, rerank_weight, captioner)
+            listening = completed(listening, captioner, changes, min_score, reranker)
             talk.ready()
             failed = _run(captioner, left, listening, batch_size, sink, record, talk)
         sink.finish()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from earwitness.engines.sinks import Sink
     from earwitness.engines.sources import Source
     from earwitness.engines.writers import Format
+    from earwitness.rerank import Reranker
     from earwitness.subtitles import Subtitles
 
 
@@ -127,15 +128,29 @@ def listening_of(
     return Listening(windows, timed, silence, min_score or 0.0, precision=precision.value)
 
 
-def fingerprint(model: str, listening: "Listening", changes: dict[str, Any]) -> str:
+def fingerprint(
+    model: str,
+    listening: "Listening",
+    changes: dict[str, Any],
+    min_score: float | None,
+    rerank: str | None,
+    rerank_weight: float | None,
+) -> str:
     """Eight hex digits for all that a caption depends on besides the sound."""
     from hashlib import blake2b
 
-    from earwitness.captioner import model_folder
+    from earwitness.pocket import model_folder
+    from earwitness.rerank import CONSENSUS, clap_folders
 
-    digest = blake2b(repr((listening, sorted(changes.items()))).encode(), digest_size=4)
-    for name in ("earwitness.json", "prefix.safetensors"):
-        path = model_folder(model) / name
+    # A lowest score of 0 is not the same as none given, which leaves the choice to the model.
+    asked = (listening, sorted(changes.items()), min_score, rerank, rerank_weight)
+    digest = blake2b(repr(asked).encode(), digest_size=4)
+    names = ("earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors")
+    paths = [model_folder(model) / name for name in names]
+    if rerank not in (None, CONSENSUS):
+        clap = clap_folders(rerank)[0]
+        paths += [clap / name for name in ("config.json", "model.safetensors")]
+    for path in paths:
         if path.is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -195,20 +210,31 @@ def load_model(model: str, device: str) -> "Captioner":
     return Captioner.load(model, device)
 
 
+def load_reranker(
+    name: str | None, weight: float | None, captioner: "Captioner"
+) -> "Reranker | None":
+    """The reranker called `name` on the captioner's device; None for None."""
+    from earwitness.rerank import Reranker
+
+    return None if name is None else Reranker.load(name, weight, str(captioner.device))
+
+
 def completed(
     listening: "Listening",
     captioner: "Captioner",
     changes: dict[str, Any],
     min_score: float | None,
+    reranker: "Reranker | None" = None,
 ) -> "Listening":
     """The settings filled up with the model's own: its search, and its lowest score."""
     from dataclasses import replace
 
     from earwitness.config import validate
     from earwitness.decoder import Decoding
+    from earwitness.engines.local import own_min_score
 
     own = captioner.config.decoding.model_dump()
     decoding = validate(Decoding, own | changes, "the caption search")
     if min_score is None:
-        min_score = float(captioner.card.get("min_score", 0.0))
-    return replace(listening, decoding=decoding, min_score=min_score)
+        min_score = own_min_score(captioner)
+    return replace(listening, decoding=decoding, min_score=min_score, reranker=reranker)

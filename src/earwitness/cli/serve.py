@@ -26,6 +26,13 @@ def serve(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 8,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Serve the web page.")] = True,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLAP",
+            help="Let requests choose among their n-best with this CLAP: pocket-link, or a folder.",
+        ),
+    ] = None,
     keys: Annotated[
         Path | None,
         typer.Option(
@@ -81,7 +88,7 @@ def serve(
         demo=demo,
     )
     listener = _listener(host, port)
-    from earwitness.cli.caption_setup import load_model
+    from earwitness.cli.caption_setup import load_model, load_reranker
     from earwitness.serve.server import run
 
     if threads is not None:
@@ -89,11 +96,12 @@ def serve(
 
         torch.set_num_threads(threads)
     captioner = load_model(model, device)
+    reranker = load_reranker(rerank, None, captioner)
     address = f"[{host}]" if ":" in host else host
     typer.echo(
         f"{captioner.name} listens on http://{address}:{listener.getsockname()[1]}", err=True
     )
-    run(captioner, settings, listener, access_log=access_log)
+    run(captioner, settings, listener, reranker=reranker, access_log=access_log)
 
 
 def _check_installed(demo: bool) -> None:

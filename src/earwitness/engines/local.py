@@ -11,9 +11,10 @@ import numpy as np
 from earwitness.audio import AudioSource
 from earwitness.engines.read_ahead import End, Item, read_ahead
 from earwitness.engines.sources import Source
-from earwitness.errors import ConfigError, EarwitnessError
+from earwitness.errors import CheckpointError, ConfigError, EarwitnessError
 from earwitness.segments import (
     NOTHING,
+    Candidate,
     Segment,
     Window,
     Windows,
@@ -26,6 +27,7 @@ from earwitness.segments import (
 if TYPE_CHECKING:
     from earwitness.captioner import Caption, Captioner
     from earwitness.decoder import Decoding
+    from earwitness.rerank import Ranked, Reranker
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -38,9 +40,10 @@ _MAX_BATCH = 64
 
 @dataclass(frozen=True)
 class Listening:
-    """How sounds are cut and which windows are left without a caption.
+    """How sounds are cut, which windows are left without a caption, and how one is chosen.
 
     `timed`: results hold segments even for a sound of one window. `decoding` None: the model's own.
+    `reranker` None: the most probable caption is the best.
     """
 
     windows: Windows = Windows()
@@ -49,6 +52,7 @@ class Listening:
     min_score: float = 0.0
     decoding: "Decoding | None" = None
     precision: Precision = "fp32"
+    reranker: "Reranker | None" = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Heard:
         only = self.segments[0].as_dict()
         if not self.whole:
             return record | {"segments": [segment.as_dict() for segment in self.segments]}
-        return record | {key: only[key] for key in ("gate", "captions") if key in only}
+        return record | {key: only[key] for key in ("rerank", "gate", "captions") if key in only}
 
 
 @dataclass
@@ -168,6 +172,57 @@ def caption_segments(
     raise AssertionError("one source gives one result")
 
 
+def best_captions(
+    captioner: "Captioner",
+    waveforms: Sequence[np.ndarray],
+    decoding: "Decoding",
+    reranker: "Reranker | None",
+) -> "list[list[Caption]] | list[list[Ranked]]":
+    """The n-best captions of each waveform, reranked where there is a reranker."""
+    if reranker is None:
+        return captioner.caption_waveforms(waveforms, decoding)
+    return reranker.captions(captioner, waveforms, decoding)
+
+
+def own_min_score(captioner: "Captioner") -> float:
+    """The lowest score that the model's card lets pass; 0 where it names none.
+
+    Raises:
+        CheckpointError: the card's `min_score` is no number from 0 to 1.
+    """
+    value = captioner.card.get("min_score", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise CheckpointError(
+            f"{captioner.name}: min_score {value!r} in its card; expected a number from 0 to 1"
+        )
+    return float(value)
+
+
+def gated(
+    window: Window, rate: int, n_best: "Sequence[Caption | Ranked] | None", min_score: float
+) -> Segment:
+    """The segment of a window at `rate` Hz behind the gates.
+
+    `n_best` are its captions, best first; None says that the window is silent.
+    """
+    start, end = window.start / rate, (window.start + len(window.samples)) / rate
+    if n_best is None:
+        return Segment(start, end, NOTHING, None, "silence")
+    several = tuple(Candidate(c.text, round(c.score, 4), _second(c)) for c in n_best)
+    best = several[0]
+    if not best.caption:
+        return Segment(start, end, NOTHING, best.score, "no words")
+    if n_best[0].score < min_score:
+        return Segment(start, end, NOTHING, best.score, "low score")
+    told = several if len(several) > 1 else ()
+    return Segment(start, end, best.caption, best.score, None, told, best.rerank)
+
+
+def _second(caption: "Caption | Ranked") -> float | None:
+    second = getattr(caption, "rerank", None)
+    return None if second is None else round(second, 4)
+
+
 def _admitted(
     file: _InFlight,
     window: Window,
@@ -181,10 +236,9 @@ def _admitted(
     if level_db(window.samples, rate) >= listening.silence_db:
         file.segments.append(None)
         return [_Waiting(file, place, window)]
-    start, end = _times(window, rate)
-    file.segments.append(Segment(start, end, NOTHING, None, "silence"))
+    file.segments.append(gated(window, rate, None, listening.min_score))
     if on_seconds is not None:
-        on_seconds(end - start)
+        on_seconds(len(window.samples) / rate)
     return []
 
 
@@ -201,10 +255,6 @@ def _completed(flying: deque[_InFlight], timed: bool) -> list[Heard]:
     while flying and flying[0].done:
         done.append(flying.popleft().heard(timed))
     return done
-
-
-def _times(window: Window, rate: int) -> tuple[float, float]:
-    return window.start / rate, (window.start + len(window.samples)) / rate
 
 
 class _Model:
@@ -232,23 +282,12 @@ class _Model:
         rows = [row for row in waiting if row.file.error is None]
         captions = self._captions([row.window.samples for row in rows])
         for row, n_best in zip(rows, captions, strict=True):
-            start, end = _times(row.window, rate)
-            row.file.segments[row.place] = self._segment(start, end, n_best)
+            row.file.segments[row.place] = gated(row.window, rate, n_best, self.listening.min_score)
             if on_seconds is not None:
-                on_seconds(end - start)
+                on_seconds(len(row.window.samples) / rate)
 
-    def _segment(self, start: float, end: float, n_best: "list[Caption]") -> Segment:
-        best = n_best[0]
-        score = round(best.score, 4)
-        if not best.text:
-            return Segment(start, end, NOTHING, score, "no words")
-        if best.score < self.listening.min_score:
-            return Segment(start, end, NOTHING, score, "low score")
-        several = tuple((c.text, round(c.score, 4)) for c in n_best) if len(n_best) > 1 else ()
-        return Segment(start, end, best.text, score, None, several)
-
-    def _captions(self, waveforms: list[np.ndarray]) -> "list[list[Caption]]":
-        found: list[list[Caption]] = []
+    def _captions(self, waveforms: list[np.ndarray]) -> "list[list[Caption]] | list[list[Ranked]]":
+        found: list[Any] = []
         while waveforms:
             # The seed starts a batch: drawn together, clips would share its random numbers.
             size = 1 if self.decoding.sample else self.batch_size
@@ -256,13 +295,15 @@ class _Model:
             waveforms = waveforms[size:]
         return found
 
-    def _one_batch(self, waveforms: list[np.ndarray]) -> "list[list[Caption]]":
+    def _one_batch(self, waveforms: list[np.ndarray]) -> list[Any]:
         """Captions of one batch; in halves from here on where memory runs out."""
         import torch
 
         try:
             with self._precision():
-                captions = self.captioner.caption_waveforms(waveforms, self.decoding)
+                captions = best_captions(
+                    self.captioner, waveforms, self.decoding, self.listening.reranker
+                )
         except torch.OutOfMemoryError:
             if len(waveforms) == 1:
                 seconds = len(waveforms[0]) / self.captioner.encoder.sample_rate

@@ -48,11 +48,11 @@ def format_of(path: Path) -> Format:
 
 
 def rows(record: Record) -> Iterator[dict[str, Any]]:
-    """One row per segment and rank, with the keys `COLUMNS`."""
+    """One row per segment and rank: the keys `COLUMNS`, and `rerank` where there is one."""
     whole = {**record, "start": 0.0, "end": record["seconds"]}
     for part in record.get("segments", [whole]):
         for rank, one in enumerate(part.get("captions", [part]), start=1):
-            yield {
+            row = {
                 "file": record["file"],
                 "caption": one["caption"],
                 "score": one["score"],
@@ -61,6 +61,7 @@ def rows(record: Record) -> Iterator[dict[str, Any]]:
                 "end": part["end"],
                 "rank": rank,
             }
+            yield row | ({"rerank": one["rerank"]} if "rerank" in one else {})
 
 
 def as_lines(record: Record, named: bool) -> list[str]:
@@ -97,7 +98,7 @@ def csv_text(records: Iterable[Record], header: bool = True) -> str:
     if header:
         writer.writerow(COLUMNS)
     for record in records:
-        writer.writerows(row.values() for row in rows(record))
+        writer.writerows([row[name] for name in COLUMNS] for row in rows(record))
     return text.getvalue()
 
 
@@ -190,6 +191,7 @@ def _write_parquet(file: BinaryIO, records: Iterable[Record]) -> None:
         for part in _chunks((row for record in records for row in rows(record)), 10_000):
             for row in part:
                 row["file"] = os.fsencode(row["file"]).decode(errors="replace")
+                row.pop("rerank", None)
             writer.write_table(arrow.Table.from_pylist(part, schema=schema))
 
 

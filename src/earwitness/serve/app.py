@@ -22,6 +22,7 @@ from earwitness.errors import (
     EarwitnessError,
     MissingDependencyError,
 )
+from earwitness.rerank import Reranker
 from earwitness.segments import summary
 from earwitness.serve import answers
 from earwitness.serve.hearing import Progress, Service, Upload
@@ -52,10 +53,15 @@ _MERGE_BYTES = 2_000_000
 _CLIENT_GONE = 499
 
 
-def create_app(captioner: Captioner, settings: Settings | None = None) -> FastAPI:
-    """The application around a captioner: the endpoints, and the web page at /demo/."""
+def create_app(
+    captioner: Captioner, settings: Settings | None = None, reranker: Reranker | None = None
+) -> FastAPI:
+    """The application around a captioner: the endpoints, and the web page at /demo/.
+
+    `reranker` is one that requests may ask for by its name.
+    """
     settings = settings or Settings()
-    service = Service(captioner, settings)
+    service = Service(captioner, settings, reranker)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

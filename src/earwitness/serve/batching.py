@@ -11,6 +11,8 @@ import numpy as np
 
 from earwitness.captioner import Caption, Captioner
 from earwitness.decoder import Decoding
+from earwitness.engines.local import best_captions
+from earwitness.rerank import Ranked, Reranker
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
 
@@ -19,12 +21,14 @@ from earwitness.serve.settings import Settings
 class _Waiting:
     waveform: np.ndarray
     decoding: Decoding
-    found: "asyncio.Future[list[Caption]]"
+    reranker: Reranker | None
+    found: "asyncio.Future[list[Caption] | list[Ranked]]"
 
     def joins(self, first: "_Waiting") -> bool:
         """Whether a batch with `first` pays: the same search, at most twice its length."""
         short, long = sorted((len(self.waveform), len(first.waveform)))
-        return self.decoding == first.decoding and long <= 2 * short
+        same = self.decoding == first.decoding and self.reranker == first.reranker
+        return same and long <= 2 * short
 
 
 class Batcher:
@@ -38,11 +42,14 @@ class Batcher:
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def captions(
-        self, waveforms: Sequence[np.ndarray], decoding: Decoding
-    ) -> list[list[Caption]]:
+        self,
+        waveforms: Sequence[np.ndarray],
+        decoding: Decoding,
+        reranker: Reranker | None = None,
+    ) -> list[list[Caption] | list[Ranked]]:
         """The n-best captions of each waveform; a cancelled caller takes its windows with it."""
         new = asyncio.get_running_loop().create_future
-        rows = [_Waiting(waveform, decoding, new()) for waveform in waveforms]
+        rows = [_Waiting(waveform, decoding, reranker, new()) for waveform in waveforms]
         self._waiting += rows
         self._arrived.set()
         return await asyncio.gather(*(row.found for row in rows))
@@ -80,8 +87,9 @@ class Batcher:
     async def _caption(self, batch: list[_Waiting]) -> None:
         started = perf_counter()
         waveforms = [row.waveform for row in batch]
+        first = batch[0]
         call = asyncio.ensure_future(
-            self.run(self._captioner.caption_waveforms, waveforms, batch[0].decoding)
+            self.run(best_captions, self._captioner, waveforms, first.decoding, first.reranker)
         )
         await asyncio.wait([call])
         error = call.exception()

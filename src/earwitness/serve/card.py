@@ -11,7 +11,8 @@ import numpy as np
 
 from earwitness.engines.local import Heard
 from earwitness.engines.writers import subtitle_text
-from earwitness.segments import Segment
+from earwitness.segments import Candidate, Segment
+from earwitness.serve.bridging import BridgeView, Place
 from earwitness.serve.picture import mp3, spectrogram_png, waveform_path
 
 
@@ -22,6 +23,15 @@ class GuideWords:
     words: Sequence[tuple[str, float]]
     start: float
     end: float
+
+
+@dataclass(frozen=True)
+class Insight:
+    """What the page tells beside the captions; `second` names the score they were reranked by."""
+
+    guide: GuideWords | None = None
+    bridge: BridgeView | None = None
+    second: str = ""
 
 
 def status(sentence: str, part: float | None = None) -> str:
@@ -39,14 +49,13 @@ def problem(sentence: str) -> str:
     return f'<p class="ew-problem" role="alert">{escape(sentence)}</p>'
 
 
-def result(
-    heard: Heard, samples: np.ndarray, rate: int, guide: GuideWords | None, model: str
-) -> str:
+def result(heard: Heard, samples: np.ndarray, rate: int, insight: Insight, model: str) -> str:
     """Everything that is known of a sound."""
     parts = [_headline(heard), _stage(heard, samples, rate)]
     if len(heard.segments) > 1:
         parts.append(_table(heard.segments))
-    parts += [_candidates(heard.segments), _guide(guide, heard.segments), _downloads(heard, model)]
+    parts += [_candidates(heard.segments, insight.second), _bridge(insight.bridge)]
+    parts += [_guide(insight.guide, heard.segments), _downloads(heard, model)]
     return f'<article class="ew-card" aria-label="Result">{"".join(parts)}</article>'
 
 
@@ -134,29 +143,69 @@ def _table(segments: Sequence[Segment]) -> str:
     )
 
 
-def _candidates(segments: Sequence[Segment]) -> str:
+def _candidates(segments: Sequence[Segment], second: str) -> str:
     """The n-best captions: open for one segment, folded for several."""
     several = [segment for segment in segments if segment.candidates]
     if not several:
         return ""
+    note = f'<p class="ew-note">Chosen by {escape(second)} and score.</p>' if second else ""
     if len(segments) == 1:
-        return f"<section><h2>Best captions</h2>{_bars(several[0].candidates)}</section>"
+        bars = _bars(several[0].candidates, second)
+        return f"<section><h2>Best captions</h2>{note}{bars}</section>"
     folded = "".join(
         f"<details><summary>{clock(s.start)} to {clock(s.end)}</summary>"
-        f"{_bars(s.candidates)}</details>"
+        f"{_bars(s.candidates, second)}</details>"
         for s in several
     )
-    return f"<section><h2>Best captions of each segment</h2>{folded}</section>"
+    return f"<section><h2>Best captions of each segment</h2>{note}{folded}</section>"
 
 
-def _bars(candidates: Sequence[tuple[str, float]]) -> str:
+def _bars(candidates: Sequence[Candidate], second: str) -> str:
     rows = "".join(
-        f'<li><span class="ew-label">{escape(caption)}</span>'
-        f'<meter min="0" max="1" value="{score:.4f}">{score:.2f}</meter>'
-        f'<span class="ew-number">{score:.2f}</span></li>'
-        for caption, score in candidates
+        f'<li><span class="ew-label">{escape(one.caption)}</span>{_second(one, second)}'
+        f'<meter min="0" max="1" value="{one.score:.4f}">{one.score:.2f}</meter>'
+        f'<span class="ew-number">{one.score:.2f}</span></li>'
+        for one in candidates
     )
-    return f'<ol class="ew-bars">{rows}</ol>'
+    if not second:
+        return f'<ol class="ew-bars">{rows}</ol>'
+    names = f"<span>{escape(second.partition(' ')[0])}</span><span>score</span>"
+    head = f'<div class="ew-names" aria-hidden="true">{names}</div>'
+    return f'{head}<ol class="ew-bars ew-two">{rows}</ol>'
+
+
+def _second(candidate: Candidate, name: str) -> str:
+    if not name:
+        return ""
+    value = "-" if candidate.rerank is None else f"{candidate.rerank:.2f}"
+    return f'<span class="ew-number ew-second" title="{escape(name)}">{value}</span>'
+
+
+def _bridge(view: BridgeView | None) -> str:
+    """The captions without and with the bridge, and how far either embedding lies from text."""
+    if view is None:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{name}</th><td>{escape(caption)}</td>{_distances(place)}</tr>'
+        for name, caption, place in zip(
+            ("Without", "With"), view.captions, view.places, strict=True
+        )
+    )
+    own = f"a sentence among {view.sentences}, in the median"
+    return (
+        '<section class="ew-bridge"><h2>What the bridge does</h2>'
+        f'<p class="ew-note">The embedding of the sound, {clock(view.start)} to {clock(view.end)}, '
+        "given to the language model as it is, and carried over to text. Distances are "
+        "1 - cosine.</p>"
+        "<table><thead><tr><th>Bridge</th><th>Caption</th><th>Nearest sentence</th>"
+        f"<th>Centre of text</th></tr></thead><tbody>{rows}"
+        f'<tr class="ew-own"><th scope="row">Text</th><td>{own}</td>{_distances(view.own)}</tr>'
+        "</tbody></table></section>"
+    )
+
+
+def _distances(place: Place) -> str:
+    return f"<td>{place.nearest:.2f}</td><td>{place.centre:.2f}</td>"
 
 
 def _guide(guide: GuideWords | None, segments: Sequence[Segment]) -> str:

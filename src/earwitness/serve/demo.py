@@ -6,6 +6,7 @@ import warnings
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -22,15 +23,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from earwitness.engines.local import Heard, Listening
 from earwitness.errors import EarwitnessError
+from earwitness.rerank import CONSENSUS
 from earwitness.segments import Segment
 from earwitness.serve import card
 from earwitness.serve.hearing import Progress, Service, Upload
 from earwitness.serve.limits import knows_key
-from earwitness.serve.options import listening_for
+from earwitness.serve.options import listening_for, reranker_for
 
 PATH = "/demo"
 _WORDS = 12
-_GUIDE_SECONDS = 30.0
+_HEARD_SECONDS = 30.0
 _EXAMPLES = {
     "storm": "Rain and thunder",
     "siren": "A siren",
@@ -167,25 +169,30 @@ def _page(service: Service) -> gr.Blocks:
 
 def _options(service: Service) -> list[Any]:
     own = service.captioner.config.decoding
+    beam = min(own.beam_size, 10)
     with gr.Row():
-        n_best = gr.Slider(1, 10, value=5, step=1, label="Captions to compare")
-        beams = gr.Slider(1, 10, value=min(own.beam_size, 10), step=1, label="Beams of the search")
+        n_best = gr.Slider(1, 10, value=5, step=1, label="Captions to compare", min_width=260)
+        beams = gr.Slider(1, 10, value=beam, step=1, label="Beams of the search", min_width=260)
     with gr.Row():
         guide = gr.Slider(
-            0, 4, value=1, step=0.1, label="Token Guide", info="0 switches it off",
+            0, 4, value=1, step=0.1, label="Token Guide", info="0 switches it off", min_width=260,
             visible=service.captioner.guide is not None,
         )  # fmt: skip
         window = gr.Slider(
-            2, 30, value=10, step=1, label="Window", info="seconds of a segment in a longer sound"
-        )
-    return [n_best, beams, guide, window]
+            2, 30, value=10, step=1, label="Window", min_width=260,
+            info="seconds of a segment in a longer sound",
+        )  # fmt: skip
+    names = [("Probability", ""), ("Agreement among the captions", CONSENSUS)]
+    names += [(_second_name(name), name) for name in service.rerankers if name != CONSENSUS]
+    rerank = gr.Radio(names, value="", label="Best caption by", elem_id="ew-rerank")
+    return [n_best, beams, guide, window, rerank]
 
 
 def _describe(service: Service) -> Any:
     """The handler: status lines while it works, then the card."""
 
     async def describe(
-        path: str | None, n_best: float, beams: float, guide: float, window: float
+        path: str | None, n_best: float, beams: float, guide: float, window: float, rerank: str
     ) -> AsyncIterator[str]:
         if path is None:
             yield card.problem("There is no sound yet: drop a file, record one, or try an example.")
@@ -193,6 +200,7 @@ def _describe(service: Service) -> Any:
         changes = {"n_best": int(n_best), "beam_size": int(beams), "guide_strength": float(guide)}
         try:
             listening = listening_for(service, changes, True, float(window))
+            listening = replace(listening, reranker=reranker_for(service, rerank, None))
             async for html in _heard(service, Path(path), listening):
                 yield html
         except EarwitnessError as error:
@@ -220,25 +228,33 @@ async def _heard(service: Service, path: Path, listening: Listening) -> AsyncIte
                 segments.append(segment)
                 yield card.status(f"Listening to {seconds:.1f} s", segment.end / seconds)
         heard = Heard(path.name, seconds, tuple(segments), whole=False)
-        guide = await _guide(service, samples, rate, segments)
+        insight = await _insight(service, samples, rate, segments)
+        if listening.reranker is not None:
+            insight = replace(insight, second=_second_name(listening.reranker.name))
         yield await asyncio.to_thread(
-            card.result, heard, samples, rate, guide, service.captioner.name
+            card.result, heard, samples, rate, insight, service.captioner.name
         )
     finally:
         service.in_flight -= 1
 
 
-async def _guide(
+async def _insight(
     service: Service, samples: np.ndarray, rate: int, segments: list[Segment]
-) -> card.GuideWords | None:
-    """The guide's words for the longest captioned segment, half a minute of it at most."""
+) -> card.Insight:
+    """Guide and bridge for the longest captioned segment, half a minute of it at most."""
     spoken = [segment for segment in segments if segment.gate is None]
     if not spoken:
-        return None
+        return card.Insight()
     longest = max(spoken, key=lambda segment: segment.end - segment.start)
-    end = min(longest.end, longest.start + _GUIDE_SECONDS)
+    end = min(longest.end, longest.start + _HEARD_SECONDS)
     part = samples[round(longest.start * rate) : round(end * rate)]
-    return card.GuideWords(await service.guide_words(part, _WORDS), longest.start, end)
+    words = await service.guide_words(part, _WORDS)
+    view = await service.bridge_view(part, longest.start, end)
+    return card.Insight(card.GuideWords(words, longest.start, end), view)
+
+
+def _second_name(name: str) -> str:
+    return "agreement" if name == CONSENSUS else f"CLAP ({name})"
 
 
 def _uploaded(path: Any) -> Any:
@@ -285,4 +301,4 @@ def _theme() -> Base:
         radius_size="md",
         font=fonts,
         font_mono=mono,
-    )
+    ).set(block_radius="10px")

@@ -13,11 +13,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from earwitness import audio
-from earwitness.captioner import Caption, Captioner
-from earwitness.engines.local import Heard, Listening
+from earwitness.captioner import Captioner
+from earwitness.encoders import EmbeddingFrames
+from earwitness.engines.local import Heard, Listening, gated, own_min_score
 from earwitness.errors import AudioTooLargeError
-from earwitness.segments import NOTHING, Segment, Window, cover, cut, level_db, merge
+from earwitness.rerank import CANDIDATES, CLAP_WEIGHT, CONSENSUS, Reranker
+from earwitness.segments import Segment, Window, cover, cut, level_db, merge
 from earwitness.serve.batching import Batcher
+from earwitness.serve.bridging import BridgeView, Bridging
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
 
@@ -51,9 +54,14 @@ class Progress:
 class Service:
     """A captioner behind a queue: what the HTTP endpoints and the web page call."""
 
-    def __init__(self, captioner: Captioner, settings: Settings) -> None:
+    def __init__(
+        self, captioner: Captioner, settings: Settings, reranker: Reranker | None = None
+    ) -> None:
         self.captioner, self.settings, self.metrics = captioner, settings, Metrics()
-        self.min_score = float(captioner.card.get("min_score", 0.0))
+        self.min_score = own_min_score(captioner)
+        self.rerankers = _rerankers(captioner, reranker, min(CANDIDATES, settings.max_beams))
+        """by the name under which a request may ask for it"""
+        self.bridging = Bridging.of(captioner)
         self.ready = self.draining = False
         self.in_flight = 0
         self._batcher: Batcher | None = None
@@ -134,6 +142,14 @@ class Service:
         """The whole words that the Token Guide pushes most, and by how much; none without one."""
         return await self.batcher.run(_guide_words, self.captioner, waveform, count)
 
+    async def bridge_view(
+        self, waveform: np.ndarray, start: float, end: float
+    ) -> BridgeView | None:
+        """The sound without and with the model's bridge; None for a model that has none."""
+        if self.bridging is None:
+            return None
+        return await self.batcher.run(self.bridging.view, waveform, start, end)
+
     async def decoded(self, upload: Upload, max_seconds: float) -> np.ndarray:
         """The whole sound at the model's rate. Raises as `audio.load`."""
         return await self._decode(
@@ -163,9 +179,10 @@ class Service:
         decoding = listening.decoding or self.captioner.config.decoding
         loud = [level_db(window.samples, rate) >= listening.silence_db for window in group]
         heard = [window.samples for window, is_loud in zip(group, loud, strict=True) if is_loud]
-        found = iter(await self.batcher.captions(heard, decoding) if heard else [])
+        batch = self.batcher.captions
+        found = iter(await batch(heard, decoding, listening.reranker) if heard else [])
         return [
-            _segment(window, rate, next(found) if is_loud else None, listening.min_score)
+            gated(window, rate, next(found) if is_loud else None, listening.min_score)
             for window, is_loud in zip(group, loud, strict=True)
         ]
 
@@ -193,19 +210,16 @@ def settled(held: list[Segment]) -> tuple[list[Segment], list[Segment]]:
     return merged[:-1], [replace(held[first], start=covering[first].start), *held[first + 1 :]]
 
 
-def _segment(window: Window, rate: int, n_best: list[Caption] | None, min_score: float) -> Segment:
-    """A captioned window behind the gates of `earwitness.engines.local`; None: silence."""
-    start, end = window.start / rate, (window.start + len(window.samples)) / rate
-    if n_best is None:
-        return Segment(start, end, NOTHING, None, "silence")
-    best = n_best[0]
-    score = round(best.score, 4)
-    if not best.text:
-        return Segment(start, end, NOTHING, score, "no words")
-    if best.score < min_score:
-        return Segment(start, end, NOTHING, score, "low score")
-    several = tuple((c.text, round(c.score, 4)) for c in n_best) if len(n_best) > 1 else ()
-    return Segment(start, end, best.text, score, None, several)
+def _rerankers(
+    captioner: Captioner, loaded: Reranker | None, candidates: int
+) -> dict[str, Reranker]:
+    """What a service can rerank with: consensus, the CLAP it was given, and its model's own."""
+    known = [Reranker.load(CONSENSUS)]
+    if isinstance(captioner.encoder, EmbeddingFrames):
+        known.append(Reranker(captioner.name, CLAP_WEIGHT, captioner.encoder.encoder))
+    if loaded is not None:
+        known.append(loaded)
+    return {one.name: replace(one, candidates=candidates) for one in known}
 
 
 def _guide_words(captioner: Captioner, waveform: np.ndarray, count: int) -> list[tuple[str, float]]:

@@ -1,6 +1,6 @@
 """Form fields of a request as a `Listening`: the command line's options within the limits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from earwitness.config import validate
 from earwitness.decoder import Decoding
 from earwitness.engines.local import Listening
 from earwitness.errors import ConfigError
+from earwitness.rerank import Reranker
 from earwitness.segments import Windows
 from earwitness.serve.hearing import Service
 
@@ -42,6 +43,12 @@ def caption_wishes(
     guide_strength: Annotated[
         float | None, Form(ge=0, description="Multiplies the Token Guide; 0 switches it off.")
     ] = None,
+    rerank: Annotated[
+        str | None, Form(description="Choose by this CLAP of the service, or by 'consensus'.")
+    ] = None,
+    rerank_weight: Annotated[
+        float | None, Form(ge=0, le=1, description="With rerank; 1: by it alone.")
+    ] = None,
     min_score: Annotated[
         float | None, Form(ge=0, le=1, description="Below this score: 'no distinct sound'.")
     ] = None,
@@ -73,7 +80,8 @@ def caption_wishes(
     }
     timed = timed or stream or response_format in ("srt", "vtt")
     listening = listening_for(service, changes, timed, window, hop, whole, silence, min_score)
-    return Wishes(response_format, stream, listening)
+    reranker = reranker_for(service, rerank, rerank_weight)
+    return Wishes(response_format, stream, replace(listening, reranker=reranker))
 
 
 CaptionWishes = Annotated[Wishes, Depends(caption_wishes)]
@@ -120,6 +128,22 @@ def listening_for(
         service.min_score if min_score is None else min_score,
         decoding,
     )
+
+
+def reranker_for(service: Service, name: str | None, weight: float | None) -> Reranker | None:
+    """The reranker that a request asks for; none for None or an empty name.
+
+    Raises:
+        ConfigError: the service has none of that name, or there is a weight for nothing.
+    """
+    if not name:
+        if weight is not None:
+            raise ConfigError("rerank_weight needs rerank")
+        return None
+    if name not in service.rerankers:
+        raise ConfigError(f"rerank={name!r}; this service accepts {', '.join(service.rerankers)}")
+    reranker = service.rerankers[name]
+    return reranker if weight is None else replace(reranker, weight=weight)
 
 
 def check_model(service: Service, name: str | None) -> None:

@@ -10,19 +10,25 @@ from types import FrameType
 import uvicorn
 
 from earwitness.captioner import Captioner
+from earwitness.rerank import Reranker
 from earwitness.serve.settings import Settings
 
 _GRACE_SECONDS = 5
 
 
 def run(
-    captioner: Captioner, settings: Settings, listener: socket.socket, *, access_log: bool = False
+    captioner: Captioner,
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    reranker: Reranker | None = None,
+    access_log: bool = False,
 ) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what was accepted; a second one stops that."""
     with _private_folder():
         from earwitness.serve.app import create_app
 
-        app = create_app(captioner, settings)
+        app = create_app(captioner, settings, reranker)
 
         class Server(uvicorn.Server):
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
