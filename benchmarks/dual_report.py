@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="change to the recipe")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    changes = [f"source.folder={args.data}", f"encoder={args.encoder}", *args.set]
+    changes = [f"data={args.data}", f"encoder={args.encoder}", *args.set]
     _, recipe = read_recipe(args.recipe, changes)
     heldout = open_embeddings(recipe.source, args.encoder, args.runs)
     dev = embed_clips(load_embedding_encoder(args.encoder), *read_dev(args.data / "dev"))

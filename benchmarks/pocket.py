@@ -10,8 +10,12 @@ STAGES = (
     "pocket_lm",
     "pocket_encoder_random",
     "pocket_encoder",
+    "pocket_encoder_more",
+    "pocket_encoder_last",
     "pocket_lamb",
-    "pocket_lamb_more",
+    "pocket_clap",
+    "pocket_bridge",
+    "pocket_link_zeroshot",
 )
 
 
@@ -29,8 +33,9 @@ def main() -> None:
         subprocess.run([*command, "--data", args.data], check=True)
         (Path("runs") / stage / "done").write_text(f"{time.time() - start:.0f} s\n")
     if not args.keep:
-        ship = [sys.executable, "benchmarks/ship.py", "runs/pocket_lamb_more/best"]
-        subprocess.run([*ship, "--data", args.data], check=True)
+        for script, run in (("ship", "pocket_lamb"), ("ship_link", "pocket_link_zeroshot")):
+            ship = [sys.executable, f"benchmarks/{script}.py", f"runs/{run}/best"]
+            subprocess.run([*ship, "--data", args.data], check=True)
 
 
 if __name__ == "__main__":

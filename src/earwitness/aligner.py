@@ -4,14 +4,15 @@ text-embedding space.
 Cauchy-Schwarz divergence between the clouds of audio and caption tokens, per clip and over the
 batch, and InfoNCE between their means. The estimator is that of CS-Aligner (arXiv 2502.17028). LAMB
 gives neither the kernel width nor the pooling: we use the median width, detached, and means over
-tokens.
+tokens. In training over several processes a batch is that of all of them (`gather`).
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+import torch.distributed as dist
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
@@ -24,6 +25,8 @@ class AlignerConfig(Strict):
     sigma: PositiveFloat | Literal["median"] = "median"
     l2_normalize: bool = False
     temperature: PositiveFloat = 0.07
+    gather: bool = True
+    """in training on several processes, the losses are those of the clips of all of them"""
 
 
 class CrossModalAligner(nn.Module):
@@ -55,6 +58,9 @@ class CrossModalAligner(nn.Module):
         self, z_a: Tensor, a_mask: Tensor, z_t: Tensor, t_mask: Tensor, clip: Tensor
     ) -> dict[str, Float[Tensor, ""]]:
         audio, text = masked_mean(z_a, a_mask), masked_mean(z_t, t_mask)
+        gather = self.config.gather and self.training and several_processes()
+        if gather:
+            audio, text, clip = gather_rows(audio), gather_rows(text), gather_rows(clip)
         scale = self.log_scale.clamp(0.0, math.log(100.0)).exp()
         infonce = info_nce(audio, text, scale, clip)
         if self.config.l2_normalize:
@@ -63,9 +69,36 @@ class CrossModalAligner(nn.Module):
             )
         return {
             "cs_global": cs_divergence(audio, text, self.config.sigma),
-            "cs_token": cs_token(z_a, a_mask, z_t, t_mask, self.config.sigma),
+            "cs_token": cs_token(z_a, a_mask, z_t, t_mask, self.config.sigma, gather),
             "infonce": infonce,
         }
+
+
+def several_processes() -> bool:
+    """Whether this process trains together with others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def gather_rows(x: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "all_B ..."]:
+    """The rows of all processes, first process first; every process must hold as many.
+
+    Gradients reach the own rows only, times the number of processes: where all processes compute
+    the same loss of these rows and then average their gradients, that is its exact gradient.
+    """
+    return _GatherRows.apply(x)  # type: ignore[return-value]
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        count = dist.get_world_size()
+        return gradients[0].chunk(count)[dist.get_rank()] * count
 
 
 def cs_divergence(
@@ -78,7 +111,7 @@ def cs_divergence(
     diagonal kernel terms are kept. Computed with logsumexp: at LLM norms the plain sums underflow.
     """
     everything = x.new_ones(1, len(x), dtype=torch.bool), y.new_ones(1, len(y), dtype=torch.bool)
-    return _divergences(x[None], everything[0], y[None], everything[1], sigma)[0]
+    return _divergences(x[None], everything[0], y[None], everything[1], sigma).sum()
 
 
 def cs_token(
@@ -87,13 +120,14 @@ def cs_token(
     z_t: Float[Tensor, "B L E"],
     t_mask: Bool[Tensor, "B L"],
     sigma: float | Literal["median"],
+    gather: bool = False,
 ) -> Float[Tensor, ""]:
     """Mean over clips of the divergence between a clip's audio tokens and its caption's tokens.
 
     LAMB, L_CS-token. Padding enters neither sums nor counts; the median width is one for the whole
-    batch.
+    batch, with `gather` for the batches of all processes.
     """
-    return _divergences(z_a, a_mask, z_t, t_mask, sigma).mean()
+    return _divergences(z_a, a_mask, z_t, t_mask, sigma, gather).mean()
 
 
 def info_nce(
@@ -127,7 +161,7 @@ def masked_mean(z: Float[Tensor, "B N E"], mask: Bool[Tensor, "B N"]) -> Float[T
 
 
 def median_width(
-    squared: Float[Tensor, "B M N"], pairs: Bool[Tensor, "B M N"]
+    squared: Float[Tensor, "B M N"], pairs: Bool[Tensor, "B M N"], gather: bool = False
 ) -> Float[Tensor, ""]:
     """sigma^2 = median of the squared distances between the clouds / 2, detached; at least 1e-6.
 
@@ -135,19 +169,41 @@ def median_width(
     pairs are pairs of them, and a median over all would shrink the kernel to that spot.
     """
     values = squared.detach()[pairs]
+    if gather:
+        values = _of_all_processes(values)
     if not len(values):
         return squared.new_tensor(1.0)
     return (values.median() / 2).clamp(min=1e-6)
 
 
+def _of_all_processes(values: Float[Tensor, " N"]) -> Float[Tensor, " all_N"]:
+    """The values of all processes, of which each may hold another number."""
+    count = values.new_tensor([len(values)], dtype=torch.long)
+    counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, count)
+    sizes = torch.cat(counts).tolist()
+    padded = nn.functional.pad(values, (0, max(sizes) - len(values)))
+    rows = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(rows, padded)
+    return torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)])
+
+
 def _divergences(
-    x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor, sigma: float | Literal["median"]
+    x: Tensor,
+    x_mask: Tensor,
+    y: Tensor,
+    y_mask: Tensor,
+    sigma: float | Literal["median"],
+    gather: bool = False,
 ) -> Float[Tensor, " B"]:
     xx, yy, xy = _squared(x, x), _squared(y, y), _squared(x, y)
     xx_pairs = x_mask[:, :, None] & x_mask[:, None, :]
     yy_pairs = y_mask[:, :, None] & y_mask[:, None, :]
     xy_pairs = x_mask[:, :, None] & y_mask[:, None, :]
-    width = median_width(xy, xy_pairs) if sigma == "median" else xx.new_tensor(float(sigma) ** 2)
+    if sigma == "median":
+        width = median_width(xy, xy_pairs, gather)
+    else:
+        width = xx.new_tensor(float(sigma) ** 2)
     within_x = _log_mean_kernel(xx, xx_pairs, width)
     within_y = _log_mean_kernel(yy, yy_pairs, width)
     return within_x + within_y - 2 * _log_mean_kernel(xy, xy_pairs, width)

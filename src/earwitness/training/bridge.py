@@ -12,6 +12,7 @@ from earwitness.bridge import BridgeChoice, DiffusionLink, save_bridge, start_ti
 from earwitness.bridge.base import Bridge
 from earwitness.checkpoint import write_json
 from earwitness.config import Strict
+from earwitness.hub import WeightsName, resolved
 from earwitness.training.contrastive import recall
 from earwitness.training.embeddings import (
     EmbeddingSplits,
@@ -29,8 +30,8 @@ class BridgeRecipe(Strict):
     """Settings of the stage."""
 
     stage: Literal["bridge"]
-    encoder: Path
-    """folder of an embedding encoder: a dual encoder, or a Hugging Face CLAP"""
+    encoder: WeightsName
+    """an embedding encoder: the folder of a dual encoder or a CLAP, or a CLAP on the hub"""
     source: Source
     bridge: BridgeChoice = BridgeChoice(kind="diffusion_link")
     choose_start: bool = True
@@ -56,6 +57,7 @@ def run(recipe: BridgeRecipe, run_folder: Path) -> dict[str, float]:
 
     A bridge without anything to train only takes its statistics.
     """
+    recipe = resolved(recipe, ("encoder",), run_folder / "weights.json")
     splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
     torch.manual_seed(recipe.fit.seed)
     bridge = recipe.bridge.build(splits.train.audio.shape[1])

@@ -111,12 +111,15 @@ def validation(model: nn.Module, items: Any, batch_size: int = 100) -> dict[str,
 
     The others are left to report on, as in the stages that follow.
     """
+    from accelerate.utils import send_to_device
+
     assert isinstance(model, DualTraining)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     chosen = range(0, len(items), 2)
     for start in range(0, len(chosen), batch_size):
         rows = [items[(i, 0)] for i in chosen[start : start + batch_size]]
-        for side, vectors in zip(sides, model.vectors(collate(rows)), strict=True):
+        batch: Any = send_to_device(collate(rows), model.dual.device)
+        for side, vectors in zip(sides, model.vectors(batch), strict=True):
             side.append(vectors.float().cpu().numpy())
     audio, text = (np.concatenate(side) for side in sides)
     return recall(audio, text) | {"scale": float(model.dual.scale)}

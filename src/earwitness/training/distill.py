@@ -181,13 +181,14 @@ def agreement(model: nn.Module, pool: Pool, batch_size: int = 50) -> dict[str, f
     correlation of clip-level scores. `top5`: overlap of the five highest classes of a clip.
     `class_map`: mean average precision of the classes that sound in a clip.
     """
+    from accelerate.utils import send_to_device
     from sklearn.metrics import average_precision_score
 
     assert isinstance(model, Distillation)
     error, student, teacher, tags, truth = [], [], [], [], []
     for start in range(0, len(pool), batch_size):
         rows = [pool[(i, 0)] for i in range(start, min(len(pool), start + batch_size))]
-        batch: dict[str, Any] = collate(rows)
+        batch: Any = send_to_device(collate(rows), model.statistics.device)
         classes = unpacked(batch["classes"], model.classes.out_features)
         h = model.encoder.encode(batch["log_mel"].float())
         scores, embedding = model.by_patch(h)
@@ -197,14 +198,14 @@ def agreement(model: nn.Module, pool: Pool, batch_size: int = 50) -> dict[str, f
         teacher.append(batch["scores"].float().mean(1))
         tags.append(model.classes(h).sigmoid().amax(1))
         truth.append(classes.amax(1))
-    labels = torch.cat(truth).numpy()
+    labels = torch.cat(truth).cpu().numpy()
     present = labels.any(0)
     return {
         "embedding_r2": 1 - float(torch.cat(error).mean()),
         "scores_r": correlation(torch.cat(student), torch.cat(teacher)),
         "top5": top5_overlap(torch.cat(student), torch.cat(teacher)),
         "class_map": float(
-            average_precision_score(labels[:, present], torch.cat(tags).numpy()[:, present])
+            average_precision_score(labels[:, present], torch.cat(tags).cpu().numpy()[:, present])
         ),
     }
 

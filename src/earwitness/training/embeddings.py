@@ -17,6 +17,7 @@ from earwitness import audio
 from earwitness.checkpoint import read_json, write_json
 from earwitness.data.captions import normalize
 from earwitness.data.manifest import Clip, read_manifest
+from earwitness.data.prepare.packed import PackedFile
 from earwitness.encoders import load_embedding_encoder
 from earwitness.encoders.base import EmbeddingEncoder
 from earwitness.encoders.dual import DualEncoder
@@ -120,7 +121,7 @@ def open_embeddings(source: Source, encoder: Path, runs: Path) -> EmbeddingSplit
 
 
 def embed_clips(
-    encoder: EmbeddingEncoder, files: Sequence[Path], captions: Sequence[Sequence[str]]
+    encoder: EmbeddingEncoder, files: Sequence[Path | PackedFile], captions: Sequence[Sequence[str]]
 ) -> Pairs:
     """Pairs of whole recordings, each with all its captions."""
     vectors = []
@@ -135,9 +136,11 @@ def embed_clips(
 def _embed(source: Source, encoder: EmbeddingEncoder, folder: Path, runs: Path) -> Iterator[Pairs]:
     """Held-out, then training pairs."""
     if isinstance(source, ManifestSource):
-        for path in (source.validation, source.train):
-            clips = read_manifest(path)
-            _check_captions(clips, path)
+        for paths in ((source.validation,), source.train_files):
+            clips = []
+            for path in paths:
+                clips += read_manifest(path)
+                _check_captions(clips, path)
             yield embed_clips(encoder, [c.audio for c in clips], [c.captions for c in clips])
         return
     if isinstance(source, SceneSource) and not isinstance(encoder, DualEncoder):

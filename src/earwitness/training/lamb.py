@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from earwitness.aligner import masked_mean
+from earwitness.aligner import masked_mean, several_processes
 from earwitness.captioner import Batch, Captioner, CaptionerConfig, load_decoder
+from earwitness.checkpoint import read_json
 from earwitness.config import Strict
 from earwitness.decoder import Decoder
 from earwitness.encoders import load_frame_encoder
@@ -17,12 +18,26 @@ from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.errors import ConfigError
 from earwitness.evaluation import evaluate
+from earwitness.hub import WeightsName, resolved
+from earwitness.model_folder import open_decoder
+from earwitness.pocket import part_folder
+from earwitness.training.distributed import share_of_all
+from earwitness.training.encoder_lora import (
+    EncoderLoraConfig,
+    add_lora,
+    has_lora,
+    merged,
+    train_lora,
+)
 from earwitness.training.fit import FitConfig, fit
 from earwitness.training.lamb_data import Item, Source, Splits, collate, open_source
 from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
 
 LAMB_LOSSES = {"decode": 1.0, "guide": 1.0, "cs_global": 1.0, "cs_token": 1.0, "infonce": 1.0}
 """lambda and alpha of the paper are not given; 1 each"""
+
+TOKEN_MEANS = ("decode", "guide")
+"""losses that are means over caption tokens; the others are means over clips, or none"""
 
 
 class LambRecipe(Strict):
@@ -31,16 +46,19 @@ class LambRecipe(Strict):
     stage: Literal["lamb"]
     name: str = "lamb"
     source: Source
-    init: Path | None = None
-    """model folder to go on from: its encoder, language model and prefix"""
-    encoder: Path | None = None
-    """folder of a frame encoder"""
+    init: WeightsName | None = None
+    """model to go on from: its encoder, language model and prefix"""
+    encoder: WeightsName | None = None
+    """a frame encoder: a folder, or a name on the hub"""
     new_encoder: CNNConfig | None = None
     """in its place, an untrained one"""
-    decoder: Path | None = None
-    """folder of a causal language model"""
+    decoder: WeightsName | None = None
+    """a causal language model: a folder, or a name on the hub"""
     new_decoder: LanguageModelSize | None = None
     """in its place, an untrained one, with a tokenizer made from the training captions"""
+    encoder_tune: Literal["frozen", "lora"] = "frozen"
+    encoder_lora: EncoderLoraConfig = EncoderLoraConfig()
+    """for `encoder_tune = "lora"`; its weights are merged into the encoder that is saved"""
     model: CaptionerConfig = CaptionerConfig()
     losses: dict[str, float] = LAMB_LOSSES
     frame_dropout: float = 0.0
@@ -51,48 +69,71 @@ class LambRecipe(Strict):
 
 
 class LambTraining(nn.Module):
-    """A Captioner on batches of cached frames or waveforms; the encoder stays frozen."""
+    """A Captioner on batches of cached frames or waveforms; the encoder learns by LoRA, or not."""
 
     def __init__(self, captioner: Captioner, frame_dropout: float, blind: bool) -> None:
         super().__init__()
         self.captioner, self.frame_dropout, self.blind = captioner, frame_dropout, blind
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The losses of `Captioner.forward`."""
+        """The losses of `Captioner.forward`.
+
+        On several processes, losses that are means over caption tokens are weighted so that their
+        mean over the processes is the mean over all tokens.
+        """
         h, mask = self.frames(batch)
         if self.training and self.frame_dropout:
             kept = torch.rand(h.shape[:2], device=h.device) >= self.frame_dropout
             h = h * kept[..., None]
-        return self.captioner(Batch(Frames(h, mask), batch["texts"], batch["clip"]))
+        losses = self.captioner(Batch(Frames(h, mask), batch["texts"], batch["clip"]))
+        if self.training and several_processes():
+            tokens = self.captioner.decoder.tokenize(batch["texts"]).mask.sum()
+            share = share_of_all(tokens)
+            losses |= {name: losses[name] * share for name in TOKEN_MEANS if name in losses}
+        return losses
 
     def train(self, mode: bool = True) -> "LambTraining":
-        """Training mode everywhere but in the frozen encoder, whose batch statistics stay as they
-        are.
+        """Training mode everywhere but in the encoder, whose batch statistics stay as they are;
+        its LoRA has dropout.
         """
         super().train(mode)
         self.captioner.encoder.eval()  # type: ignore[attr-defined]
+        train_lora(self.captioner.encoder, mode)
         return self
 
     def frames(self, batch: dict[str, Any]) -> Frames:
         """Cached frames as they are, or those of the batch's waveforms; none with `blind`."""
         if "frames" in batch:
             h = batch["frames"].float()
-            mask = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
+            counts = batch.get("frame_counts")
+            if counts is None:
+                mask = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
+            else:
+                mask = torch.arange(h.shape[1], device=h.device)[None, :] < counts[:, None]
         else:
-            with torch.no_grad():
+            learns = torch.is_grad_enabled() and has_lora(self.captioner.encoder)
+            with torch.set_grad_enabled(learns):
                 h, mask = self.captioner.encoder(batch["waveforms"], batch["lengths"])
         return Frames(torch.zeros_like(h) if self.blind else h, mask)
 
 
 def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
     """Prepares the data, trains, and leaves a model folder in `run_folder`/best; its scores."""
+    recipe = resolved(recipe, ("init", "encoder", "decoder"), run_folder / "weights.json")
     torch.manual_seed(recipe.fit.seed)
     encoder = _encoder(recipe)
     splits = open_source(
-        recipe.source, recipe.encoder, encoder.sample_rate, run_folder.parent, recipe.fit.seed
+        recipe.source,
+        recipe.encoder,
+        encoder.sample_rate,
+        run_folder.parent,
+        recipe.fit.seed,
+        encoder if recipe.encoder_tune == "frozen" else None,
     )
     torch.manual_seed(recipe.fit.seed)
     captioner = Captioner(encoder, _decoder(recipe, splits), recipe.model, recipe.name)
+    if recipe.encoder_tune == "lora":
+        add_lora(encoder, recipe.encoder_lora)
     if recipe.init:
         captioner.load_own_parts(recipe.init)
     return fit(
@@ -115,6 +156,8 @@ def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> 
     over the one that hears best. `gap_l2` and `gap_cosine`: distance and cosine between mean audio
     and mean caption token.
     """
+    from accelerate.utils import send_to_device
+
     assert isinstance(items, Sized)
     assert isinstance(model, LambTraining)
     sums: dict[str, float] = {}
@@ -122,7 +165,7 @@ def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> 
     greedy = model.captioner.config.decoding.model_copy(update={"beam_size": 1, "n_best": 1})
     for start in range(0, len(items), batch_size):
         rows = [items[(i, 0)] for i in range(start, min(len(items), start + batch_size))]
-        batch = collate(rows)
+        batch: Any = send_to_device(collate(rows), model.captioner.device)
         z_a = model.captioner.audio_tokens(model.frames(batch))
         captions += [row[0].text for row in model.captioner.generate(z_a, greedy)]
         audio = masked_mean(*z_a)
@@ -139,8 +182,11 @@ def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> 
 
 
 def _encoder(recipe: LambRecipe) -> FrameEncoder:
-    if recipe.encoder or recipe.init:
-        return load_frame_encoder(recipe.encoder or recipe.init / "encoder")  # type: ignore[operator]
+    if recipe.encoder:
+        return load_frame_encoder(recipe.encoder)
+    if recipe.init:
+        settings = read_json(recipe.init / "earwitness.json")
+        return load_frame_encoder(part_folder(recipe.init, "encoder", settings))
     if recipe.new_encoder:
         return CNN(recipe.new_encoder).eval()
     raise ConfigError("the recipe names no encoder: set 'encoder' to a folder, or [new_encoder]")
@@ -148,7 +194,7 @@ def _encoder(recipe: LambRecipe) -> FrameEncoder:
 
 def _decoder(recipe: LambRecipe, splits: Splits) -> Decoder:
     if recipe.init:
-        return load_decoder(recipe.init / "decoder", recipe.model.decoder)
+        return open_decoder(recipe.init, recipe.model.decoder, train=True)
     if recipe.decoder:
         return load_decoder(recipe.decoder, recipe.model.decoder)
     if recipe.new_decoder:
@@ -159,4 +205,5 @@ def _decoder(recipe: LambRecipe, splits: Splits) -> Decoder:
 
 def _save(model: nn.Module, folder: Path, recipe: LambRecipe) -> None:
     assert isinstance(model, LambTraining)
-    model.captioner.save(folder, torch.float16 if recipe.fit.precision != "fp32" else None)
+    with merged(model.captioner.encoder):
+        model.captioner.save(folder, torch.float16 if recipe.fit.precision != "fp32" else None)

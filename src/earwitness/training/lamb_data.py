@@ -6,12 +6,14 @@ An item is a dict with a caption's `text`, the number of its recording (`clip`),
 """
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from rich.progress import track
 from torch.utils.data import Dataset
 
 from earwitness import audio
@@ -20,11 +22,16 @@ from earwitness.data.captions import normalize
 from earwitness.data.manifest import Clip, read_manifest
 from earwitness.data.synthetic import synthetic_clip
 from earwitness.encoders import load_frame_encoder
-from earwitness.errors import DataError
+from earwitness.encoders.base import FrameEncoder
+from earwitness.errors import ConfigError, DataError
+from earwitness.training.feature_cache import FeatureCache, read_frames
 from earwitness.training.pool import Pool, build_pool
 from earwitness.training.scene_pool import FrameRows, Scenes
 
 Item = dict[str, Any]
+
+_MANY = 1000
+"""clips whose headers take long enough to read for a progress bar"""
 
 
 class SceneSource(Strict):
@@ -41,12 +48,22 @@ class SceneSource(Strict):
 
 
 class ManifestSource(Strict):
-    """Recordings with captions, as in the paper; clips are cut at random to `seconds`."""
+    """Recordings with captions, as in the paper; longer clips are cut to `seconds`."""
 
     kind: Literal["manifest"]
-    train: Path
+    train: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
+    """a manifest, or several that are trained on together"""
     validation: Path
     seconds: PositiveFloat = 10.0
+    crop: Literal["random", "start"] = "random"
+    """which part of a longer clip is heard: another one at each visit, or the first"""
+    cache: bool = False
+    """keeps the frames of the frozen encoder on disk, in the folder of the runs"""
+
+    @property
+    def train_files(self) -> tuple[Path, ...]:
+        """The training manifests, one or several."""
+        return self.train if isinstance(self.train, tuple) else (self.train,)
 
 
 class SyntheticSource(Strict):
@@ -71,19 +88,23 @@ class Splits(NamedTuple):
 
 
 def open_source(
-    source: Source, encoder: Path | None, sample_rate: int, runs: Path, seed: int
+    source: Source,
+    encoder: Path | None,
+    sample_rate: int,
+    runs: Path,
+    seed: int,
+    frozen: FrameEncoder | None = None,
 ) -> Splits:
-    """The items of `source`; `runs` holds caches. Raises DataError where files are missing."""
+    """The items of `source`; `runs` holds caches; `frozen` makes the frames of a manifest's cache.
+
+    Raises:
+        DataError: files are missing, or a clip has no caption. ConfigError: frames are to be kept
+            that are not the same at each visit.
+    """
     if isinstance(source, SyntheticSource):
         return _synthetic(source)
     if isinstance(source, ManifestSource):
-        clips = [read_manifest(path) for path in (source.train, source.validation)]
-        captions = [normalize(text) for clip in clips[0] for text in clip.captions]
-        train, validation = (
-            Recordings(part, source.seconds, sample_rate, seed, path)
-            for part, path in zip(clips, (source.train, source.validation), strict=True)
-        )
-        return Splits(train, validation, captions)
+        return _manifest(source, sample_rate, runs, seed, frozen)
     if encoder is None:
         raise DataError(
             "scenes need a trained encoder: set the recipe's key 'encoder' to its folder"
@@ -92,10 +113,19 @@ def open_source(
 
 
 class Recordings(Dataset[Item]):
-    """Clips of a manifest as waveforms, one of their captions and one random cut at each visit."""
+    """Clips of a manifest as waveforms, one of their captions and one cut at each visit.
+
+    With `cached`, the places of their frames, items hold these in the waveforms' place.
+    """
 
     def __init__(
-        self, clips: list[Clip], seconds: float, sample_rate: int, seed: int, source: Path
+        self,
+        clips: list[Clip],
+        seconds: float,
+        sample_rate: int,
+        seed: int,
+        source: Path | str,
+        crop: str = "random",
     ) -> None:
         """Raises DataError where a clip has no caption."""
         for clip in clips:
@@ -104,6 +134,20 @@ class Recordings(Dataset[Item]):
                     f"{source}: clip '{clip.id}' has no caption; training needs at least one"
                 )
         self.clips, self.seconds, self.rate, self.seed = clips, seconds, sample_rate, seed
+        self.crop = crop
+        self.cached: list[Path] = []
+
+    @cached_property
+    def durations(self) -> np.ndarray:
+        """Seconds of each recording, before any cut."""
+        files = [clip.audio for clip in self.clips]
+        quick = len(files) < _MANY
+        return np.array([audio.duration(f) for f in track(files, "measuring", disable=quick)])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Seconds of each item."""
+        return np.minimum(self.durations, self.seconds)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -112,13 +156,20 @@ class Recordings(Dataset[Item]):
         index, epoch = key
         clip = self.clips[index]
         rng = np.random.default_rng((self.seed, index, epoch))
+        if self.cached:
+            heard: Item = {"frames": np.array(read_frames(self.cached[index]))}
+        else:
+            heard = {"waveform": self._waveform(clip, rng)}
+        text = clip.captions[int(rng.integers(len(clip.captions)))]
+        return heard | {"text": normalize(text), "clip": index}
+
+    def _waveform(self, clip: Clip, rng: np.random.Generator) -> np.ndarray:
         waveform = audio.load(clip.audio, self.rate)
         extra = len(waveform) - round(self.seconds * self.rate)
-        if extra > 0:
-            start = int(rng.integers(extra + 1))
-            waveform = waveform[start : start + len(waveform) - extra]
-        text = clip.captions[int(rng.integers(len(clip.captions)))]
-        return {"waveform": waveform, "text": normalize(text), "clip": index}
+        if extra <= 0:
+            return waveform
+        start = int(rng.integers(extra + 1)) if self.crop == "random" else 0
+        return waveform[start : start + len(waveform) - extra]
 
 
 class CachedScenes(Dataset[Item]):
@@ -149,13 +200,18 @@ class _Synthetic(Dataset[Item]):
 
 
 def collate(items: list[Item]) -> dict[str, Any]:
-    """Items as one batch: frames stacked, or waveforms padded with their lengths in samples."""
+    """Items as one batch: frames or waveforms, padded, with their lengths in samples or, where
+    they differ, in frames.
+    """
     batch: dict[str, Any] = {
         "texts": [item["text"] for item in items],
         "clip": torch.tensor([item["clip"] for item in items]),
     }
     if "frames" in items[0]:
-        return batch | {"frames": torch.from_numpy(np.stack([item["frames"] for item in items]))}
+        frames = [torch.from_numpy(item["frames"]) for item in items]
+        counts = torch.tensor([len(rows) for rows in frames])
+        batch["frames"] = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
+        return batch | ({} if bool((counts == counts[0]).all()) else {"frame_counts": counts})
     waveforms = [torch.from_numpy(item["waveform"]) for item in items]
     return batch | {
         "waveforms": torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True),
@@ -167,6 +223,46 @@ def _synthetic(source: SyntheticSource) -> Splits:
     train = _Synthetic(source, 0, source.clips)
     heldout = _Synthetic(source, source.clips, source.heldout_clips)
     return Splits(train, heldout, [train[(i, 0)]["text"] for i in range(source.clips)])
+
+
+def _manifest(
+    source: ManifestSource, rate: int, runs: Path, seed: int, frozen: FrameEncoder | None
+) -> Splits:
+    files = (source.train_files, (source.validation,))
+    clips = [[clip for path in paths for clip in read_manifest(path)] for paths in files]
+    train, validation = (
+        Recordings(part, source.seconds, rate, seed, ", ".join(map(str, paths)), source.crop)
+        for part, paths in zip(clips, files, strict=True)
+    )
+    if source.cache:
+        if frozen is None:
+            raise ConfigError(
+                "source.cache keeps the frames of a frozen encoder in stage 'lamb'; here the "
+                "encoder is tuned, or the stage is another: leave it out"
+            )
+        _cache(source, (train, validation), runs, frozen)
+    captions = [normalize(text) for clip in clips[0] for text in clip.captions]
+    return Splits(train, validation, captions)
+
+
+def _cache(
+    source: ManifestSource, parts: tuple[Recordings, ...], runs: Path, frozen: FrameEncoder
+) -> None:
+    for part in parts if source.crop == "random" else ():
+        for clip, seconds in zip(part.clips, part.durations, strict=True):
+            if seconds > source.seconds:
+                raise ConfigError(
+                    f"source.cache: clip '{clip.id}' lasts {seconds:.1f} s and would be cut at "
+                    f"random to {source.seconds:g} s, another part at each visit; set "
+                    "source.crop = 'start', a longer source.seconds, or no cache"
+                )
+    module: Any = frozen
+    if torch.cuda.is_available():
+        module.cuda()
+    cache = FeatureCache(runs / "features", frozen, source.seconds)
+    for part in parts:
+        part.cached = cache.fill([clip.audio for clip in part.clips], frozen)
+    module.cpu()
 
 
 def _scenes(source: SceneSource, encoder: Path, runs: Path) -> Splits:

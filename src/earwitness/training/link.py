@@ -25,6 +25,7 @@ from earwitness.config import Strict
 from earwitness.decoder import Decoder, DecoderConfig, Decoding
 from earwitness.encoders import EmbeddingFrames, load_embedding_encoder, one_frame
 from earwitness.errors import ConfigError
+from earwitness.hub import WeightsName, resolved
 from earwitness.training.embeddings import (
     PairItems,
     Pairs,
@@ -49,14 +50,14 @@ class LinkRecipe(Strict):
     source: Source
     pairs: PositiveInt | None = None
     """how many training captions, from the first on; all if not given"""
-    encoder: Path
-    """folder of an embedding encoder"""
+    encoder: WeightsName
+    """an embedding encoder: a folder, or a CLAP on the hub"""
     bridge: Path | None = None
     """folder of a trained bridge; without one the system has none: the paper's baseline"""
     untrained_bridge: BridgeChoice = BridgeChoice()
     """without a folder, a bridge that needs neither training nor statistics"""
-    decoder: Path | None = None
-    """folder of a causal language model"""
+    decoder: WeightsName | None = None
+    """a causal language model: a folder, or a name on the hub"""
     new_decoder: LanguageModelSize | None = None
     """in its place, an untrained one, with a tokenizer made from the training captions"""
     hidden: PositiveInt = 2048
@@ -99,6 +100,7 @@ class LinkTraining(nn.Module):
 
 def run(recipe: LinkRecipe, run_folder: Path) -> dict[str, float]:
     """Trains, and leaves a model folder in `run_folder`/best; its scores on validation pairs."""
+    recipe = resolved(recipe, ("encoder", "decoder"), run_folder / "weights.json")
     splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
     train = splits.train.first(recipe.pairs) if recipe.pairs else splits.train
     torch.manual_seed(recipe.fit.seed)
@@ -122,6 +124,8 @@ def validation(model: nn.Module, pairs: Pairs, batch_size: int = 100) -> dict[st
 
     So in the zero-shot protocol not even the choice of the weights hears anything.
     """
+    from accelerate.utils import send_to_device
+
     assert isinstance(model, LinkTraining)
     items, sums = PairItems(pairs), {"decode": 0.0, "decode_audio": 0.0}
     device = model.captioner.device
@@ -129,8 +133,7 @@ def validation(model: nn.Module, pairs: Pairs, batch_size: int = 100) -> dict[st
         torch.manual_seed(0)
         for start in range(0, len(items), batch_size):
             rows = [items[(i, 0)] for i in range(start, min(len(items), start + batch_size))]
-            batch = collate_pairs(rows)
-            batch |= {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+            batch: Any = send_to_device(collate_pairs(rows), device)
             share = len(rows) / len(items)
             sums["decode"] += float(model(batch)["decode"]) * share
             sums["decode_audio"] += float(model.heard(batch)["decode"]) * share

@@ -4,14 +4,13 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 
 class TrainingBar:
     """Epoch, batches, running means of the losses, clips a second and time left."""
 
     def __init__(self, epochs: int, batches: int, epoch: int, done: int, visible: bool) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=not visible)
         self.batches, self.clips = batches, 0
         self.means: dict[str, float] = {}
         self.bar = Progress(
@@ -40,11 +39,10 @@ class TrainingBar:
     ) -> None:
         self.bar.stop()
 
-    def advance(self, losses: dict[str, Tensor], total: Tensor, clips: int) -> None:
-        """One batch of `clips` clips is done."""
+    def advance(self, losses: dict[str, float], clips: int) -> None:
+        """One step of `clips` clips is done, those of all processes together."""
         self.clips += clips
-        for name, loss in {**losses, "total": total}.items():
-            value = float(loss.detach())
+        for name, value in losses.items():
             self.means[name] = 0.98 * self.means.get(name, value) + 0.02 * value
         self.bar.update(
             self.task,

@@ -1,34 +1,59 @@
-"""The files of a training run: log.jsonl, TensorBoard, resumable checkpoints, best and last
-weights.
+"""The files of a training run: log.jsonl, trackers (TensorBoard, W&B), resumable checkpoints, best
+and last weights. On several processes the main one writes; each adds its share of a checkpoint.
 """
 
+import hashlib
 import json
 import math
 import shutil
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from earwitness.errors import TrainingError
+from earwitness.errors import ConfigError, TrainingError
+from earwitness.training.distributed import Copied, Spread
 
-Losses = dict[str, Tensor]
+Tracker = Literal["tensorboard", "wandb"]
 Save = Callable[[nn.Module, Path], None]
 
 
-class RunLog:
-    """What a run writes, and where it goes on after a stop. `step` counts weight updates."""
+def check_trackers(trackers: tuple[Tracker, ...]) -> None:
+    """Raises ConfigError where the library of a tracker is not installed."""
+    for name in trackers:
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"fit.trackers names '{name}', which is not installed: pip install {name}, "
+                "or leave it out of fit.trackers"
+            )
 
-    def __init__(self, run: Path, select: str, settings: dict[str, Any], accelerator: Any) -> None:
-        self.run, self.select, self.settings = run, select, settings
-        self.accelerator = accelerator
+
+class RunLog:
+    """What a run writes, and where it goes on after a stop. `step` counts weight updates.
+
+    `settings` must be those the run was started with; what an older run does not name was as in
+    `defaults`.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        select: str,
+        settings: dict[str, Any],
+        defaults: dict[str, Any],
+        accelerator: Any,
+        spread: Copied | Spread,
+    ) -> None:
+        self.run, self.select, self.settings, self.defaults = run, select, settings, defaults
+        self.accelerator, self.spread = accelerator, spread
         self.step = 0
         self.best_scores: dict[str, float] = {}
         run.mkdir(parents=True, exist_ok=True)
 
-    def resume(self) -> tuple[int, int]:
+    def resume(self, trackers: tuple[Tracker, ...]) -> tuple[int, int]:
         """(epoch, batches done in it) to go on from; rows of the log beyond that point are dropped.
 
         Raises:
@@ -40,18 +65,20 @@ class RunLog:
         epoch, done = 0, 0
         if (state / "progress.json").is_file():
             progress = json.loads((state / "progress.json").read_text(encoding="utf-8"))
-            if progress["settings"] != self.settings:
+            before = self.defaults | progress["settings"]
+            if before != self.settings:
                 raise TrainingError(
-                    f"{self.run} holds a run with other settings ({self._changed(progress)}); "
+                    f"{self.run} holds a run with other settings ({self._changed(before)}); "
                     "name another --run folder or delete it"
                 )
             self.accelerator.load_state(state)
+            self.spread.load(state)
             self.step, self.best_scores = progress["step"], progress["best_scores"]
             epoch, done = progress["epoch"], progress["done"]
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self._drop_rows_after(epoch)
-        later = {"purge_step": self.step + 1} if self.step else {}
-        self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": later})
+            self._start(trackers)
         return epoch, done
 
     def checkpoint(self, epoch: int, done: int) -> None:
@@ -62,6 +89,8 @@ class RunLog:
             shutil.rmtree(new, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(new, safe_serialization=False)
+        self.spread.save(new)
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             progress = {"epoch": epoch, "done": done, "step": self.step}
             progress |= {"best_scores": self.best_scores, "settings": self.settings}
@@ -73,11 +102,10 @@ class RunLog:
             shutil.rmtree(old, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
-    def losses(self, losses: Losses, total: Tensor, rate: float) -> None:
+    def losses(self, losses: dict[str, float], rate: float) -> None:
         """One row for a weight update: its losses, their weighted sum, the next learning rate."""
         self.step += 1
-        row = {name: float(loss.detach()) for name, loss in losses.items()}
-        self._write(row | {"total": float(total.detach()), "learning_rate": rate})
+        self._write(losses | {"learning_rate": rate})
 
     def scores(self, epoch: int, scores: dict[str, float], model: nn.Module, save: Save) -> None:
         """One row for a validation; the weights go to `last`, and to `best` where they are."""
@@ -94,8 +122,25 @@ class RunLog:
         sign = -1 if self.select.startswith("-") else 1
         return sign * scores[name] > sign * self.best_scores[name]
 
-    def _changed(self, progress: dict[str, Any]) -> str:
-        before = progress["settings"]
+    def _start(self, trackers: tuple[Tracker, ...]) -> None:
+        from accelerate.tracking import TensorBoardTracker, WandBTracker
+
+        started: list[Any] = []
+        if "tensorboard" in trackers:
+            later = {"purge_step": self.step + 1} if self.step else {}
+            started.append(TensorBoardTracker("tensorboard", logging_dir=self.run, **later))
+        if "wandb" in trackers:
+            # The same id each time, so that a resumed run goes on in the same curve.
+            name = self.run.resolve().name
+            code = hashlib.sha256(str(self.run.resolve()).encode()).hexdigest()[:12]
+            started.append(
+                WandBTracker("earwitness", name=name, id=code, dir=str(self.run), resume="allow")
+            )
+        for tracker in started:
+            tracker.start()
+        self.accelerator.trackers = started
+
+    def _changed(self, before: dict[str, Any]) -> str:
         keys = sorted({*before, *self.settings})
         return ", ".join(
             f"{key} was {before.get(key)!r}, is {self.settings.get(key)!r}"

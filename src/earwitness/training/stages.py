@@ -1,12 +1,13 @@
 """The stages of training by name, and the one call that runs a recipe."""
 
-import json
+import difflib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from earwitness.config import apply_overrides, read_toml, validate
 from earwitness.errors import ConfigError
+from earwitness.training.distributed import main_process_first
 
 STAGES: dict[str, tuple[str, str]] = {
     "distill": ("earwitness.training.distill", "DistillRecipe"),
@@ -19,8 +20,13 @@ STAGES: dict[str, tuple[str, str]] = {
 """stage -> (module, name of its recipe class); the module's `run(recipe, folder)` trains."""
 
 
-def read_recipe(path: Path, overrides: list[str] | None = None) -> tuple[Any, Any]:
-    """(module, recipe) of the recipe at `path`. Raises ConfigError where it is not one."""
+def read_recipe(
+    path: Path, overrides: list[str] | None = None, data: Path | None = None
+) -> tuple[Any, Any]:
+    """(module, recipe) of the recipe at `path`. Raises ConfigError where it is not one.
+
+    The key `data` of any recipe is its folder of sounds and captions; the argument takes its place.
+    """
     tables = apply_overrides(read_toml(path), overrides or [])
     stage = tables.get("stage")
     if stage not in STAGES:
@@ -29,7 +35,10 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> tuple[Any, An
         )
     module_name, class_name = STAGES[stage]
     module = import_module(module_name)
-    return module, validate(getattr(module, class_name), tables, str(path))
+    recipe_class = getattr(module, class_name)
+    tables = _with_data(tables, data, str(path))
+    _check_losses(tables.get("losses"), recipe_class, str(path))
+    return module, validate(recipe_class, tables, str(path))
 
 
 def run_recipe(
@@ -37,13 +46,43 @@ def run_recipe(
 ) -> dict[str, float]:
     """Trains the recipe at `path` in the run folder `folder`; the scores of the best weights.
 
-    `data` takes the place of the recipe's data folder: of `source.folder` where its source is
-    scenes, else of `data`.
+    `data` takes the place of the recipe's key of that name. On several processes all call this; the
+    main one prepares the data, and it alone gets scores.
     """
-    overrides = list(overrides or [])
-    if data is not None:
-        key = "source.folder" if "source" in read_toml(path) else "data"
-        overrides.append(f"{key}={json.dumps(str(data), ensure_ascii=False)}")
-    module, recipe = read_recipe(path, overrides)
+    module, recipe = read_recipe(path, overrides, data)
     folder.mkdir(parents=True, exist_ok=True)
-    return module.run(recipe, folder)
+    with main_process_first():
+        return module.run(recipe, folder)
+
+
+def _with_data(tables: dict[str, Any], data: Path | None, path: str) -> dict[str, Any]:
+    """`tables` with `data` where the stage looks for it: composed scenes are the source that reads
+    a data folder, and no other source does.
+    """
+    source = tables.get("source")
+    if data is not None:
+        tables = {**tables, "data": str(data)}
+    if not isinstance(source, dict) or "data" not in tables:
+        return tables
+    if source.get("kind") != "scenes":
+        raise ConfigError(
+            f"{path}: 'data' is the folder of scenes; the source here is "
+            f"{source.get('kind')!r}, which needs none"
+        )
+    kept = {key: value for key, value in tables.items() if key != "data"}
+    folder = tables["data"] if data is not None else source.get("folder", tables["data"])
+    return {**kept, "source": {**source, "folder": folder}}
+
+
+def _check_losses(losses: Any, recipe_class: Any, path: str) -> None:
+    """A stage knows its losses by the default weights of its recipe."""
+    field = recipe_class.model_fields.get("losses")
+    if field is None or not isinstance(losses, dict):
+        return
+    for name in losses:
+        if name not in field.default:
+            near = difflib.get_close_matches(str(name), field.default, n=1, cutoff=0.4)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(
+                f"{path}: unknown loss 'losses.{name}'{hint} (known: {', '.join(field.default)})"
+            )
