@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from builders import tiny_tokenizer
+from builders import tiny_decoder, tiny_tokenizer
 
+from earwitness.bridge import BridgeChoice, LinkPrefixConfig
+from earwitness.captioner import Captioner, CaptionerConfig, PrefixConfig
+from earwitness.decoder import DecoderConfig, Decoding
+from earwitness.encoders import EmbeddingFrames
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
 from earwitness.training.bridge import BridgeRecipe
@@ -39,6 +43,24 @@ def tiny_dual(seed: int = 0, **changes: Any) -> DualEncoder:
     )
     settings = {"dim": 16, "hidden": 32, "window_seconds": 1.0, "stride_seconds": 1.0, **changes}
     return DualEncoder(frames, tokenizer, DualConfig(**settings, text=text)).eval()
+
+
+def untrained_link(kind: str = "diffusion_link") -> Captioner:
+    """A system over `tiny_dual` whose bridge is fitted and gives more than zeros."""
+    link = LinkPrefixConfig(bridge=BridgeChoice.model_validate({"kind": kind}), hidden=16)
+    config = CaptionerConfig(
+        prefix=PrefixConfig(kind="link", link=link),
+        decoder=DecoderConfig(tune="full"),
+        decoding=Decoding(max_new_tokens=6),
+        guide=None,
+        aligner=None,
+    )
+    captioner = Captioner(EmbeddingFrames(tiny_dual()), tiny_decoder(), config, "tiny-link").eval()
+    bridge = captioner.prefix.bridge
+    bridge.fit_statistics(torch.randn(30, 16), torch.randn(30, 16))
+    for parameter in bridge.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return captioner
 
 
 def fit(epochs: int, rate: float, batch: int = 40) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import uvicorn
 from builders import noise
 
 from earwitness.captioner import Captioner
+from earwitness.rerank import Reranker
 from earwitness.serve.app import create_app
 from earwitness.serve.settings import Settings
 
@@ -67,9 +68,11 @@ class Process:
 
 
 @contextlib.contextmanager
-def in_thread(captioner: Captioner, settings: Settings, wait: bool = True) -> Iterator[str]:
+def in_thread(
+    captioner: Captioner, settings: Settings, wait: bool = True, reranker: Reranker | None = None
+) -> Iterator[str]:
     """The address of the application in a real server, in a thread of this process."""
-    app = create_app(captioner, settings)
+    app = create_app(captioner, settings, reranker)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

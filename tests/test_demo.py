@@ -10,7 +10,10 @@ import httpx
 import pytest
 import soundfile
 from builders import tiny_model_folder
+from link_parts import tiny_dual, untrained_link
 from serving import Process, noise_silence_noise, wav
+
+from earwitness.encoders import save_embedding_encoder
 
 TIMEOUT = 240
 
@@ -24,6 +27,22 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     pytest.importorskip("gradio", reason="the web page needs gradio")
     model = tiny_model_folder(tmp_path_factory.mktemp("model") / "tiny")
     running = Process(tmp_path_factory.mktemp("service"), "--model", str(model), "--max-mb", "5")
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+@pytest.fixture(scope="module")
+def link_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """The page of a Diffusion-Link model with a second CLAP to rerank by."""
+    pytest.importorskip("gradio", reason="the web page needs gradio")
+    folder = tmp_path_factory.mktemp("link")
+    untrained_link().save(folder / "model")
+    save_embedding_encoder(tiny_dual(seed=3), folder / "other")
+    running = Process(
+        tmp_path_factory.mktemp("service"),
+        *("--model", str(folder / "model"), "--rerank", str(folder / "other")),
+    )
     yield running
     running.process.kill()
     running.process.wait()
@@ -97,6 +116,7 @@ def test_dropped_sound_is_captioned_and_its_segments_drawn(page: Page, long_soun
     assert sum(bar["width"] for bar in bars) == pytest.approx(plot["width"], abs=6)
     silent = page.page.locator(".ew-closed").bounding_box()
     assert silent["width"] == pytest.approx(plot["width"] / 3, rel=0.05)
+    page.page.wait_for_function("document.querySelector('.ew-plot img').complete")
     drawn = page.page.evaluate(
         "[document.querySelector('.ew-plot img').naturalWidth,"
         " document.querySelector('.ew-plot path').getBBox().width]"
@@ -147,6 +167,57 @@ def test_example_shows_n_best_and_guide_words_on_a_phone(browser: Any, service: 
     assert phone.fits()
     assert phone.complaints == []
     phone.page.close()
+
+
+def numbers(page: Any, selector: str) -> list[float]:
+    return [float(text) for text in page.locator(selector).all_inner_texts()]
+
+
+def test_page_of_a_lamb_model_says_nothing_of_a_bridge(page: Page) -> None:
+    page.page.get_by_role("button", name="A siren").click()
+    page.page.wait_for_selector(".ew-card")
+    assert page.page.locator(".ew-bridge").count() == 0
+    assert page.page.locator(".ew-second").count() == 0
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_page_of_a_link_model_shows_the_sound_before_and_after_the_bridge(
+    browser: Any, link_service: Process, viewport: dict[str, int]
+) -> None:
+    shown = Page(browser, link_service.url, viewport)
+    shown.page.get_by_role("button", name="A siren").click()
+    rows = shown.page.locator(".ew-bridge tbody tr")
+    rows.first.wait_for()
+    assert rows.locator("th").all_inner_texts() == ["Without", "With", "Text"]
+    distances = numbers(shown.page, ".ew-bridge td:nth-child(n + 3)")
+    assert len(distances) == 6
+    assert all(0 <= value <= 2 for value in distances)
+    assert distances[:2] != distances[2:4]
+    assert shown.fits()
+    assert shown.complaints == []
+    shown.page.close()
+
+
+def test_chosen_clap_orders_the_best_captions(browser: Any, link_service: Process) -> None:
+    shown = Page(browser, link_service.url, DESKTOP)
+    shown.page.get_by_role("button", name="Options").click()
+    # What is folded away is only made when it is opened.
+    shown.page.locator("#ew-rerank label").last.wait_for()
+    assert shown.page.locator("#ew-rerank label").all_inner_texts() == [
+        "Probability",
+        "Agreement among the captions",
+        "CLAP (tiny-link)",
+        "CLAP (other)",
+    ]
+    shown.page.get_by_label("CLAP (other)").check()
+    shown.page.get_by_role("button", name="A siren").click()
+    shown.page.wait_for_selector(".ew-card")
+    cosines = shown.page.locator(".ew-two .ew-second")
+    assert cosines.count() == 5
+    assert all(re.fullmatch(r"-?\d\.\d\d|-", text) for text in cosines.all_inner_texts())
+    assert "Chosen by CLAP (other)" in shown.page.inner_text(".ew-card")
+    assert shown.complaints == []
+    shown.page.close()
 
 
 def test_text_file_gets_a_sentence(page: Page, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_n_best_is_kept_with_its_scores():
         [of_array("x", tone(200, 3) + tone(700, 3, 0.1))],
         Listening(decoding=Decoding(n_best=2)),
     )
-    assert [text for text, _ in found[0].segments[0].candidates] == ["a dog barks", "rain falls"]
+    assert [c.caption for c in found[0].segments[0].candidates] == ["a dog barks", "rain falls"]
     assert found[0].record("m")["captions"][1]["caption"] == "rain falls"
 
 

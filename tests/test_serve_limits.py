@@ -271,7 +271,8 @@ def test_waveform_reaches_both_edges_where_the_sound_is_loudest() -> None:
 def test_card_escapes_what_strangers_named() -> None:
     segment = Segment(0.0, 1.0, "<script>alert(1)</script> & more", 0.5)
     heard = Heard('<img src="x">.wav', 1.0, (segment,))
-    html = card.result(heard, noise(1.0), 16000, card.GuideWords([("<b>", 1.0)], 0.0, 1.0), "m<i>")
+    insight = card.Insight(card.GuideWords([("<b>", 1.0)], 0.0, 1.0))
+    html = card.result(heard, noise(1.0), 16000, insight, "m<i>")
     assert "<script>" not in html
     assert "<img src" not in html
     assert "<b>" not in html
