@@ -11,7 +11,9 @@ from earwitness.cli.caption import caption
 from earwitness.cli.evaluate import evaluate
 from earwitness.cli.gap import gap
 from earwitness.cli.metrics import app as metrics
-from earwitness.cli.models import models
+from earwitness.cli.models import app as models
+from earwitness.cli.prepare import app as prepare
+from earwitness.cli.reproduce import reproduce
 from earwitness.cli.serve import serve
 from earwitness.cli.train import train
 from earwitness.errors import EarwitnessError
@@ -60,8 +62,10 @@ def main(
 
 app.command()(caption)
 app.command()(train)
+app.command()(reproduce)
 app.command()(evaluate)
 app.command()(gap)
-app.command()(models)
 app.command()(serve)
+app.add_typer(models, name="models", help="Models, weights of the hub, and model cards.")
 app.add_typer(metrics, name="metrics", help="What the caption metrics need on this machine.")
+app.add_typer(prepare, name="prepare", help="Turns data sets on disk into manifests to train on.")
