@@ -18,6 +18,7 @@ RUN pip install -c constraints-cpu.txt --index-url https://download.pytorch.org/
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 COPY examples examples
+COPY recipes recipes
 RUN pip install -c constraints-cpu.txt ".[serve,demo]"
 
 # Nothing is written but temporary files: the root may be mounted read-only with a tmpfs on /tmp.
