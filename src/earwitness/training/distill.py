@@ -35,6 +35,9 @@ class DistillRecipe(Strict):
     """`best` folder of another distillation to start from"""
     random_scenes: PositiveInt = 16000
     caption_scenes: NonNegativeInt = 0
+    unlabelled_scenes: NonNegativeInt = 0
+    """unlabelled recordings, each under a faint labelled sound: the nearest there is to what the
+    encoder will hear in use"""
     heldout_scenes: PositiveInt = 500
     unlabelled_share: NonNegativeFloat = 0.3
     scene_seed: int = 1
@@ -137,9 +140,7 @@ def run(recipe: DistillRecipe, run_folder: Path) -> dict[str, float]:
         load_weights(model.heads(), read_weights(heads), str(heads))
     return fit(
         model,
-        _Joined(
-            [pools["random"], pools["captions"]] if recipe.caption_scenes else [pools["random"]]
-        ),
+        _Joined([pools[name] for name in ("random", "captions", "unlabelled") if name in pools]),
         collate,
         recipe.losses,
         recipe.fit,
@@ -154,9 +155,12 @@ def _pools(recipe: DistillRecipe, runs: Path) -> dict[str, Pool]:
     cache, seed = runs / "cache", recipe.scene_seed
     labels = known_labels(recipe.data, cache)
     random = Scenes(recipe.data, cache, seed, unlabelled_share=recipe.unlabelled_share)
+    # Another seed, so that no scene of the random mixes comes again.
+    unlabelled = Scenes(recipe.data, cache, seed + 1, unlabelled_share=1.0)
     wanted = {
         "random": (recipe.random_scenes, random),
         "captions": (recipe.caption_scenes, Scenes(recipe.data, cache, seed, "captions")),
+        "unlabelled": (recipe.unlabelled_scenes, unlabelled),
         "heldout": (recipe.heldout_scenes, Scenes(recipe.data, cache, seed, split="heldout")),
     }
     return {

@@ -20,7 +20,7 @@ from earwitness.errors import ConfigError
 from earwitness.evaluation import evaluate
 from earwitness.hub import WeightsName, resolved
 from earwitness.model_folder import open_decoder
-from earwitness.pocket import part_folder
+from earwitness.pocket import POCKET_MODELS, model_folder, part_folder
 from earwitness.training.distributed import share_of_all
 from earwitness.training.encoder_lora import (
     EncoderLoraConfig,
@@ -47,7 +47,7 @@ class LambRecipe(Strict):
     name: str = "lamb"
     source: Source
     init: WeightsName | None = None
-    """model to go on from: its encoder, language model and prefix"""
+    """model to go on from, a pocket model's name too: its encoder, language model and prefix"""
     encoder: WeightsName | None = None
     """a frame encoder: a folder, or a name on the hub"""
     new_encoder: CNNConfig | None = None
@@ -119,6 +119,8 @@ class LambTraining(nn.Module):
 
 def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
     """Prepares the data, trains, and leaves a model folder in `run_folder`/best; its scores."""
+    if recipe.init and str(recipe.init) in POCKET_MODELS:
+        recipe = recipe.model_copy(update={"init": model_folder(recipe.init)})
     recipe = resolved(recipe, ("init", "encoder", "decoder"), run_folder / "weights.json")
     torch.manual_seed(recipe.fit.seed)
     encoder = _encoder(recipe)
