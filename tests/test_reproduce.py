@@ -310,3 +310,10 @@ def test_tiny_reproduction_runs_from_nothing_to_the_table(tmp_path, system):
     said = []
     run_stages(made, said.append)
     assert all(line.startswith("done") for line in said)
+
+
+@pytest.mark.parametrize("system", ["lamb", "link"])
+def test_folders_of_a_tiny_run_are_named_once_from_where_one_stands(system, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for stage in make_plan(system, "tiny", recipes=RECIPES).stages:
+        assert "reproduce-tiny/reproduce-tiny" not in " ".join(stage.overrides)

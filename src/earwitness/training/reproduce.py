@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from earwitness.config import apply_overrides, read_toml
+from earwitness.config import read_toml
 from earwitness.errors import ConfigError, TrainingError
 from earwitness.training.reproduce_tiny import TINY_LAMB, TINY_LINK, tiny_weights, write_tiny_world
 from earwitness.training.stages import read_recipe, run_recipe
@@ -217,12 +217,10 @@ def _in_order(folder: Path, wanted: Sequence[str]) -> list[str]:
 
 def _stage(path: Path, size: Size, runs: Path, data: Path) -> Stage:
     tables = read_toml(path)
-    changes = []
+    changes = _moved(tables, runs, data)
     if size == "tiny":
-        changes = tiny_weights(tables, data)
+        changes += tiny_weights(tables, data)
         changes += TINY_LAMB if tables["stage"] == "lamb" else TINY_LINK[tables["stage"]]
-        tables = apply_overrides(tables, changes)
-    changes += _moved(tables, runs, data)
     scenes = data if "data" in tables else None
     return Stage(path.stem, path, runs / path.stem, tuple(changes), scenes)
 
