@@ -6,17 +6,15 @@ import sys
 import time
 from pathlib import Path
 
-STAGES = (
+LAMB_STAGES = (
     "pocket_lm",
     "pocket_encoder_random",
     "pocket_encoder",
     "pocket_encoder_more",
     "pocket_encoder_last",
     "pocket_lamb",
-    "pocket_clap",
-    "pocket_bridge",
-    "pocket_link_zeroshot",
 )
+LINK_STAGES = ("pocket_clap", "pocket_bridge", "pocket_link_zeroshot")
 
 
 def main() -> None:
@@ -25,7 +23,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--keep", action="store_true", help="leave the shipped weights as they are")
     args = parser.parse_args()
-    for stage in STAGES:
+    for stage in (*LAMB_STAGES, *LINK_STAGES):
         if (Path("runs") / stage / "done").exists():
             continue
         start = time.time()

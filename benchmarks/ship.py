@@ -1,6 +1,6 @@
 """Puts a trained pocket model into the package with its card: sources, stages, hashes, scores.
 
-python benchmarks/ship.py runs/pocket_lamb_more/best --data ../shared/data
+python benchmarks/ship.py runs/pocket_lamb/best --data ../shared/data
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from dev import METRICS, caption_all, read_dev, repeats_word
+from pocket import LAMB_STAGES
 
 import earwitness
 from earwitness import Captioner, evaluate
@@ -21,14 +22,6 @@ from earwitness.model_card import CardFacts, Evaluation, Interval, Stage, facts_
 from earwitness.training.stages import read_recipe
 
 PACKAGE = Path(earwitness.__file__).parent / "models"
-STAGES = (
-    "pocket_lm",
-    "pocket_encoder_random",
-    "pocket_encoder",
-    "pocket_encoder_more",
-    "pocket_encoder_last",
-    "pocket_lamb",
-)
 
 DESCRIPTION = """{parameters:.1f} M parameters that run offline on a CPU: a convolutional audio
 encoder distilled from YAMNet, the Two-Stream Adapter, the Cross-Modal Aligner (training only), the
@@ -90,8 +83,8 @@ def main() -> None:
         metrics=metrics,
         evaluation=evaluation(len(files), SCORES.format(**known)),
         command="make pocket DATA=...",
-        seeds=seeds(STAGES),
-        stages=tuple(stage(name) for name in STAGES),
+        seeds=seeds(LAMB_STAGES),
+        stages=tuple(stage(name) for name in LAMB_STAGES),
         data=DATA.format(**known),
         limits=LIMITS,
     )

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from dev import caption_all, read_dev
+from pocket import LINK_STAGES
 from ship import (
     LICENCE,
     PACKAGE,
@@ -26,8 +27,6 @@ from ship import (
 from earwitness import Captioner
 from earwitness.model_card import CardFacts
 from earwitness.pocket import share_part
-
-STAGES = ("pocket_clap", "pocket_bridge", "pocket_link_zeroshot")
 
 DESCRIPTION = """{parameters:.1f} M parameters that run offline on a CPU: a small CLAP-style dual
 encoder over pocket-lamb's audio encoder, the bridge, a projector to one token, and a small Llama of
@@ -79,8 +78,8 @@ def main() -> None:
         description=DESCRIPTION.format(**known),
         metrics=metrics,
         evaluation=evaluation(len(files), SCORES),
-        seeds=seeds(STAGES),
-        stages=tuple(stage(name) for name in STAGES),
+        seeds=seeds(LINK_STAGES),
+        stages=tuple(stage(name) for name in LINK_STAGES),
         data=DATA.format(**known),
     )
     finish(target, facts)

@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import noise, tiny_decoder
-from link_parts import SOURCE, bridge_recipe, contrastive_recipe, link_recipe, tiny_dual
+from builders import noise
+from link_parts import SOURCE, bridge_recipe, contrastive_recipe, link_recipe, untrained_link
 
 from earwitness import pocket
-from earwitness.bridge import BRIDGES, BridgeChoice, LinkPrefixConfig, load_bridge, save_bridge
-from earwitness.captioner import Captioner, CaptionerConfig, PrefixConfig
+from earwitness.bridge import BRIDGES, BridgeChoice, load_bridge, save_bridge
+from earwitness.captioner import Captioner
 from earwitness.data.synthetic import RATE, synthetic_clip
-from earwitness.decoder import DecoderConfig, Decoding
-from earwitness.encoders import EmbeddingFrames, load_embedding_encoder, one_frame
+from earwitness.encoders import load_embedding_encoder, one_frame
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.training import bridge, contrastive, link
 from earwitness.training.embeddings import Pairs, open_embeddings
@@ -35,25 +34,6 @@ def runs(tmp_path_factory):
     bridge.run(bridge_recipe(folder), folder / "bridge")
     link.run(link_recipe(folder, "zero_shot"), folder / "link")
     return folder
-
-
-def tiny_link(kind: str = "diffusion_link") -> Captioner:
-    """An untrained system whose bridge is fitted and gives more than zeros."""
-    config = CaptionerConfig(
-        prefix=PrefixConfig(
-            kind="link", link=LinkPrefixConfig(bridge=BridgeChoice(kind=kind), hidden=16)
-        ),
-        decoder=DecoderConfig(tune="full"),
-        decoding=Decoding(max_new_tokens=6),
-        guide=None,
-        aligner=None,
-    )
-    captioner = Captioner(EmbeddingFrames(tiny_dual()), tiny_decoder(), config, "tiny-link").eval()
-    made = captioner.prefix.bridge
-    made.fit_statistics(torch.randn(30, 16), torch.randn(30, 16))
-    for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return captioner
 
 
 def right(captioner: Captioner) -> float:
@@ -141,7 +121,7 @@ def test_halves_of_pairs_keep_captions_with_their_clips():
 
 @pytest.mark.parametrize("kind", list(BRIDGES))
 def test_a_saved_system_captions_the_same_behind_every_bridge(kind, tmp_path):
-    captioner = tiny_link(kind)
+    captioner = untrained_link(kind)
     captioner.save(tmp_path / "model")
     loaded = Captioner.load(tmp_path / "model")
     source = (noise(1.7), RATE)
@@ -152,14 +132,14 @@ def test_a_saved_system_captions_the_same_behind_every_bridge(kind, tmp_path):
 
 
 def test_one_seed_gives_one_caption_whatever_the_neighbours(tmp_path):
-    captioner = tiny_link()
+    captioner = untrained_link()
     sources = [(noise(seconds, seed), RATE) for seed, seconds in enumerate((0.7, 2.4, 1.0))]
     together = captioner.caption(sources)
     assert [c.text for c in together] == [captioner.caption(s).text for s in sources]
 
 
 def test_gradients_reach_projector_and_language_model_and_not_the_bridge():
-    training = link.LinkTraining(tiny_link().train(), "zero_shot")
+    training = link.LinkTraining(untrained_link().train(), "zero_shot")
     batch = {
         "audio": torch.randn(2, 16),
         "text": torch.randn(2, 16),
@@ -173,7 +153,7 @@ def test_gradients_reach_projector_and_language_model_and_not_the_bridge():
 
 
 def test_fresh_noise_differs_between_visits_and_follows_torchs_seed():
-    prefix = tiny_link().prefix
+    prefix = untrained_link().prefix
     frames = one_frame(torch.randn(2, 16))
     drawn = []
     for seed in (1, 1, 2):
@@ -188,7 +168,7 @@ def test_fresh_noise_differs_between_visits_and_follows_torchs_seed():
 def package(tmp_path, monkeypatch):
     """A stand-in for the package's models: a LAMB folder whose encoder the link may share."""
     monkeypatch.setattr(pocket.resources, "files", lambda _: tmp_path)
-    tiny_link().save(tmp_path / "models" / "pocket-link")
+    untrained_link().save(tmp_path / "models" / "pocket-link")
     audio = tmp_path / "models" / "pocket-link" / "encoder" / "audio"
     shutil.copytree(audio, tmp_path / "models" / "pocket-lamb" / "encoder")
     return tmp_path / "models"

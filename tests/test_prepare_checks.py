@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 from earwitness.cli import app
 from earwitness.data.manifest import read_manifest
 from earwitness.data.prepare.entries import Entry
-from earwitness.data.prepare.output import replacing
 from earwitness.data.prepare.splits import random_split
 from earwitness.data.prepare.tables import read_table
+from earwitness.data.whole_file import replacing
 from earwitness.errors import DataError
 
 WAVES = ("rain", "wind", "dog", "bell", "door", "frog")

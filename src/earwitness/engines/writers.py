@@ -9,10 +9,10 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
+from earwitness.data.whole_file import replacing
 from earwitness.errors import ConfigError, DataError, MissingDependencyError
 from earwitness.segments import NOTHING
 from earwitness.subtitles import Cue, Subtitles, add_sounds, to_srt, to_vtt
@@ -127,7 +127,7 @@ def write(path: Path, kind: Format, records: Iterable[Record], *, named: bool = 
         ConfigError: subtitles of more than one sound.
         MissingDependencyError: parquet without pyarrow.
     """
-    with _replacing(path) as file:
+    with replacing(path, DataError) as file:
         if kind == "parquet":
             _write_parquet(file, records)
         elif kind in ("srt", "vtt"):
@@ -142,7 +142,7 @@ def write(path: Path, kind: Format, records: Iterable[Record], *, named: bool = 
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path` in one step."""
-    with _replacing(path) as file:
+    with replacing(path, DataError) as file:
         file.write(_bytes(text))
 
 
@@ -216,23 +216,6 @@ def _chunks(items: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[st
             part = []
     if part:
         yield part
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is complete and on disk, or vanishes."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _bytes(text: str) -> bytes:

@@ -4,13 +4,13 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from earwitness.data.prepare.entries import Clip, Problem
 from earwitness.data.prepare.packed import need_parquet
+from earwitness.data.whole_file import replacing
 from earwitness.errors import ConfigError
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
@@ -91,26 +91,6 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
     """The report as JSON."""
     with replacing(path) as file:
         file.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A draft that takes the place of `path` when all is written; it vanishes on an error.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _write_csv(file: BinaryIO, columns: Sequence[str], rows: Any) -> None:
