@@ -200,7 +200,8 @@ def random_scene(
     """One to `max_events` random sounds of `bank` with every effect, without caption.
 
     Labels are drawn by the square root of their number of recordings. Half of the sounds may fill
-    the whole scene, the others a part of it; a quarter are far, a tenth move.
+    the whole scene, the others a part of it; a quarter are far, a tenth move, and half play up to a
+    third faster or slower.
     """
     samples = round(seconds * bank.rate)
     number = int(rng.integers(1, max_events + 1))
@@ -218,7 +219,8 @@ def _random_placed(label: str, samples: int, rng: np.random.Generator) -> Placed
     far = bool(rng.random() < 0.25)
     movement = str(rng.choice(["approach", "recede", "pass"])) if rng.random() < 0.1 else ""
     level_db = float(rng.uniform(*(_FAR_DB if far else (-10.0, 4.0))))
-    return Placed((label,), start, stop, level_db, far, movement)
+    speed = float(np.exp(rng.uniform(-0.3, 0.3))) if rng.random() < 0.5 else 1.0
+    return Placed((label,), start, stop, level_db, far, movement, speed=speed)
 
 
 def render(
@@ -320,4 +322,4 @@ def _recorded(
         mixed /= np.abs(mixed).max()
     elif fate < 0.10:
         mixed = effects.mu_law(mixed)
-    return mixed * np.float32(10 ** (rng.triangular(-24, -4, -0.3) / 20))
+    return mixed * np.float32(10 ** (rng.triangular(-36, -4, -0.3) / 20))

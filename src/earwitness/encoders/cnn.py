@@ -116,10 +116,16 @@ class CNN(nn.Module):
 
     def encode(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B N D"]:
         """Frames of equally long log-mel spectrograms; F a multiple of 16, N = F / 16."""
+        return self.encode_with_maps(log_mel)[1]
+
+    def encode_with_maps(
+        self, log_mel: Float[Tensor, "B M F"]
+    ) -> tuple[Float[Tensor, "B C N bands"], Float[Tensor, "B N D"]]:
+        """The last two-dimensional maps, bands of 16 mels, and the frames made from them."""
         x = rearrange(self.init_bn(log_mel), "b m f -> b 1 f m")
-        x = self.body(x.contiguous(memory_format=torch.channels_last))
-        x = self.collapse_norm(self.collapse(rearrange(x, "b c n m -> b (c m) n")))
-        return self.norm(rearrange(self.temporal(torch.relu(x)), "b d n -> b n d"))
+        maps = self.body(x.contiguous(memory_format=torch.channels_last))
+        x = self.collapse_norm(self.collapse(rearrange(maps, "b c n m -> b (c m) n")))
+        return maps, self.norm(rearrange(self.temporal(torch.relu(x)), "b d n -> b n d"))
 
     def _encode_by_width(self, chunks: list[Tensor]) -> list[Float[Tensor, "N D"]]:
         """Each chunk encoded with chunks of its own length only: padding never leaks through a

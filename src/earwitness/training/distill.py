@@ -18,11 +18,19 @@ from earwitness.encoders import save_frame_encoder
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.training.fit import FitConfig, fit
 from earwitness.training.pool import Pool, build_pool
-from earwitness.training.scene_pool import PATCHES, Scenes, TeacherRows, known_labels
-from earwitness.training.teacher import N_EMBEDDING, N_SCORES
+from earwitness.training.scene_pool import (
+    MAP_TOKENS,
+    PATCHES,
+    Scenes,
+    TeacherRows,
+    known_labels,
+)
+from earwitness.training.teacher import MAP_SHAPE, N_EMBEDDING, N_SCORES
 
 _WINDOW, _HOP = 6, 3
 """frames of 160 ms in a teacher patch of 0.96 s, and between patches"""
+_HELDOUT_SEED = 1
+"""of the validation scenes, the same in every stage"""
 
 
 class DistillRecipe(Strict):
@@ -32,7 +40,8 @@ class DistillRecipe(Strict):
     data: Path
     encoder: CNNConfig = CNNConfig()
     init: Path | None = None
-    """`best` folder of another distillation to start from"""
+    """`best` folder of another distillation to start from; with `hints` its heads are learnt anew,
+    as they mean something else"""
     random_scenes: PositiveInt = 16000
     caption_scenes: NonNegativeInt = 0
     unlabelled_scenes: NonNegativeInt = 0
@@ -41,43 +50,57 @@ class DistillRecipe(Strict):
     heldout_scenes: PositiveInt = 500
     unlabelled_share: NonNegativeFloat = 0.3
     scene_seed: int = 1
+    hints: bool = False
+    """the teacher's maps as a target too, the embedding rectified as the teacher's is, and scenes
+    as they are: the teacher hears how loud a scene is, so what it says holds for no other level"""
     gain_db: NonNegativeFloat = 6.0
-    """scenes are made louder or quieter by up to this much"""
-    losses: dict[str, float] = {"scores": 1.0, "embedding": 10.0, "classes": 0.5}
+    """without `hints`, scenes are made louder or quieter by up to this much"""
+    losses: dict[str, float] = {"scores": 1.0, "embedding": 10.0, "classes": 0.5, "maps": 5.0}
     fit: FitConfig
 
 
 class Distillation(nn.Module):
-    """Encoder and three linear heads; losses `scores`, `embedding` and `classes`."""
+    """Encoder and its linear heads; losses `scores`, `embedding` and `classes`.
+
+    With `hints` also `maps`: the encoder's own map of the same resolution tells the teacher's, as
+    in FitNets (arXiv 1412.6550).
+    """
 
     statistics: Tensor
 
     def __init__(
-        self, config: CNNConfig, n_classes: int, statistics: Tensor, gain_db: float
+        self,
+        config: CNNConfig,
+        n_classes: int,
+        statistics: Tensor,
+        gain_db: float,
+        hints: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = CNN(config)
         self.scores = nn.Linear(config.dim, N_SCORES)
         self.embedding = nn.Linear(config.dim, N_EMBEDDING)
         self.classes = nn.Linear(config.dim, n_classes)
+        self.maps = nn.Linear(config.channels[-1], MAP_SHAPE[-1]) if hints else None
         self.gain_db = gain_db
         self.register_buffer("statistics", statistics)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross-entropies summed over classes, squared error of the standardised embedding."""
         log_mel = batch["log_mel"].float()
-        if self.training:
+        if self.training and self.maps is None:
             log_mel = self._augmented(log_mel)
-        h = self.encoder.encode(log_mel)
+        maps, h = self.encoder.encode_with_maps(log_mel)
         scores, embedding = self.by_patch(h)
-        target = (batch["embedding"].float() - self.statistics[0]) / self.statistics[1]
+        target = self.standardised(batch["embedding"])
         known = batch["known"].float()
         classes = nn.functional.binary_cross_entropy_with_logits(
             self.classes(h).float(),
             unpacked(batch["classes"], self.classes.out_features).float(),
             reduction="none",
         )
-        return {
+        hints = {} if self.maps is None else {"maps": self._map_error(maps, batch["maps"])}
+        return hints | {
             "scores": nn.functional.binary_cross_entropy_with_logits(
                 scores.float(), batch["scores"].float(), reduction="none"
             )
@@ -92,13 +115,27 @@ class Distillation(nn.Module):
         parts = {"scores": self.scores, "embedding": self.embedding, "classes": self.classes}
         return nn.ModuleDict(parts)
 
+    def standardised(self, embedding: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
+        """The teacher's embedding with mean 0 and standard deviation 1 over the first pool."""
+        return (embedding.float() - self.statistics[0]) / self.statistics[1]
+
     def by_patch(
         self, h: Float[Tensor, "B N D"]
     ) -> tuple[Float[Tensor, "B K scores"], Float[Tensor, "B K embedding"]]:
-        """Logits and embeddings on the teacher's patches."""
-        pooled = nn.functional.avg_pool1d(rearrange(h, "b n d -> b d n"), _WINDOW, _HOP)
-        pooled = rearrange(pooled[..., :PATCHES], "b d k -> b k d")
-        return self.scores(pooled), self.embedding(pooled)
+        """Logits and standardised embeddings on the teacher's patches."""
+        pooled = _pooled(h)
+        if self.maps is None:
+            return self.scores(pooled), self.embedding(pooled)
+        return self.scores(pooled), self.standardised(_pooled(torch.relu(self.embedding(h))))
+
+    def _map_error(
+        self, maps: Float[Tensor, "B C N M"], target: Float[Tensor, "B 60 M 512"]
+    ) -> Float[Tensor, ""]:
+        """Squared error over the target's variance."""
+        assert self.maps is not None
+        told = torch.relu(self.maps(rearrange(maps[:, :, :MAP_TOKENS], "b c n m -> b n m c")))
+        target = target.float()
+        return nn.functional.mse_loss(told.float(), target) / target.var().clamp(min=1e-6)
 
     def _augmented(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B M F"]:
         """Another gain for each clip; one band of up to 8 mels and two spans of up to 24 frames
@@ -132,12 +169,14 @@ def run(recipe: DistillRecipe, run_folder: Path) -> dict[str, float]:
     """Builds the pools, trains, and leaves the encoder in `run_folder`/best/encoder; its scores."""
     pools = _pools(recipe, run_folder.parent)
     labels = known_labels(recipe.data, run_folder.parent / "cache")
-    model = Distillation(recipe.encoder, len(labels), _statistics(pools["random"]), recipe.gain_db)
+    statistics = _statistics(pools["random"])
+    model = Distillation(recipe.encoder, len(labels), statistics, recipe.gain_db, recipe.hints)
     if recipe.init:
         state = read_weights(recipe.init / "encoder" / "model.safetensors")
         load_weights(model.encoder, state, str(recipe.init / "encoder"))
-        heads = recipe.init / "heads.safetensors"
-        load_weights(model.heads(), read_weights(heads), str(heads))
+        if not recipe.hints:
+            heads = recipe.init / "heads.safetensors"
+            load_weights(model.heads(), read_weights(heads), str(heads))
     return fit(
         model,
         _Joined([pools[name] for name in ("random", "captions", "unlabelled") if name in pools]),
@@ -161,10 +200,17 @@ def _pools(recipe: DistillRecipe, runs: Path) -> dict[str, Pool]:
         "random": (recipe.random_scenes, random),
         "captions": (recipe.caption_scenes, Scenes(recipe.data, cache, seed, "captions")),
         "unlabelled": (recipe.unlabelled_scenes, unlabelled),
-        "heldout": (recipe.heldout_scenes, Scenes(recipe.data, cache, seed, split="heldout")),
+        "heldout": (
+            recipe.heldout_scenes,
+            Scenes(recipe.data, cache, _HELDOUT_SEED, split="heldout"),
+        ),
     }
     return {
-        name: build_pool(runs / "pool" / name, size, TeacherRows(scenes, labels))
+        name: build_pool(
+            runs / "pool" / (f"{name}-hints" if recipe.hints and name != "heldout" else name),
+            size,
+            TeacherRows(scenes, labels, recipe.hints and name != "heldout"),
+        )
         for name, (size, scenes) in wanted.items()
         if size
     }
@@ -196,7 +242,7 @@ def agreement(model: nn.Module, pool: Pool, batch_size: int = 50) -> dict[str, f
         classes = unpacked(batch["classes"], model.classes.out_features)
         h = model.encoder.encode(batch["log_mel"].float())
         scores, embedding = model.by_patch(h)
-        target = (batch["embedding"].float() - model.statistics[0]) / model.statistics[1]
+        target = model.standardised(batch["embedding"])
         error.append(((embedding - target) ** 2).mean((1, 2)) / (target**2).mean())
         student.append(scores.sigmoid().mean(1))
         teacher.append(batch["scores"].float().mean(1))
@@ -228,6 +274,12 @@ def top5_overlap(a: Float[Tensor, "B S"], b: Float[Tensor, "B S"]) -> float:
 def top5(scores: Float[Tensor, "B S"]) -> Int[Tensor, "B 5"]:
     """The five highest classes of each row."""
     return scores.topk(5, dim=1).indices
+
+
+def _pooled(h: Float[Tensor, "B N D"]) -> Float[Tensor, "B K D"]:
+    """Means of frames over the teacher's patches."""
+    pooled = nn.functional.avg_pool1d(rearrange(h, "b n d -> b d n"), _WINDOW, _HOP)
+    return rearrange(pooled[..., :PATCHES], "b d k -> b k d")
 
 
 def _statistics(pool: Pool) -> Float[Tensor, "2 embedding"]:

@@ -45,6 +45,8 @@ class SceneSource(Strict):
     seed: int = 2
     rarity: float = 0.5
     """power of a caption's weight (the rarer its sounds, the higher) in drawing captions"""
+    clotho: bool = True
+    """Clotho's captions beside those of AudioCaps"""
 
 
 class ManifestSource(Strict):
@@ -276,7 +278,14 @@ def _scenes(source: SceneSource, encoder: Path, runs: Path) -> Splits:
     for name, size, split, captions in sides:
         rarity = source.rarity if split == "train" else 0.0
         scenes = Scenes(
-            source.folder, runs / "cache", source.seed, "captions", split, captions, rarity=rarity
+            source.folder,
+            runs / "cache",
+            source.seed,
+            "captions",
+            split,
+            captions,
+            rarity=rarity,
+            clotho=source.clotho,
         )
         maker = FrameRows(scenes, encoder.resolve(), code, dim)
         pool = build_pool(runs / "pool" / f"frames-{name}-{source.seed}-{size}-{code}", size, maker)

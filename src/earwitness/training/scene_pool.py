@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from earwitness import audio
+from earwitness.data import effects
 from earwitness.data.captions import clip_ids, normalize, read_audiocaps, read_clotho, without
 from earwitness.data.lexicon import Lexicon
 from earwitness.data.scenes import Scene, SceneSet, random_scene
@@ -20,7 +21,7 @@ from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.cnn import CNNConfig, pad_to_stride
 from earwitness.features import LogMel
 from earwitness.training.pool import RowSource, Shapes
-from earwitness.training.teacher import N_EMBEDDING, N_SCORES, Yamnet
+from earwitness.training.teacher import MAP_SHAPE, N_EMBEDDING, N_SCORES, Yamnet
 
 SECONDS = 10.0
 RATE = 16000
@@ -29,6 +30,8 @@ FRAMES = 1008
 TOKENS = 63
 TOKEN_RATE = 6.25
 PATCHES = 19
+MAP_TOKENS = 60
+"""frames of 160 ms for which every second patch, end to end, gives the teacher's maps"""
 CAPTION_BYTES = 400
 """longest caption kept in a pool"""
 
@@ -48,6 +51,8 @@ class Scenes:
     """share of random mixes that have a sound of unknown class on top"""
     rarity: float = 1.0
     """power of a caption's weight in drawing captions: the rarer its sounds, the higher; 0: none"""
+    clotho: bool = True
+    """Clotho's captions beside those of AudioCaps"""
 
     def open(self) -> Callable[[int], tuple[np.ndarray, Scene, int]]:
         """index -> (waveform, scene, row of the caption in the scene set or -1)."""
@@ -68,7 +73,7 @@ class Scenes:
         return make
 
     def _along_captions(self, bank: SoundBank) -> Callable[[int], tuple[np.ndarray, Scene, int]]:
-        scenes = scene_set(self.data, self.captions, bank, self.seed)
+        scenes = scene_set(self.data, self.captions, bank, self.seed, self.clotho)
         weights = scenes.weights() ** self.rarity
         chances = np.cumsum(weights / weights.sum())
 
@@ -82,30 +87,37 @@ class Scenes:
 
 
 def scene_set(
-    data: Path, captions: Literal["train", "val"], bank: SoundBank, seed: int
+    data: Path,
+    captions: Literal["train", "val"],
+    bank: SoundBank,
+    seed: int,
+    clotho: bool = True,
 ) -> SceneSet:
     """The captions of a split that `bank` can tell truthfully; those of benchmark recordings are
-    left out.
+    left out, and with `clotho` off all but those of AudioCaps.
     """
     folder = data / "captions"
     rows = read_audiocaps(folder / f"audiocaps_{captions}.csv")
-    rows += read_clotho(folder / f"clotho_{captions}.csv")
+    if clotho:
+        rows += read_clotho(folder / f"clotho_{captions}.csv")
     kept = without(rows, clip_ids(data / "dev" / "captions.csv"))
     return SceneSet([row.caption for row in kept], Lexicon.load(), bank, seed)
 
 
 @dataclass(frozen=True)
 class TeacherRows:
-    """Rows for distillation: log-mel, the teacher's scores and embedding, and the classes in each
-    frame.
+    """Rows for distillation: log-mel, the teacher's scores and embedding, the classes in each
+    frame, and with `hints` the teacher's maps (a quarter of a megabyte a row).
     """
 
     scenes: Scenes
     labels: tuple[str, ...]
+    hints: bool = field(default=False, repr=False)
 
     def shapes(self) -> Shapes:
         """Arrays of a row."""
-        return {
+        maps: Shapes = {"maps": ((MAP_TOKENS, *MAP_SHAPE[1:]), "float16")} if self.hints else {}
+        return maps | {
             "log_mel": ((64, FRAMES), "float16"),
             "scores": ((PATCHES, N_SCORES), "float16"),
             "embedding": ((PATCHES, N_EMBEDDING), "float16"),
@@ -128,7 +140,8 @@ class TeacherRows:
                 if event.label in number:
                     start, end = event.start_s * TOKEN_RATE, np.ceil(event.end_s * TOKEN_RATE)
                     classes[int(start) : int(end), number[event.label]] = 1
-            return {
+            maps = {"maps": heard.maps[:PATCHES:2].reshape(MAP_TOKENS, *MAP_SHAPE[1:])}
+            return (maps if self.hints else {}) | {
                 "log_mel": pad_to_stride(log_mel(torch.from_numpy(waveform))).numpy(),
                 "scores": heard.scores[:PATCHES],
                 "embedding": heard.embedding[:PATCHES],
@@ -186,7 +199,11 @@ def known_labels(data: Path, cache_folder: Path) -> tuple[str, ...]:
 
 
 def _overlay(scene: np.ndarray, sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`sound`, looped, with the scene 0 to 30 dB below it; peak below 1."""
+    """`sound`, looped, up to a third slower or faster, with the scene 0 to 30 dB below it; peak
+    below 1.
+    """
+    speed = np.full(len(sound), np.exp(rng.uniform(-0.3, 0.3)), np.float32)
+    sound = effects.varispeed(sound, speed)
     sound = np.resize(np.roll(sound, -int(rng.integers(len(sound)))), scene.shape)
     level = np.sqrt(np.mean(sound**2)) + 1e-6
     below = 10 ** (-rng.uniform(0, 30) / 20) * level / (np.sqrt(np.mean(scene**2)) + 1e-6)
