@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
+from earwitness.cli import app
 from earwitness.data import effects
 from earwitness.data.captions import read_audiocaps
 from earwitness.data.decoding import frame_levels_db
@@ -294,6 +296,45 @@ def test_listening_sheet_holds_the_sounds_and_escapes_captions(
     page = (tmp_path / "sheet.html").read_text("utf-8")
     assert page.count("data:audio/ogg;base64,") == 1
     assert "rain &lt;b&gt;&amp; wind" in page
+
+
+def test_command_writes_a_sheet_and_says_what_cannot_be_told(folder: Path, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.csv"
+    captions.write_text('id,caption\n1,"A dog barks, then\na man speaks"\n2,A zither is tuned\n')
+    out = tmp_path / "sheet.html"
+    run = CliRunner().invoke(
+        app, ["scenes", str(folder), "--captions", str(captions), "-o", str(out)]
+    )
+    assert run.exit_code == 0, run.output
+    assert "1 of 2 captions can be told" in run.output
+    assert "'A zither is tuned': " in run.output
+    page = out.read_text("utf-8")
+    assert "A dog barks, then a man speaks" in page
+    again = tmp_path / "again.html"
+    settings = ["--count", "3", "--seconds", "2", "--seed", "4"]
+    for _ in range(2):
+        run = CliRunner().invoke(app, ["scenes", str(folder), "-o", str(again), *settings])
+    assert run.output.endswith("again.html: 3 scenes\n")
+    assert again.read_text("utf-8").count("<article>") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,text\n1,rain\n", "no column 'caption' (has ['id', 'text'])"),
+        ("caption\n \n", "holds no caption"),
+    ],
+)
+def test_command_names_what_is_wrong_with_captions(
+    folder: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "bad.csv").write_text(text)
+    run = CliRunner().invoke(
+        app,
+        ["scenes", str(folder), "--captions", str(tmp_path / "bad.csv"), "-o", str(tmp_path / "s")],
+    )
+    assert isinstance(run.exception, DataError)
+    assert message in str(run.exception)
 
 
 def test_split_of_the_shared_sounds_shares_no_recording(shared_data: Path) -> None:

@@ -14,6 +14,7 @@ from earwitness.cli.metrics import app as metrics
 from earwitness.cli.models import app as models
 from earwitness.cli.prepare import app as prepare
 from earwitness.cli.reproduce import reproduce
+from earwitness.cli.scenes import scenes
 from earwitness.cli.serve import serve
 from earwitness.cli.train import train
 from earwitness.errors import EarwitnessError
@@ -66,6 +67,7 @@ app.command()(reproduce)
 app.command()(evaluate)
 app.command()(gap)
 app.command()(serve)
+app.command()(scenes)
 app.add_typer(models, name="models", help="Models, weights of the hub, and model cards.")
 app.add_typer(metrics, name="metrics", help="What the caption metrics need on this machine.")
 app.add_typer(prepare, name="prepare", help="Turns data sets on disk into manifests to train on.")
