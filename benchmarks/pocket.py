@@ -12,6 +12,7 @@ LAMB_STAGES = (
     "pocket_encoder",
     "pocket_encoder_more",
     "pocket_encoder_last",
+    "pocket_encoder_hints",
     "pocket_lamb",
 )
 LINK_STAGES = ("pocket_clap", "pocket_bridge", "pocket_link_zeroshot")
