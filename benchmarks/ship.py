@@ -31,10 +31,11 @@ SCORES = """Five captions each, never trained on; the checkpoint was chosen on h
 length penalty and guide strength on these recordings. 95 % intervals by bootstrap over recordings;
 one training seed. Captions with a repeated content word: {repeats:.1%}. `{command}`."""
 
-DATA = """Text: human captions of the AudioCaps and Clotho training splits, without those of the
-recordings that it was measured on. Sound: scenes mixed from {clips:,} labelled sounds of {sources}
-sources along these captions, and, for the encoder, unlabelled everyday sounds. No AudioCaps or
-Clotho audio was used. Twelve percent of the recordings were kept apart for validation.
+DATA = """Text: human captions of the AudioCaps training split, without those of the recordings that
+it was measured on; the language model began with those of Clotho too. Sound: scenes mixed from
+{clips:,} labelled sounds of {sources} sources along these captions, and, for the encoder,
+unlabelled everyday sounds. No AudioCaps or Clotho audio was used. Twelve percent of the recordings
+were kept apart for validation.
 
 Sources: {names}."""
 

@@ -228,3 +228,18 @@ def test_losses_reach_the_adapters_and_only_ced_takes_them():
     torch.stack(list(model(collate(items)).values())).sum().backward()
     ups = [p for name, p in captioner.encoder.named_parameters() if ".up." in name]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in ups)
+
+
+def test_channel_dropout_hides_a_number_of_the_frames_over_the_whole_clip():
+    model = LambTraining(tiny_captioner(), 0.0, False, channel_dropout=0.5)
+    dim = model.captioner.encoder.dim
+    items = [{"frames": np.ones((9, dim), np.float32), "text": "rain", "clip": i} for i in range(4)]
+    heard = []
+    model.captioner.register_forward_pre_hook(lambda _, args: heard.append(args[0].frames.h))
+    for mode in (True, False):
+        model.train(mode)(collate(items))
+    dropped, whole = heard
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))  # the same over all frames
+    assert not torch.equal(dropped[0], dropped[1])
+    assert torch.equal(whole, torch.ones_like(whole))

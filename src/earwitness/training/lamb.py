@@ -63,6 +63,8 @@ class LambRecipe(Strict):
     losses: dict[str, float] = LAMB_LOSSES
     frame_dropout: float = 0.0
     """chance that a frame of the encoder is zeroed in training"""
+    channel_dropout: float = 0.0
+    """chance that a number of the encoder's frames is zeroed over a whole clip in training"""
     blind: bool = False
     """zeroes all audio: the baseline that only knows how captions sound"""
     fit: FitConfig
@@ -71,9 +73,16 @@ class LambRecipe(Strict):
 class LambTraining(nn.Module):
     """A Captioner on batches of cached frames or waveforms; the encoder learns by LoRA, or not."""
 
-    def __init__(self, captioner: Captioner, frame_dropout: float, blind: bool) -> None:
+    def __init__(
+        self,
+        captioner: Captioner,
+        frame_dropout: float,
+        blind: bool,
+        channel_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.captioner, self.frame_dropout, self.blind = captioner, frame_dropout, blind
+        self.channel_dropout = nn.Dropout1d(channel_dropout)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of `Captioner.forward`.
@@ -85,6 +94,7 @@ class LambTraining(nn.Module):
         if self.training and self.frame_dropout:
             kept = torch.rand(h.shape[:2], device=h.device) >= self.frame_dropout
             h = h * kept[..., None]
+        h = self.channel_dropout(h.transpose(1, 2)).transpose(1, 2)
         losses = self.captioner(Batch(Frames(h, mask), batch["texts"], batch["clip"]))
         if self.training and several_processes():
             tokens = self.captioner.decoder.tokenize(batch["texts"]).mask.sum()
@@ -139,7 +149,7 @@ def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
     if recipe.init:
         captioner.load_own_parts(recipe.init)
     return fit(
-        LambTraining(captioner, recipe.frame_dropout, recipe.blind),
+        LambTraining(captioner, recipe.frame_dropout, recipe.blind, recipe.channel_dropout),
         splits.train,
         collate,
         recipe.losses,
