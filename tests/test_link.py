@@ -10,12 +10,13 @@ import torch
 from builders import noise
 from link_parts import SOURCE, bridge_recipe, contrastive_recipe, link_recipe, untrained_link
 
-from earwitness import pocket
+from earwitness import Caption, audio, pocket
 from earwitness.bridge import BRIDGES, BridgeChoice, load_bridge, save_bridge
 from earwitness.captioner import Captioner
 from earwitness.data.synthetic import RATE, synthetic_clip
 from earwitness.encoders import load_embedding_encoder, one_frame
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.rerank import Reranker
 from earwitness.training import bridge, contrastive, link
 from earwitness.training.embeddings import Pairs, open_embeddings
 from earwitness.training.stages import read_recipe
@@ -23,6 +24,7 @@ from earwitness.training.stages import read_recipe
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+EXAMPLES = RECIPES.parent / "examples"
 HELDOUT = [synthetic_clip(SOURCE["clips"] + i, 0, SOURCE["seconds"]) for i in range(20)]
 
 
@@ -233,3 +235,23 @@ def test_the_two_protocols_differ_in_nothing_else():
     )
     assert supervised.protocol == "supervised"
     assert supervised.model_copy(update={"protocol": "zero_shot"}) == zero_shot
+
+
+def test_shipped_model_hears_through_its_bridge_and_shares_the_encoder():
+    folder = pocket.model_folder("pocket-link")
+    assert not (folder / "encoder" / "audio").exists()
+    captioner = Captioner.load("pocket-link")
+    siren = EXAMPLES / "siren.flac"
+    first = captioner.caption(siren)
+    assert "siren" in first.text
+    assert captioner.caption(siren) == first
+    assert "clock" in captioner.caption(EXAMPLES / "clock.flac").text
+
+
+def test_shipped_model_reranks_by_name():
+    reranker = Reranker.load("pocket-link", weight=1.0)
+    texts = ["a dog barks", "a clock ticking", "a siren wails"]
+    row = [Caption(text, 0.5, 0.0, 10.0, "any") for text in texts]
+    for name, wanted in (("siren", "a siren wails"), ("clock", "a clock ticking")):
+        waveform = audio.load(EXAMPLES / f"{name}.flac", 16000)
+        assert reranker([waveform], 16000, [row])[0][0].text == wanted
