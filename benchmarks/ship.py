@@ -28,7 +28,7 @@ encoder distilled from YAMNet, the Two-Stream Adapter, the Cross-Modal Aligner (
 Token Guide, and a {lm:.1f} M Llama of our own. {size:.1f} MB, half precision."""
 
 SCORES = """Five captions each, never trained on; the checkpoint was chosen on held-out scenes,
-length penalty and guide strength on these recordings. 95 % intervals by bootstrap over recordings;
+epochs, length penalty and encoder on these recordings. 95 % intervals by bootstrap over recordings;
 one training seed. Captions with a repeated content word: {repeats:.1%}. `{command}`."""
 
 DATA = """Text: human captions of the AudioCaps training split, without those of the recordings that

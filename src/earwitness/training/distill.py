@@ -215,11 +215,12 @@ def _pools(recipe: DistillRecipe, runs: Path) -> dict[str, Pool]:
             Scenes(recipe.data, cache, _HELDOUT_SEED, split="heldout"),
         ),
     }
+    hinted = set(wanted) - {"heldout"} if recipe.hints else set()
     return {
         name: build_pool(
-            runs / "pool" / (f"{name}-hints" if recipe.hints and name != "heldout" else name),
+            runs / "pool" / (f"{name}-hints" if name in hinted else name),
             size,
-            TeacherRows(scenes, labels, recipe.hints and name != "heldout"),
+            TeacherRows(scenes, labels, name in hinted),
         )
         for name, (size, scenes) in wanted.items()
         if size
