@@ -36,6 +36,10 @@ BRIDGES: dict[str, list[str]] = {
     "regressor": [],
     "diffusion_bridge": [],
     "conditional_prior": [],
+    "conditional_prior_x0": [
+        'bridge.kind="conditional_prior"',
+        'bridge.conditional_prior.predicts="x_0"',
+    ],
     LINK: [],
     "lambda_0": ["bridge.diffusion_link.topology_weight=0.0"],
     "lambda_0.1": ["bridge.diffusion_link.topology_weight=0.1"],
@@ -47,7 +51,7 @@ BRIDGES: dict[str, list[str]] = {
 CAPTIONED = {
     "zero_shot": [name for name in BRIDGES if not name.startswith("lambda")],
     "supervised": ["none", "mean_shift", "text_memory", "regressor", "diffusion_bridge"]
-    + ["conditional_prior", LINK],
+    + ["conditional_prior", "conditional_prior_x0", LINK],
 }
 """noise injection leaves audio as it is: supervised it would be the row "none" """
 

@@ -23,11 +23,10 @@ from earwitness.training.memory import (
     step_flops,
     training_bytes,
 )
+from earwitness.training.reproduce_card import A100, REACHED
 
-CARDS = {8: 30e12, 24: 165e12, 80: 312e12}
+CARDS = {8: 30e12, 24: 165e12, 80: A100}
 """GB -> peak operations a second"""
-SHARE = 0.4
-"""of the peak that training reaches"""
 WAYS = [
     ("bf16 + LoRA", False, False),
     ("bf16 + LoRA, checkpointing", False, True),
@@ -75,7 +74,7 @@ def _cell(plan: Plan, counted: Counted, size: int) -> str:
     batch = largest_batch(lambda n: training_bytes(plan, counted, n), size * 1e9)
     if not batch:
         return "-"
-    seconds = step_flops(plan, counted, batch) / (SHARE * CARDS[size])
+    seconds = step_flops(plan, counted, batch) / (REACHED * CARDS[size])
     return f"{_batch(batch)}, {batch / seconds:.0f}"
 
 

@@ -55,9 +55,7 @@ only. Not for decisions about people or safety."""
 
 def main() -> None:
     """Copies the model, measures it, and writes metrics.json, its facts and README.md."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser = arguments(__doc__)
     parser.add_argument("--name", default="pocket-lamb")
     args = parser.parse_args()
     target = PACKAGE / args.name
@@ -90,6 +88,16 @@ def main() -> None:
         limits=LIMITS,
     )
     finish(target, facts)
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What every script that ships a model is told."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    return parser
 
 
 def finish(folder: Path, facts: CardFacts) -> None:

@@ -5,15 +5,15 @@
 pocket-lamb must be there first, and with the encoder that the dual encoder was trained on.
 """
 
-import argparse
 import shutil
-from pathlib import Path
 
 from dev import caption_all, read_dev
 from pocket import LINK_STAGES
 from ship import (
     LICENCE,
+    LIMITS,
     PACKAGE,
+    arguments,
     evaluation,
     finish,
     measured,
@@ -41,8 +41,8 @@ training seed. pocket-lamb captions better: this model is here to try the bridge
 with other bridges is in docs/link_results.md."""
 
 DATA = """The same scenes and captions as pocket-lamb: {clips:,} labelled sounds mixed along human
-captions of the AudioCaps and Clotho training splits, without those of the recordings that it was
-measured on.
+captions of the AudioCaps training split, without those of the recordings that it was measured on;
+the language model began with those of Clotho too.
 
 Sources: {names}."""
 
@@ -52,12 +52,7 @@ weights; the code around them is Apache-2.0. Sounds by kind of licence: {kinds}.
 
 def main() -> None:
     """Copies the model, shares its audio encoder, writes metrics.json, its facts and README.md."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    args = parser.parse_args()
+    args = arguments(__doc__).parse_args()
     target = PACKAGE / "pocket-link"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(args.model, target)
@@ -81,6 +76,7 @@ def main() -> None:
         seeds=seeds(LINK_STAGES),
         stages=tuple(stage(name) for name in LINK_STAGES),
         data=DATA.format(**known),
+        limits=LIMITS,
     )
     finish(target, facts)
     total = sum(megabytes(path) for path in PACKAGE.glob("pocket-*"))

@@ -15,3 +15,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data folder (EARWITNESS_DATA), not found at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def hub_folders(tmp_path_factory) -> dict[str, Path]:
+    """Tiny random checkpoints in the layouts of the hub, by owner/name; only to be read."""
+    from hub_checkpoints import make_parts
+
+    return make_parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture
+def hub_cache(hub_folders, tmp_path, monkeypatch) -> Path:
+    """A cache of the hub that holds them all, and nobody to ask."""
+    from hub_checkpoints import publish_all
+    from hub_parts import offline
+
+    return offline(publish_all(hub_folders, tmp_path / "cache"), monkeypatch)

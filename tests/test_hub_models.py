@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_checkpoints import MAKERS, SOURCES, lamb, make_parts, publish_all, qwen_folder
-from hub_parts import offline
+from hub_checkpoints import MAKERS, SOURCES, lamb, qwen_folder
 
 from earwitness.captioner import load_decoder
 from earwitness.decoder import DecoderConfig
@@ -15,20 +14,9 @@ from earwitness.errors import CheckpointError, ConfigError, MissingDependencyErr
 from earwitness.hub import resolve
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    return make_parts(tmp_path_factory.mktemp("parts"))
-
-
-@pytest.fixture
-def cache(parts, tmp_path, monkeypatch):
-    """A cache of the hub that holds them all, and nobody to ask."""
-    return offline(publish_all(parts, tmp_path / "cache"), monkeypatch)
-
-
 @pytest.mark.parametrize("decoder", MAKERS)
 @pytest.mark.parametrize("layout", ["plain", "llama2-chat"])
-def test_decoders_of_the_hub_caption_and_learn(cache, decoder, layout):
+def test_decoders_of_the_hub_caption_and_learn(hub_cache, decoder, layout):
     captioner = lamb(decoder, layout=layout)
     captions = captioner.caption(SOURCES)
     assert all(0 < caption.score <= 1 for caption in captions)
@@ -40,7 +28,7 @@ def test_decoders_of_the_hub_caption_and_learn(cache, decoder, layout):
     assert bool(torch.isfinite(logits).all())
 
 
-def test_sharded_weights_are_those_of_one_file(cache, tmp_path):
+def test_sharded_weights_are_those_of_one_file(hub_cache, tmp_path):
     from transformers import AutoModelForCausalLM
 
     captioner = lamb("ada/smol", tune="frozen")
@@ -52,7 +40,7 @@ def test_sharded_weights_are_those_of_one_file(cache, tmp_path):
     )
 
 
-def test_rows_beyond_the_tokenizer_are_no_words(cache):
+def test_rows_beyond_the_tokenizer_are_no_words(hub_cache):
     decoder = load_decoder(resolve("ada/qwen"), DecoderConfig(tune="frozen"))
     words = len(decoder.tokenizer)
     assert len(decoder.table) == words + 64
@@ -66,15 +54,15 @@ def test_a_table_shorter_than_the_tokenizer_is_refused(tmp_path):
         load_decoder(folder, DecoderConfig(tune="frozen"))
 
 
-def test_a_missing_shard_is_refused(cache, parts, tmp_path):
-    folder = Path(shutil.copytree(parts["ada/llama"], tmp_path / "llama"))
+def test_a_missing_shard_is_refused(hub_cache, hub_folders, tmp_path):
+    folder = Path(shutil.copytree(hub_folders["ada/llama"], tmp_path / "llama"))
     sorted(folder.glob("*.safetensors"))[1].unlink()
     with pytest.raises(CheckpointError, match="not a readable causal language model"):
         load_decoder(folder, DecoderConfig())
 
 
-def test_a_model_that_needs_its_own_code_is_refused_and_the_code_not_run(parts, tmp_path):
-    folder = Path(shutil.copytree(parts["ada/llama"], tmp_path / "llama"))
+def test_a_model_that_needs_its_own_code_is_refused_and_the_code_not_run(hub_folders, tmp_path):
+    folder = Path(shutil.copytree(hub_folders["ada/llama"], tmp_path / "llama"))
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "ownllama", "auto_map": {"AutoModelForCausalLM": "own.Own"}}
     (folder / "config.json").write_text(json.dumps(config))
@@ -83,8 +71,8 @@ def test_a_model_that_needs_its_own_code_is_refused_and_the_code_not_run(parts, 
         load_decoder(folder, DecoderConfig())
 
 
-def test_pickled_weights_alone_are_refused(parts, tmp_path):
-    folder = Path(shutil.copytree(parts["ada/llama"], tmp_path / "llama"))
+def test_pickled_weights_alone_are_refused(hub_folders, tmp_path):
+    folder = Path(shutil.copytree(hub_folders["ada/llama"], tmp_path / "llama"))
     for path in folder.glob("*.safetensors*"):
         path.unlink()
     (folder / "pytorch_model-00001-of-00002.bin").write_bytes(b"pickle")
@@ -101,7 +89,7 @@ def test_pickled_weights_alone_are_refused(parts, tmp_path):
         ("auto", torch.float16),
     ],
 )
-def test_the_language_model_has_the_number_format_that_is_asked_for(cache, dtype, expected):
+def test_the_language_model_has_the_number_format_that_is_asked_for(hub_cache, dtype, expected):
     captioner = lamb(dtype=dtype).train()
     base = {n: p.dtype for n, p in captioner.decoder.named_parameters() if "lora_" not in n}
     assert set(base.values()) == {expected}
@@ -111,7 +99,7 @@ def test_the_language_model_has_the_number_format_that_is_asked_for(cache, dtype
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "auto"])
-def test_a_half_precision_language_model_is_trained_through(cache, dtype):
+def test_a_half_precision_language_model_is_trained_through(hub_cache, dtype):
     from test_captioner import batch
 
     captioner = lamb(dtype=dtype).train()
@@ -121,7 +109,7 @@ def test_a_half_precision_language_model_is_trained_through(cache, dtype):
     assert all(bool(torch.isfinite(g).all()) and g.abs().sum() > 0 for g in lora)
 
 
-def test_half_precision_changes_little(cache):
+def test_half_precision_changes_little(hub_cache):
     exact, half = lamb(tune="frozen"), lamb(tune="frozen", dtype="bfloat16")
     texts = exact.decoder.tokenize(["a dog barks"])
     z, mask = torch.randn(1, 4, 32), torch.ones(1, 4, dtype=torch.bool)
@@ -132,23 +120,23 @@ def test_half_precision_changes_little(cache):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_the_attention_that_is_asked_for_is_used(cache, attention):
+def test_the_attention_that_is_asked_for_is_used(hub_cache, attention):
     decoder = lamb(attention=attention, tune="frozen").decoder
     assert decoder.model.config._attn_implementation == attention
 
 
-def test_attention_that_is_not_installed_is_told(cache):
+def test_attention_that_is_not_installed_is_told(hub_cache):
     with pytest.raises((MissingDependencyError, CheckpointError), match=r"(?i)flash.?attention"):
         lamb(attention="flash_attention_2")
 
 
-def test_quantisation_without_its_package_names_the_extra(cache, monkeypatch):
+def test_quantisation_without_its_package_names_the_extra(hub_cache, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"bitsandbytes: pip install 'earwitness\[ql"):
         lamb(quantize="nf4")
 
 
-def test_a_quantised_model_is_not_trained_in_full(cache):
+def test_a_quantised_model_is_not_trained_in_full(hub_cache):
     with pytest.raises(ConfigError, match="'full': a language model quantised to nf4"):
         lamb(quantize="nf4", tune="full")
 

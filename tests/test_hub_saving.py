@@ -7,7 +7,7 @@ import pytest
 import tiny_clap
 import torch
 from builders import tiny_captioner
-from hub_checkpoints import MAKERS, SOURCES, files, lamb, make_parts, publish_all, said
+from hub_checkpoints import MAKERS, SOURCES, files, lamb, said
 from hub_parts import copying_api, offline, publish
 from safetensors.torch import load_file, save_file
 
@@ -21,19 +21,8 @@ from earwitness.model_folder import open_decoder
 from earwitness.training.stages import run_recipe
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    return make_parts(tmp_path_factory.mktemp("parts"))
-
-
-@pytest.fixture
-def cache(parts, tmp_path, monkeypatch):
-    """A cache of the hub that holds them all, and nobody to ask."""
-    return offline(publish_all(parts, tmp_path / "cache"), monkeypatch)
-
-
 @pytest.mark.parametrize("decoder", MAKERS)
-def test_what_came_from_the_hub_is_named_and_not_copied(cache, tmp_path, decoder):
+def test_what_came_from_the_hub_is_named_and_not_copied(hub_cache, tmp_path, decoder):
     captioner = lamb(decoder)
     captioner.save(tmp_path / "model")
     assert files(tmp_path / "model") == {
@@ -54,7 +43,7 @@ def test_what_came_from_the_hub_is_named_and_not_copied(cache, tmp_path, decoder
 
 @pytest.mark.parametrize("settings", [{}, {"tune": "frozen"}, {"dtype": "bfloat16"}])
 @pytest.mark.parametrize("decoder", MAKERS)
-def test_a_named_part_is_found_again_and_says_the_same(cache, tmp_path, decoder, settings):
+def test_a_named_part_is_found_again_and_says_the_same(hub_cache, tmp_path, decoder, settings):
     captioner = lamb(decoder, **settings)
     expected = said(captioner)
     captioner.save(tmp_path / "model")
@@ -68,7 +57,7 @@ def test_a_named_part_is_found_again_and_says_the_same(cache, tmp_path, decoder,
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
-def test_the_lora_folder_is_one_that_peft_reads(cache, tmp_path):
+def test_the_lora_folder_is_one_that_peft_reads(hub_cache, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -81,16 +70,16 @@ def test_the_lora_folder_is_one_that_peft_reads(cache, tmp_path):
     torch.testing.assert_close(theirs(input_ids=ids).logits, expected)
 
 
-def test_a_branch_that_moves_does_not_move_a_saved_model(cache, parts, tmp_path):
+def test_a_branch_that_moves_does_not_move_a_saved_model(hub_cache, hub_folders, tmp_path):
     captioner = lamb()
     captioner.save(tmp_path / "model")
     expected = said(captioner)
-    publish(cache, "ada/llama", parts["ada/smol"])
+    publish(hub_cache, "ada/llama", hub_folders["ada/smol"])
     assert said(Captioner.load(tmp_path / "model")) == expected
     assert said(lamb()) != expected
 
 
-def test_a_named_part_that_is_not_to_be_had_is_told(cache, tmp_path, monkeypatch):
+def test_a_named_part_that_is_not_to_be_had_is_told(hub_cache, tmp_path, monkeypatch):
     lamb().save(tmp_path / "model")
     offline(tmp_path / "empty", monkeypatch)
     with pytest.raises(CheckpointError, match=r"ada/llama@[0-9a-f]{40}: .*HF_HUB_OFFLINE is set"):
@@ -100,7 +89,7 @@ def test_a_named_part_that_is_not_to_be_had_is_told(cache, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "part", [{"hub": "ada/llama"}, {"hub": "ada/llama", "revision": "main"}, "ada/llama", None]
 )
-def test_a_named_part_without_a_commit_is_refused(cache, tmp_path, part):
+def test_a_named_part_without_a_commit_is_refused(hub_cache, tmp_path, part):
     lamb().save(tmp_path / "model")
     path = tmp_path / "model/earwitness.json"
     settings = json.loads(path.read_text())
@@ -110,7 +99,7 @@ def test_a_named_part_without_a_commit_is_refused(cache, tmp_path, part):
         Captioner.load(tmp_path / "model")
 
 
-def test_merged_and_copied_folders_hold_everything(cache, tmp_path, monkeypatch):
+def test_merged_and_copied_folders_hold_everything(hub_cache, tmp_path, monkeypatch):
     captioner = lamb()
     expected = said(captioner)
     captioner.save(tmp_path / "merged", merge=True, refer=False)
@@ -125,10 +114,10 @@ def test_merged_and_copied_folders_hold_everything(cache, tmp_path, monkeypatch)
     assert made["decoder"]["hub"] == "ada/llama"
     assert merged.card["made_from"] == made
     for path in (tmp_path / "merged").rglob("*.json"):
-        assert str(cache) not in path.read_text(), path
+        assert str(hub_cache) not in path.read_text(), path
 
 
-def test_merged_weights_are_written_where_only_the_encoder_is_named(cache, tmp_path):
+def test_merged_weights_are_written_where_only_the_encoder_is_named(hub_cache, tmp_path):
     captioner = lamb()
     captioner.save(tmp_path / "model", merge=True)
     settings = json.loads((tmp_path / "model/earwitness.json").read_text())
@@ -142,7 +131,7 @@ def test_merged_weights_are_written_where_only_the_encoder_is_named(cache, tmp_p
     ]
 
 
-def test_parts_that_were_trained_are_copied(cache, tmp_path):
+def test_parts_that_were_trained_are_copied(hub_cache, tmp_path):
     captioner = lamb(tune="full")
     captioner.encoder.requires_grad_(True)
     captioner.save(tmp_path / "model")
@@ -185,7 +174,7 @@ def damage_lora(folder: Path, how: str) -> None:
         ("cut", "no safetensors file"),
     ],
 )
-def test_damaged_lora_weights_are_refused(cache, tmp_path, how, words):
+def test_damaged_lora_weights_are_refused(hub_cache, tmp_path, how, words):
     lamb().save(tmp_path / "model")
     damage_lora(tmp_path / "model", how)
     with pytest.raises(CheckpointError, match=words):
@@ -195,14 +184,14 @@ def test_damaged_lora_weights_are_refused(cache, tmp_path, how, words):
 @pytest.mark.parametrize(
     "settings", [{"r": 4}, {"lora_alpha": 1}, {"use_dora": True}, {"peft_type": "IA3"}]
 )
-def test_lora_settings_that_disagree_are_refused(cache, tmp_path, settings):
+def test_lora_settings_that_disagree_are_refused(hub_cache, tmp_path, settings):
     lamb().save(tmp_path / "model")
     change(tmp_path / "model/lora/adapter_config.json", **settings)
     with pytest.raises(ConfigError, match=f"{next(iter(settings))} is"):
         Captioner.load(tmp_path / "model")
 
 
-def test_lora_goes_on_training_as_it_was(cache, tmp_path):
+def test_lora_goes_on_training_as_it_was(hub_cache, tmp_path):
     captioner = lamb()
     captioner.save(tmp_path / "model")
     config = DecoderConfig(tune="lora", word_dropout=0.1)
@@ -217,7 +206,7 @@ def test_lora_goes_on_training_as_it_was(cache, tmp_path):
             open_decoder(tmp_path / "model", other, train=True)
 
 
-def test_a_clap_by_name_carries_a_diffusion_link(cache, tmp_path):
+def test_a_clap_by_name_carries_a_diffusion_link(hub_cache, tmp_path):
     config = CaptionerConfig(
         prefix=PrefixConfig(kind="link", link=LinkPrefixConfig(hidden=16)),
         decoder=DecoderConfig(),
@@ -236,10 +225,10 @@ def test_a_clap_by_name_carries_a_diffusion_link(cache, tmp_path):
     assert Captioner.load(tmp_path / "model").caption(source) == captioner.caption(source)
 
 
-def test_a_model_pushed_and_loaded_by_name_says_the_same(cache, monkeypatch):
+def test_a_model_pushed_and_loaded_by_name_says_the_same(hub_cache, monkeypatch):
     captioner = lamb()
     expected = said(captioner)
-    calls = copying_api(cache, monkeypatch)
+    calls = copying_api(hub_cache, monkeypatch)
     name = captioner.push_to_hub("ada/lamb", private=True, revision="v1")
     assert calls[0][1]["private"] is True
     for there in (name, "ada/lamb@v1"):
@@ -281,7 +270,7 @@ batch_size = 4
 
 
 @pytest.mark.slow
-def test_a_recipe_names_its_weights_and_its_model_the_commits(cache, tmp_path):
+def test_a_recipe_names_its_weights_and_its_model_the_commits(hub_cache, tmp_path):
     (tmp_path / "lamb.toml").write_text(RECIPE)
     run_recipe(tmp_path / "lamb.toml", tmp_path / "run")
     commits = {n: origin(resolve(n)).revision for n in ("ada/ced", "ada/smol")}

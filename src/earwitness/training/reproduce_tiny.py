@@ -151,11 +151,19 @@ def _read(model: Any, tokenizer: Any, steps: int = 120) -> None:
 
 
 def _clap(folder: Path) -> None:
-    import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+    from transformers import ClapFeatureExtractor
 
-    audio = {
+    clap_model(16).save_pretrained(folder)
+    ClapFeatureExtractor(truncation="rand_trunc", frequency_min=50).save_pretrained(folder)
+    clap_tokenizer(_sentences() * 20).save_pretrained(folder)
+
+
+def clap_model(projection_dim: int, **audio: Any) -> Any:
+    """A `ClapModel` of the hub's layout, tiny and random; `audio` changes its audio side."""
+    import torch
+    from transformers import ClapConfig, ClapModel
+
+    sizes: dict[str, Any] = {
         "patch_embeds_hidden_size": 8,
         "hidden_size": 64,
         "depths": [1, 1, 1, 1],
@@ -170,19 +178,22 @@ def _clap(folder: Path) -> None:
         "max_position_embeddings": 40,
     }
     torch.manual_seed(0)
-    model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=16))
+    config = ClapConfig(text_config=text, audio_config=sizes | audio, projection_dim=projection_dim)
+    model = ClapModel(config)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.3)
-    model.eval().save_pretrained(folder)
-    ClapFeatureExtractor(truncation="rand_trunc", frequency_min=50).save_pretrained(folder)
+    return model.eval()
+
+
+def clap_tokenizer(sentences: list[str]) -> Any:
+    """A tokenizer of CLAP's kind, learnt from `sentences`."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaTokenizer
+
     bpe = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    bpe.train_from_iterator(
-        _sentences() * 20, vocab_size=290, special_tokens=special, show_progress=False
-    )
+    bpe.train_from_iterator(sentences, vocab_size=290, special_tokens=special, show_progress=False)
     parts = json.loads(bpe.to_str())["model"]
     merges: Any = [tuple(merge) for merge in parts["merges"]]
-    RobertaTokenizer(vocab=parts["vocab"], merges=merges, model_max_length=512).save_pretrained(
-        folder
-    )
+    return RobertaTokenizer(vocab=parts["vocab"], merges=merges, model_max_length=512)
