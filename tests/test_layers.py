@@ -64,6 +64,7 @@ PUBLIC_NAMES = [
 HEAVY = ("torch", "transformers", "peft", "matplotlib", "pandas", "scipy", "fastapi", "gradio")
 
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+MODULES.remove(Path("__init__.py"))  # gathers names of every layer; test_import_is_cheap holds it
 
 
 def line_of(module: Path) -> str:
@@ -172,6 +173,19 @@ def test_import_is_cheap(statement: str) -> None:
 
 def test_public_names_are_the_chosen_ones() -> None:
     assert sorted(import_module("earwitness").__all__) == PUBLIC_NAMES
+
+
+def test_type_checkers_are_told_where_public_names_live() -> None:
+    names = import_module("earwitness")._HOMES
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    told = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("earwitness")
+        for alias in node.names
+    }
+    assert told == names
+    assert (PACKAGE / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("name", PUBLIC_NAMES)

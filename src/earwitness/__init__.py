@@ -4,6 +4,18 @@ Importing this package is cheap: the heavy libraries load with the first name th
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from earwitness.captioner import Caption, Captioner
+    from earwitness.errors import (
+        AudioError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        EarwitnessError,
+    )
+    from earwitness.evaluation import evaluate
 
 __version__ = "0.1.0"
 
@@ -18,7 +30,17 @@ _HOMES = {
     "DataError": "earwitness.errors",
 }
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = [
+    "AudioError",
+    "Caption",
+    "Captioner",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "EarwitnessError",
+    "__version__",
+    "evaluate",
+]
 
 
 def __getattr__(name: str) -> object:
