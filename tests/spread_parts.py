@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from builders import SENTENCES, noise, tiny_captioner
+from link_parts import tiny_dual
 from torch import nn
 
 from earwitness.aligner import AlignerConfig
 from earwitness.decoder import DecoderConfig, LoraConfig
+from earwitness.training.contrastive import DualTraining
 from earwitness.training.fit import FitConfig, fit
 from earwitness.training.lamb import LAMB_LOSSES, LambTraining
 from earwitness.training.lamb_data import collate
@@ -49,6 +51,11 @@ def build(tune="lora", dropout=0.0, checkpointing=False):
     return LambTraining(captioner, 0.0, blind=False)
 
 
+def build_dual():
+    """A dual encoder without dropout, trained as CLAP is."""
+    return DualTraining(tiny_dual(dropout=0.0), 0.0)
+
+
 def validate(model):
     with torch.no_grad():
         losses = model(collate([Clips()[(i, 99)] for i in range(6)]))
@@ -56,16 +63,18 @@ def validate(model):
 
 
 def save(model, folder):
-    model.captioner.save(folder)
+    if isinstance(model, LambTraining):
+        model.captioner.save(folder)
 
 
 def train(run, data, model: nn.Module, weights=LAMB_LOSSES, **changes):
     """`fit` on this problem."""
     settings = {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "warmup_epochs": 0.5}
     config = FitConfig(**{**settings, "save_every": 1, "trackers": (), **changes})
+    select = "-decode" if isinstance(model, LambTraining) else "-contrastive"
     return fit(
         model, data, collate, weights, config, Path(run), validate=validate, save=save,
-        select="-decode",
+        select=select,
     )  # fmt: skip
 
 
@@ -76,5 +85,8 @@ if __name__ == "__main__":
         AcceleratorState._reset_state()
         GradientState._reset_state()
         clips = Clips(kill_at=told.pop("kill_at", 0))
+        if told.pop("dual", False):
+            train(folder, clips, build_dual(), {})
+            continue
         parts = {k: told.pop(k) for k in ("tune", "dropout", "checkpointing") if k in told}
         train(folder, clips, build(**parts), **told)

@@ -84,7 +84,7 @@ def both(tmp_path_factory):
         killed = launch(**{str(folder / f"{name}_killed"): told | {"kill_at": 14}})
         assert f"exitcode  : -{signal.SIGKILL.value}" in killed.stderr
         assert 1 <= len(rows(folder / f"{name}_killed")) < 6
-    runs = {"copies": {}, "shares": shard}
+    runs = {"copies": {}, "shares": shard, "dual": {"dual": True}}
     runs |= {f"copies_{end}": noisy for end in ("unbroken", "killed")}
     runs |= {f"shares_{end}": noisy | shard for end in ("unbroken", "killed")}
     done = launch(**{str(folder / name): told for name, told in runs.items()})
@@ -98,6 +98,16 @@ def test_two_processes_train_as_one_with_their_batches_together(alone, both, kin
     """All five losses: contrastive ones see the clips of both, means count all tokens once."""
     assert len(rows(alone)) == 6
     assert_close(both / kind, alone, 2e-4)
+
+
+@pytest.mark.slow
+def test_a_dual_encoder_sees_the_pairs_of_both_processes(both, tmp_path):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    dual = spread_parts.build_dual()
+    spread_parts.train(tmp_path, spread_parts.Clips(), dual, {}, batch_size=8)
+    assert len(rows(tmp_path)) == 6
+    assert_close(both / "dual", tmp_path, 2e-4)
 
 
 @pytest.mark.slow

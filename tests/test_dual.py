@@ -18,6 +18,7 @@ from earwitness.encoders.base import EmbeddingEncoder, FrameEncoder
 from earwitness.encoders.dual import DualConfig
 from earwitness.errors import AudioError, CheckpointError, DataError
 from earwitness.training.contrastive import DualTraining, recall
+from earwitness.training.lamb_data import collate
 
 RATE = 16000
 TEXTS = ["a dog barks", "rain falls and thunder roars"]
@@ -149,3 +150,15 @@ def test_recall_counts_ranks_both_ways():
     scores = recall(audio, text)
     assert scores["audio_to_text_r1"] == scores["text_to_audio_r1"] == 0.5
     assert scores["audio_to_text_r5"] == scores["recall"] == 1.0
+
+
+def test_padding_of_cached_frames_is_not_heard(dual):
+    rows = torch.randn(2, 6, 48, generator=torch.Generator().manual_seed(0)).numpy()
+    items = [
+        {"frames": frames, "text": text, "clip": index}
+        for index, (frames, text) in enumerate(zip((rows[0], rows[1, :4]), TEXTS, strict=True))
+    ]
+    training = DualTraining(dual, 0.0).eval()
+    together, _ = training.vectors(collate(items))
+    alone, _ = training.vectors(collate(items[1:]))
+    torch.testing.assert_close(together[1:], alone)

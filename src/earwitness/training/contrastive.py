@@ -1,5 +1,6 @@
 """Stage `contrastive`: a small dual encoder, trained as CLAP is, over a frozen frame encoder."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from earwitness.aligner import info_nce
+from earwitness.aligner import gather_rows, info_nce, several_processes
 from earwitness.captioner import load_decoder
 from earwitness.config import Strict
 from earwitness.decoder import DecoderConfig
@@ -20,7 +21,13 @@ from earwitness.errors import ConfigError
 from earwitness.gap.clouds import make_pairs
 from earwitness.gap.retrieval import hits
 from earwitness.training.fit import FitConfig, fit
-from earwitness.training.lamb_data import Source, Splits, collate, open_source
+from earwitness.training.lamb_data import (
+    Source,
+    Splits,
+    cached_frames,
+    collate,
+    open_source,
+)
 from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
 
 
@@ -54,11 +61,14 @@ class DualTraining(nn.Module):
         frames.requires_grad_(False)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """`contrastive`: symmetric InfoNCE; equal captions are not each other's negatives."""
+        """`contrastive`: symmetric InfoNCE over the pairs of all processes; equal captions are not
+        each other's negatives.
+        """
         audio, text = self.vectors(batch)
-        first = {text: row for row, text in reversed(list(enumerate(batch["texts"])))}
-        same = torch.tensor([first[text] for text in batch["texts"]], device=audio.device)
-        return {"contrastive": info_nce(audio, text, self.dual.scale, same)}
+        caption = torch.tensor([_code(text) for text in batch["texts"]], device=audio.device)
+        if self.training and several_processes():
+            audio, text, caption = gather_rows(audio), gather_rows(text), gather_rows(caption)
+        return {"contrastive": info_nce(audio, text, self.dual.scale, caption)}
 
     def vectors(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Unit-norm audio and text embeddings of a batch."""
@@ -79,10 +89,14 @@ class DualTraining(nn.Module):
 
     def _frames(self, batch: dict[str, Any]) -> Frames:
         if "frames" in batch:
-            h = batch["frames"].float()
-            return Frames(h, torch.ones(h.shape[:2], dtype=torch.bool, device=h.device))
+            return cached_frames(batch)
         with torch.no_grad():
             return self.dual.frames(batch["waveforms"], batch["lengths"])
+
+
+def _code(text: str) -> int:
+    """A number that stands for a text, in every process the same."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def run(recipe: ContrastiveRecipe, run_folder: Path) -> dict[str, float]:

@@ -30,7 +30,14 @@ from earwitness.training.encoder_lora import (
     train_lora,
 )
 from earwitness.training.fit import FitConfig, fit
-from earwitness.training.lamb_data import Item, Source, Splits, collate, open_source
+from earwitness.training.lamb_data import (
+    Item,
+    Source,
+    Splits,
+    cached_frames,
+    collate,
+    open_source,
+)
 from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
 
 LAMB_LOSSES = {"decode": 1.0, "guide": 1.0, "cs_global": 1.0, "cs_token": 1.0, "infonce": 1.0}
@@ -114,12 +121,7 @@ class LambTraining(nn.Module):
     def frames(self, batch: dict[str, Any]) -> Frames:
         """Cached frames as they are, or those of the batch's waveforms; none with `blind`."""
         if "frames" in batch:
-            h = batch["frames"].float()
-            counts = batch.get("frame_counts")
-            if counts is None:
-                mask = torch.ones(h.shape[:2], dtype=torch.bool, device=h.device)
-            else:
-                mask = torch.arange(h.shape[1], device=h.device)[None, :] < counts[:, None]
+            h, mask = cached_frames(batch)
         else:
             learns = torch.is_grad_enabled() and has_lora(self.captioner.encoder)
             with torch.set_grad_enabled(learns):

@@ -22,7 +22,7 @@ from earwitness.data.captions import normalize
 from earwitness.data.manifest import Clip, read_manifest
 from earwitness.data.synthetic import synthetic_clip
 from earwitness.encoders import load_frame_encoder
-from earwitness.encoders.base import FrameEncoder
+from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import ConfigError, DataError
 from earwitness.training.feature_cache import FeatureCache, read_frames
 from earwitness.training.pool import Pool, build_pool
@@ -219,6 +219,15 @@ def collate(items: list[Item]) -> dict[str, Any]:
         "waveforms": torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True),
         "lengths": torch.tensor([len(w) for w in waveforms]),
     }
+
+
+def cached_frames(batch: dict[str, Any]) -> Frames:
+    """The frames of a batch of `collate`, and which of them are no padding."""
+    h = batch["frames"].float()
+    counts = batch.get("frame_counts")
+    if counts is None:
+        return Frames(h, torch.ones(h.shape[:2], dtype=torch.bool, device=h.device))
+    return Frames(h, torch.arange(h.shape[1], device=h.device)[None, :] < counts[:, None])
 
 
 def _synthetic(source: SyntheticSource) -> Splits:
