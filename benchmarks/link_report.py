@@ -69,7 +69,7 @@ A gap quantity holds if it does with every seed, a gain in captions if its inter
 def cells(runs: Path, folder: str) -> dict[str, list[dict]]:
     """Row -> its cells, seed by seed; the row without a bridge first."""
     found: dict[str, list[dict]] = {}
-    for path in sorted((runs / folder).glob("*.json"), key=lambda p: p.stem.rpartition("-")[2]):
+    for path in sorted((runs / folder).glob("*.json")):
         found.setdefault(path.stem.rpartition("-")[0], []).append(read_json(path))
     return {BASE: found.pop(BASE), **found} if BASE in found else found
 
