@@ -13,6 +13,8 @@ from data_sets import prepared, refused, sound
 
 from earwitness import audio
 from earwitness.data.manifest import Clip, read_manifest, write_manifest
+from earwitness.engines import sources
+from earwitness.engines.sources import Source, find
 from earwitness.errors import AudioError, DataError
 from earwitness.training.lamb_data import ManifestSource, Recordings, open_source
 
@@ -201,3 +203,55 @@ def test_clips_of_shards_need_captions_for_training_too(tmp_path):
     clips = read_manifest(tmp_path / "s" / "train")
     with pytest.raises(DataError, match="has no caption"):
         Recordings(clips, 1.0, 16000, 0, tmp_path / "s")
+
+
+def _said(sources: list[Source]) -> list[bytes]:
+    """What a listing would hand to the reader."""
+    assert all(source.problem is None for source in sources)
+    return [source.audio.read() for source in sources]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_captioning_hears_the_same_from_shards(tmp_path, kind):
+    files, shards = _packed(tmp_path, kind)
+    expected = [clip.audio.read_bytes() for clip in read_manifest(files)]  # type: ignore[union-attr]
+    listed = find([str(path) for path in sorted(shards.glob("shard-*"))])
+    told = sources.read_manifest(str(shards / "manifest.csv"))
+    assert _said(listed) == _said(told) == expected
+    assert listed[0].name == f"{shards}/{told[0].name}"
+    if kind == "webdataset":
+        assert _said(find([str(tmp_path / "shards")])) == expected
+
+
+def test_a_manifest_without_offsets_names_sounds_in_shards(tmp_path):
+    _, shards = _packed(tmp_path, "webdataset")
+    (tmp_path / "list.txt").write_text("shards/train/shard-000001.tar#000000003.wav\n")
+    (found,) = sources.read_manifest(str(tmp_path / "list.txt"))
+    assert _said([found]) == [(tmp_path / "rec" / "s3.x.wav").read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("none.tar", "no such shard"),
+        ("junk.tar", "not a readable, uncompressed tar"),
+        ("junk.parquet", "not a readable parquet file"),
+        ("texts.tar", "holds no sound"),
+    ],
+)
+def test_a_shard_that_gives_nothing_is_one_problem(tmp_path, argument, words):
+    for name in ("junk.tar", "junk.parquet", "text.txt"):
+        (tmp_path / name).write_text("junk")
+    with tarfile.open(tmp_path / "texts.tar", "w") as tar:
+        tar.add(tmp_path / "text.txt", "text.txt")
+    (found,) = find([str(tmp_path / argument)])
+    assert words in (found.problem or "")
+
+
+def test_a_place_in_a_shard_that_is_not_there_is_a_problem_of_its_own(tmp_path):
+    _, shards = _packed(tmp_path, "webdataset")
+    rows = ["file", "shard-000000.tar#no.wav", "none.tar#a.wav", "shard-000000.tar#000000000.wav"]
+    (shards / "list.csv").write_text("\n".join(rows) + "\n")
+    found = sources.read_manifest(str(shards / "list.csv"))
+    assert [source.problem is None for source in found] == [False, False, True]
+    assert "holds no 'no.wav'" in str(found[0].problem)

@@ -38,7 +38,8 @@ def caption(
         list[str] | None,
         typer.Argument(
             metavar="FILE",
-            help="Sound or video files, folders, globs, or - for a sound on standard input.",
+            help="Sound or video files, folders, globs, shards (tar, parquet), or - for a sound on "
+            "standard input.",
             show_default=False,
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""Files, folders, globs, manifests and standard input as one list of sources."""
+"""Files, folders, globs, shards, manifests and standard input as one list of sources."""
 
 import csv
 import glob
@@ -20,7 +20,10 @@ SUFFIXES = frozenset(
     + (".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".opus", ".rf64", ".ts", ".tta", ".w64", ".wav")
     + (".wave", ".webm", ".wma", ".wmv", ".wv")
 )
-"""endings of the files that are taken from a folder"""
+"""endings of the files that are taken from a folder or a tar"""
+
+SHARDS = frozenset((".tar", ".parquet"))
+"""endings of files that hold many sounds; a folder gives its tars alone"""
 
 COLUMNS = ("file", "path", "audio", "audio_path", "file_name", "filename", "fname")
 """columns of a manifest that may name the sounds; the first one that is there does"""
@@ -42,10 +45,11 @@ class Source:
 def find(
     arguments: Sequence[str], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> list[Source]:
-    """The sounds that files, folders, globs and `-` (a sound on standard input) name.
+    """The sounds that files, folders, globs, shards and `-` (a sound on standard input) name.
 
-    Folders give their files with a known ending, or those that match one of `include`; names with a
-    leading dot are passed over. `exclude` drops files and whole folders. Patterns are those of a
+    Folders give their files with a known ending and the sounds of their tars, or the files that
+    match one of `include`; names with a leading dot are passed over. A shard, a tar or a parquet
+    file with a column `bytes`, gives `shard.tar#key.flac` or `shard.parquet#row`. `exclude` drops files and whole folders. Patterns are those of a
     shell, held against the name and against the path below the folder. Each file is taken once, in
     the order of the arguments, sorted within a folder.
     """
@@ -60,16 +64,17 @@ def read_manifest(path: str, column: str | None = None) -> list[Source]:
     """The sounds that `column` of a CSV, TSV, JSONL or parquet file names, or lines of text.
 
     `-` reads one path per line from standard input. Relative paths start at the manifest's folder
-    (for `-`, the working directory). Each file is taken once, named as the manifest names it.
+    (for `-`, the working directory). Each file is taken once, named as the manifest names it;
+    `shard.tar#key.flac` and `shard.parquet#row` are sounds in shards.
 
     Raises:
         DataError: the manifest cannot be read, has no such column, or an empty cell.
     """
-    names = list(dict.fromkeys(_names(path, column)))
+    names = dict(_names(path, column))
     if not names:
         raise DataError(f"{path}: names no file; expected a row or line for each sound")
     folder = Path() if path == "-" else Path(path).parent
-    return [Source(name, folder / name) for name in names]
+    return [_listed(folder, name, row) for name, row in names.items()]
 
 
 def shard(sources: Sequence[Source], part: str) -> list[Source]:
@@ -86,6 +91,35 @@ def parse_shard(part: str) -> tuple[int, int]:
     raise ConfigError(f"--shard {part}: expected i/n with i from 1 to n, such as 3/8")
 
 
+def _listed(folder: Path, name: str, row: dict[str, Any]) -> Source:
+    """The sound that a manifest names in `row`, a file or one in a shard."""
+    from earwitness.data.prepare.packed import MARK, packed_at
+
+    if MARK not in name:
+        return Source(name, folder / name)
+    try:
+        packed = packed_at(folder, name, row)
+    except DataError as error:
+        return Source(name, folder / name, str(error))
+    return Source(name, packed.open() if packed else folder / name)
+
+
+def _in_shard(path: str) -> Iterator[Source]:
+    """The sounds of a tar or of a parquet file; a shard that cannot be read is one problem."""
+    from earwitness.data.prepare.packed import packed_in
+
+    try:
+        found = packed_in(Path(path))
+    except (DataError, MissingDependencyError) as error:
+        yield Source(path, path, str(error))
+        return
+    if path.endswith(".tar"):
+        found = [p for p in found if Path(p.member).suffix.lower() in SUFFIXES]
+    if not found:
+        yield Source(path, path, f"the shard {path!r} holds no sound")
+    yield from (Source(packed.name, packed.open()) for packed in found)
+
+
 def _expanded(argument: str, include: Sequence[str], exclude: Sequence[str]) -> Iterator[Source]:
     if argument == "-":
         yield Source("-", sys.stdin.buffer)
@@ -99,15 +133,21 @@ def _expanded(argument: str, include: Sequence[str], exclude: Sequence[str]) -> 
         if os.path.isdir(path):
             yield from _in_folder(path, include, exclude)
         elif not _matches(path, exclude):
-            yield Source(path, path)
+            shard = Path(path).suffix in SHARDS
+            yield from _in_shard(path) if shard else [Source(path, path)]
 
 
 def _in_folder(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Iterator[Source]:
     any_found = False
     for path in _walk(folder, exclude):
         below = os.path.relpath(path, folder)
-        wanted = _matches(below, include) if include else Path(path).suffix.lower() in SUFFIXES
-        if wanted:
+        suffix = Path(path).suffix
+        if include and not _matches(below, include):
+            continue
+        if suffix == ".tar":
+            any_found = True
+            yield from _in_shard(path)
+        elif include or suffix.lower() in SUFFIXES:
             any_found = True
             yield Source(path, path)
     if not any_found:
@@ -138,9 +178,10 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
     )
 
 
-def _names(path: str, column: str | None) -> Iterator[str]:
+def _names(path: str, column: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the manifest names, and the row that does; empty for lines of text."""
     if path == "-":
-        yield from _lines(sys.stdin)
+        yield from ((line, {}) for line in _lines(sys.stdin))
         return
     suffix = Path(path).suffix.lower()
     try:
@@ -150,7 +191,7 @@ def _names(path: str, column: str | None) -> Iterator[str]:
             rows = _text_rows(path, suffix)
         else:
             with open(path, encoding="utf-8-sig") as file:
-                yield from _lines(file)
+                yield from ((line, {}) for line in _lines(file))
             return
         yield from _cells(path, rows, column)
     except FileNotFoundError:
@@ -200,7 +241,9 @@ def _parquet_rows(path: str, column: str | None) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: not a readable parquet file ({error})") from None
 
 
-def _cells(path: str, rows: Iterator[dict[str, Any]], column: str | None) -> Iterator[str]:
+def _cells(
+    path: str, rows: Iterator[dict[str, Any]], column: str | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     name = column
     for number, row in enumerate(rows, start=1):
         if number == 1:
@@ -213,4 +256,4 @@ def _cells(path: str, rows: Iterator[dict[str, Any]], column: str | None) -> Ite
             )
         if not isinstance(row[name], str) or not row[name].strip():
             raise DataError(f"{path}: row {number} names no file in column {name!r}")
-        yield row[name]
+        yield row[name], row

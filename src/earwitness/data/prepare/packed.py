@@ -122,6 +122,18 @@ def packed_at(folder: Path, name: str, row: dict[str, Any]) -> Packed | None:
     return Packed(path, member, *places[member])
 
 
+def packed_in(shard: Path) -> list[Packed]:
+    """Every file of a tar, every row of a parquet file with a column `bytes`.
+
+    Raises:
+        DataError: the shard is missing, damaged or of another kind.
+    """
+    if shard.suffix == ".parquet":
+        rows = [row["audio"].rpartition(MARK)[2] for row in _parquet_rows(shard)]
+        return [Packed(shard, row, int(row)) for row in rows]
+    return [Packed(shard, name, *place) for name, place in _members(shard).items()]
+
+
 def shard_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a manifest of all shards in `folder`, from the shards themselves.
 
