@@ -49,9 +49,10 @@ def find(
 
     Folders give their files with a known ending and the sounds of their tars, or the files that
     match one of `include`; names with a leading dot are passed over. A shard, a tar or a parquet
-    file with a column `bytes`, gives `shard.tar#key.flac` or `shard.parquet#row`. `exclude` drops files and whole folders. Patterns are those of a
-    shell, held against the name and against the path below the folder. Each file is taken once, in
-    the order of the arguments, sorted within a folder.
+    file with a column `bytes`, gives `shard.tar#key.flac` or `shard.parquet#row`. `exclude` drops
+    files and whole folders. Patterns are those of a shell, held against the name and against the
+    path below the folder. Each file is taken once, in the order of the arguments, sorted within a
+    folder.
     """
     found: dict[str, Source] = {}
     for argument in arguments:
