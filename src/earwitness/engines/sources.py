@@ -23,7 +23,7 @@ SUFFIXES = frozenset(
 """endings of the files that are taken from a folder or a tar"""
 
 SHARDS = frozenset((".tar", ".parquet"))
-"""endings of files that hold many sounds; a folder gives its tars alone"""
+"""endings of files that hold many sounds; a folder gives its tars, others where `include` does"""
 
 COLUMNS = ("file", "path", "audio", "audio_path", "file_name", "filename", "fname")
 """columns of a manifest that may name the sounds; the first one that is there does"""
@@ -71,11 +71,14 @@ def read_manifest(path: str, column: str | None = None) -> list[Source]:
     Raises:
         DataError: the manifest cannot be read, has no such column, or an empty cell.
     """
-    names = dict(_names(path, column))
-    if not names:
-        raise DataError(f"{path}: names no file; expected a row or line for each sound")
     folder = Path() if path == "-" else Path(path).parent
-    return [_listed(folder, name, row) for name, row in names.items()]
+    found: dict[str, Source] = {}
+    for name, row in _names(path, column):
+        if name not in found:
+            found[name] = _listed(folder, name, row)
+    if not found:
+        raise DataError(f"{path}: names no file; expected a row or line for each sound")
+    return list(found.values())
 
 
 def shard(sources: Sequence[Source], part: str) -> list[Source]:
@@ -94,10 +97,8 @@ def parse_shard(part: str) -> tuple[int, int]:
 
 def _listed(folder: Path, name: str, row: dict[str, Any]) -> Source:
     """The sound that a manifest names in `row`, a file or one in a shard."""
-    from earwitness.data.prepare.packed import MARK, packed_at
+    from earwitness.data.prepare.packed import packed_at
 
-    if MARK not in name:
-        return Source(name, folder / name)
     try:
         packed = packed_at(folder, name, row)
     except DataError as error:
@@ -105,8 +106,11 @@ def _listed(folder: Path, name: str, row: dict[str, Any]) -> Source:
     return Source(name, packed.open() if packed else folder / name)
 
 
-def _in_shard(path: str) -> Iterator[Source]:
-    """The sounds of a tar or of a parquet file; a shard that cannot be read is one problem."""
+def _in_file(path: str) -> Iterator[Source]:
+    """The file as it is, or the sounds of a shard; a shard that cannot be read is one problem."""
+    if Path(path).suffix not in SHARDS:
+        yield Source(path, path)
+        return
     from earwitness.data.prepare.packed import packed_in
 
     try:
@@ -134,23 +138,17 @@ def _expanded(argument: str, include: Sequence[str], exclude: Sequence[str]) -> 
         if os.path.isdir(path):
             yield from _in_folder(path, include, exclude)
         elif not _matches(path, exclude):
-            shard = Path(path).suffix in SHARDS
-            yield from _in_shard(path) if shard else [Source(path, path)]
+            yield from _in_file(path)
 
 
 def _in_folder(folder: str, include: Sequence[str], exclude: Sequence[str]) -> Iterator[Source]:
     any_found = False
     for path in _walk(folder, exclude):
         below = os.path.relpath(path, folder)
-        suffix = Path(path).suffix
-        if include and not _matches(below, include):
-            continue
-        if suffix == ".tar":
+        known = Path(path).suffix == ".tar" or Path(path).suffix.lower() in SUFFIXES
+        if _matches(below, include) if include else known:
             any_found = True
-            yield from _in_shard(path)
-        elif include or suffix.lower() in SUFFIXES:
-            any_found = True
-            yield Source(path, path)
+            yield from _in_file(path)
     if not any_found:
         looked_for = f"matching {', '.join(include)}" if include else "with a known ending"
         yield Source(
