@@ -1,6 +1,6 @@
 """Puts a trained pocket model into the package with its card: sources, stages, hashes, scores.
 
-python benchmarks/ship.py runs/pocket_lamb/best --data ../shared/data --other runs/seed_1/best
+python benchmarks/ship.py runs/pocket_lamb/best --data ../shared/data --other runs/seed_*/best
 """
 
 import argparse
@@ -56,8 +56,8 @@ OWN_LIMITS = """Its captions are short ({words:.0f} words). Electronic beeps and
 taken for animals, telephones or whistles."""
 
 LUCK = """
-Part of its scores is luck: another seed of the same recipe has CIDEr-D {cider_d:.2f} and
-METEOR {meteor:.2f} on the same recordings."""
+Part of its scores is luck: other seeds of the same recipe have CIDEr-D {cider_d} and
+METEOR {meteor} on the same recordings."""
 
 
 def main() -> None:
@@ -65,7 +65,11 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--name", default="pocket-lamb")
     parser.add_argument(
-        "--other", type=Path, help="the same recipe with another seed; its scores go into the card"
+        "--other",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="the same recipe with other seeds; their scores go into the card",
     )
     args = parser.parse_args()
     target = PACKAGE / args.name
@@ -75,10 +79,10 @@ def main() -> None:
     files, references = read_dev(args.data / "dev")
     captions, _ = caption_all(str(target), files, False, [])
     metrics = measured(captions, references)
-    luck = ""
-    if args.other:
-        other = measured(caption_all(str(args.other), files, False, [])[0], references)
-        luck = LUCK.format(**{name: score.value for name, score in other.items()})
+    others = [
+        measured(caption_all(str(other), files, False, [])[0], references) for other in args.other
+    ]
+    luck = LUCK.format(**{name: spread(others, name) for name in METRICS}) if others else ""
     known = {
         "parameters": parameters(captioner),
         "lm": parameters(captioner.decoder),
@@ -134,6 +138,11 @@ def measured(captions: list[str], references: list[list[str]]) -> dict[str, Inte
         for name in METRICS
         if name in corpus
     }
+
+
+def spread(others: list[dict[str, Interval]], metric: str) -> str:
+    """The scores of one metric, lowest first."""
+    return " and ".join(f"{value:.2f}" for value in sorted(s[metric].value for s in others))
 
 
 def evaluation(clips: int, note: str) -> Evaluation:
