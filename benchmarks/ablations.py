@@ -118,7 +118,7 @@ def difference(losses: np.ndarray, base: np.ndarray | None) -> str:
 def on_dev(folder: Path, data: Path) -> tuple[list[str], list[list[str]]]:
     """Captions and references of the development recordings."""
     files, references = read_dev(data / "dev")
-    return caption_all(str(folder / "best"), files, False, [])[0], references
+    return caption_all(str(folder / "best"), files)[0], references
 
 
 @torch.inference_mode()

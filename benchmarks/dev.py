@@ -11,6 +11,7 @@ stays out of any file.
 import argparse
 import csv
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def read_dev(folder: Path) -> tuple[list[Path], list[list[str]]]:
 
 
 def caption_all(
-    model: str, files: list[Path], without_guide: bool, changes: list[str]
+    model: str, files: list[Path], without_guide: bool = False, changes: Sequence[str] = ()
 ) -> tuple[list[str], float]:
     """The captions and how long they took together."""
     captioner = Captioner.load(model)
@@ -98,15 +99,24 @@ def row(name: str, scores: object, captions: list[str], seconds: float) -> str:
     for metric in METRICS:
         score = scores.corpus[metric]  # type: ignore[attr-defined]
         cells.append(f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]")
-    repeats = sum(map(repeats_word, captions)) / len(captions)
-    words = sum(len(c.split()) for c in captions) / len(captions)
-    return f"| {name} | " + " | ".join(cells) + f" | {repeats:.1%} | {words:.1f} | {seconds:.2f} |"
+    style = f"{repeats(captions):.1%} | {words(captions):.1f}"
+    return f"| {name} | " + " | ".join(cells) + f" | {style} | {seconds:.2f} |"
+
+
+def words(captions: list[str]) -> float:
+    """Mean number of words."""
+    return sum(len(c.split()) for c in captions) / len(captions)
+
+
+def repeats(captions: list[str]) -> float:
+    """Share of the captions that say a content word twice."""
+    return sum(map(repeats_word, captions)) / len(captions)
 
 
 def repeats_word(caption: str) -> bool:
     """True where a content word is said twice."""
-    words = [w for w in caption.split() if len(w) > 2 and w not in FUNCTION_WORDS]
-    return len(words) != len(set(words))
+    content = [w for w in caption.split() if len(w) > 2 and w not in FUNCTION_WORDS]
+    return len(content) != len(set(content))
 
 
 def table(files: list[Path], captions: list[str], scores: object) -> str:

@@ -58,7 +58,7 @@ def main() -> None:
     shutil.copytree(args.model, target)
     share_part(target, "encoder/audio", "pocket-lamb", "encoder")
     files, references = read_dev(args.data / "dev")
-    captions, _ = caption_all("pocket-link", files, False, [])
+    captions, _ = caption_all("pocket-link", files)
     metrics = measured(captions, references)
     known = {
         "parameters": parameters(Captioner.load("pocket-link")),

@@ -145,7 +145,8 @@ def _in_folder(folder: str, include: Sequence[str], exclude: Sequence[str]) -> I
     any_found = False
     for path in _walk(folder, exclude):
         below = os.path.relpath(path, folder)
-        known = Path(path).suffix == ".tar" or Path(path).suffix.lower() in SUFFIXES
+        suffix = Path(path).suffix
+        known = suffix == ".tar" or suffix.lower() in SUFFIXES
         if _matches(below, include) if include else known:
             any_found = True
             yield from _in_file(path)
