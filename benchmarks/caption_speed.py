@@ -55,8 +55,8 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
     from earwitness import Captioner
-    from earwitness.engines.local import caption_files
-    from earwitness.engines.sources import find
+    from earwitness.captioning.local import caption_files
+    from earwitness.captioning.sources import find
 
     with tempfile.TemporaryDirectory() as folder:
         clips = write_clips(Path(folder), options.clips)

@@ -22,11 +22,11 @@ import numpy as np
 from dev import read_dev
 
 from earwitness import Captioner, evaluate
-from earwitness.checkpoint import read_json, write_json
 from earwitness.data.captions import normalize
-from earwitness.decoder import FUNCTION_WORDS
-from earwitness.plots import save_figures, training_curve_figure
-from earwitness.pocket import model_folder
+from earwitness.gap.plots import save_figures, training_curve_figure
+from earwitness.models.names import model_folder
+from earwitness.models.weights import read_json, write_json
+from earwitness.system.decoder import FUNCTION_WORDS
 
 RATE, SECONDS = 16000, 10.0
 LEVELS_DB = (-15.0, -30.0, -45.0)

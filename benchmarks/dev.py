@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from earwitness import Captioner, audio, evaluate
-from earwitness.captioner import AudioTokens
 from earwitness.data.captions import normalize
-from earwitness.decoder import FUNCTION_WORDS
+from earwitness.system.captioner import AudioTokens
+from earwitness.system.decoder import FUNCTION_WORDS
 
 METRICS = ("cider_d", "meteor", "rouge_l", "bleu_4")
 

@@ -16,12 +16,12 @@ import torch
 from dev import read_dev
 
 from earwitness import audio
-from earwitness.checkpoint import load_weights, read_weights
-from earwitness.data.recordings import heldout_recordings, recording_of
-from earwitness.data.soundbank import read_manifest
 from earwitness.encoders import load_frame_encoder
-from earwitness.training.distill import correlation, top5_overlap
-from earwitness.training.teacher import N_SCORES, Yamnet
+from earwitness.models.weights import load_weights, read_weights
+from earwitness_lab.pocket.distill import correlation, top5_overlap
+from earwitness_lab.pocket.teacher import N_SCORES, Yamnet
+from earwitness_lab.scenes.recordings import heldout_recordings, recording_of
+from earwitness_lab.scenes.soundbank import read_manifest
 
 
 def main() -> None:

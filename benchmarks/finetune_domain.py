@@ -23,7 +23,7 @@ from dev import read_dev
 
 from earwitness import audio, evaluate
 from earwitness.data.manifest import read_manifest as read_clips
-from earwitness.data.recordings import heldout_recordings, read_manifest, recording_of
+from earwitness_lab.scenes.recordings import heldout_recordings, read_manifest, recording_of
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "finetune_pocket.toml"
 RATE, SECONDS, SHORTEST = 16000, 10.0, 0.7

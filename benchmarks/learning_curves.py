@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pocket import LAMB_STAGES
 
-from earwitness.plots import save_figures, training_curve_figure
+from earwitness.gap.plots import save_figures, training_curve_figure
 
 SMOOTH = 25
 """steps that a point of a loss curve is the mean of"""

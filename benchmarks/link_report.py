@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from earwitness.checkpoint import read_json
 from earwitness.evaluation import Difference, Evaluation, compare, evaluate, pool
-from earwitness.plots.figures import save_figures, sweep_figure
+from earwitness.gap.plots.figures import save_figures, sweep_figure
+from earwitness.models.weights import read_json
 
 SETS = {"dev": "development recordings", "heldout": "held-out scenes"}
 PAPER = {"zero_shot": 52.5, "supervised": 7.5}

@@ -19,11 +19,11 @@ import torch
 from dev import read_dev
 from link_report import write_report
 
-from earwitness.bridge import Bridge, DiffusionLink, load_bridge, start_time_sweep
-from earwitness.captioner import Captioner
-from earwitness.checkpoint import write_json
 from earwitness.encoders import load_embedding_encoder, one_frame
 from earwitness.gap import measure
+from earwitness.link import Bridge, DiffusionLink, load_bridge, start_time_sweep
+from earwitness.models.weights import write_json
+from earwitness.system.captioner import Captioner
 from earwitness.training.embeddings import Pairs, embed_clips, open_embeddings
 from earwitness.training.stages import read_recipe, run_recipe
 

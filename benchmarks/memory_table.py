@@ -9,8 +9,9 @@ dense bf16 with float32 sums: 30 TFLOP/s for 8 GB, an RTX 4060; 165 for 24 GB, a
 
 import argparse
 
-from earwitness.decoder import LoraConfig
-from earwitness.training.memory import (
+from earwitness.system.decoder import LoraConfig
+from earwitness_lab.reproduce.gpu import A100, REACHED
+from earwitness_lab.reproduce.memory import (
     GIB,
     LANGUAGE_MODELS,
     Counted,
@@ -23,7 +24,6 @@ from earwitness.training.memory import (
     step_flops,
     training_bytes,
 )
-from earwitness.training.reproduce_card import A100, REACHED
 
 CARDS = {8: 30e12, 24: 165e12, 80: A100}
 """GB -> peak operations a second"""

@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from earwitness.captioner import Captioner, CaptionerConfig, PrefixConfig
-from earwitness.decoder import Decoder, DecoderConfig, Decoding
 from earwitness.encoders.ced import CED, CEDConfig
+from earwitness.lamb.two_stream import TwoStreamConfig
+from earwitness.system.captioner import Captioner, CaptionerConfig, PrefixConfig
+from earwitness.system.decoder import Decoder, DecoderConfig, Decoding
 from earwitness.training.lamb import LambTraining
-from earwitness.training.lamb_data import collate
 from earwitness.training.language_model import train_tokenizer
-from earwitness.training.memory import LANGUAGE_MODELS, language_model
-from earwitness.two_stream import TwoStreamConfig
+from earwitness.training.sources import collate
+from earwitness_lab.reproduce.memory import LANGUAGE_MODELS, language_model
 
 TINY: dict[str, Any] = {
     "model_type": "llama",

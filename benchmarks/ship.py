@@ -17,8 +17,8 @@ from pocket import LAMB_STAGES
 
 import earwitness
 from earwitness import Captioner, evaluate
-from earwitness.checkpoint import read_json, write_json
-from earwitness.model_card import CardFacts, Evaluation, Interval, Stage, facts_of, write_card
+from earwitness.models.card import CardFacts, Evaluation, Interval, Stage, facts_of, write_card
+from earwitness.models.weights import read_json, write_json
 from earwitness.training.stages import read_recipe
 
 PACKAGE = Path(earwitness.__file__).parent / "models"

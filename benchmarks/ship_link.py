@@ -25,8 +25,8 @@ from ship import (
 )
 
 from earwitness import Captioner
-from earwitness.model_card import CardFacts
-from earwitness.pocket import share_part
+from earwitness.models.card import CardFacts
+from earwitness.models.names import share_part
 
 DESCRIPTION = """{parameters:.1f} M parameters that run offline on a CPU: a small CLAP-style dual
 encoder over pocket-lamb's audio encoder, the bridge, a projector to one token, and a small Llama of

@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from earwitness.captioner import Caption, Captioner
     from earwitness.errors import (
         AudioError,
         CheckpointError,
@@ -16,12 +15,13 @@ if TYPE_CHECKING:
         EarwitnessError,
     )
     from earwitness.evaluation import evaluate
+    from earwitness.system.captioner import Caption, Captioner
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Captioner": "earwitness.captioner",
-    "Caption": "earwitness.captioner",
+    "Captioner": "earwitness.system.captioner",
+    "Caption": "earwitness.system.captioner",
     "evaluate": "earwitness.evaluation",
     "EarwitnessError": "earwitness.errors",
     "AudioError": "earwitness.errors",

@@ -13,11 +13,10 @@ from earwitness.cli.gap import gap
 from earwitness.cli.metrics import app as metrics
 from earwitness.cli.models import app as models
 from earwitness.cli.prepare import app as prepare
-from earwitness.cli.reproduce import reproduce
-from earwitness.cli.scenes import scenes
 from earwitness.cli.serve import serve
 from earwitness.cli.train import train
 from earwitness.errors import EarwitnessError
+from earwitness.plugins import plugins
 
 
 class _App(typer.Typer):
@@ -63,11 +62,11 @@ def main(
 
 app.command()(caption)
 app.command()(train)
-app.command()(reproduce)
 app.command()(evaluate)
 app.command()(gap)
 app.command()(serve)
-app.command()(scenes)
 app.add_typer(models, name="models", help="Models, weights of the hub, and model cards.")
 app.add_typer(metrics, name="metrics", help="What the caption metrics need on this machine.")
 app.add_typer(prepare, name="prepare", help="Turns data sets on disk into manifests to train on.")
+for _name, _command in plugins("commands").items():
+    app.command(_name)(_command)

@@ -24,11 +24,11 @@ from earwitness.cli.caption_talk import Talk
 from earwitness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from earwitness.captioner import Captioner
-    from earwitness.engines.journal import Failures
-    from earwitness.engines.local import Listening
-    from earwitness.engines.sinks import Sink
-    from earwitness.engines.sources import Source
+    from earwitness.captioning.journal import Failures
+    from earwitness.captioning.local import Listening
+    from earwitness.captioning.sinks import Sink
+    from earwitness.captioning.sources import Source
+    from earwitness.system.captioner import Captioner
 
 _IN, _OUT, _SEARCH, _LONG, _RUN = "Input", "Output", "Captions", "Long sounds", "Running"
 
@@ -243,8 +243,8 @@ def caption(
 
       find . -name '*.flac' | earwitness caption --manifest - --json
     """
-    from earwitness.engines.sources import parse_shard
-    from earwitness.engines.sources import shard as part_of
+    from earwitness.captioning.sources import parse_shard
+    from earwitness.captioning.sources import shard as part_of
 
     draws = {"temperature": temperature, "top_p": top_p, "seed": seed}
     _check_usage(files, manifest, column, output, kind, as_json, sidecar, merge)
@@ -310,7 +310,7 @@ def _run(
     talk: Talk,
 ) -> int:
     """Captions the sources into the sink; the number of them that failed."""
-    from earwitness.engines.local import caption_files
+    from earwitness.captioning.local import caption_files
 
     failed = 0
     arriving = caption_files(

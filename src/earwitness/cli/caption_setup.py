@@ -8,14 +8,14 @@ from earwitness.cli.caption_talk import Talk
 from earwitness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from earwitness.captioner import Captioner
-    from earwitness.engines.journal import Failures
-    from earwitness.engines.local import Listening
-    from earwitness.engines.sinks import Sink
-    from earwitness.engines.sources import Source
-    from earwitness.engines.writers import Format
-    from earwitness.rerank import Reranker
-    from earwitness.subtitles import Subtitles
+    from earwitness.captioning.journal import Failures
+    from earwitness.captioning.local import Listening
+    from earwitness.captioning.rerank import Reranker
+    from earwitness.captioning.sinks import Sink
+    from earwitness.captioning.sources import Source
+    from earwitness.captioning.subtitles import Subtitles
+    from earwitness.captioning.writers import Format
+    from earwitness.system.captioner import Captioner
 
 
 class OutputFormat(str, Enum):
@@ -55,7 +55,7 @@ def output_format(
     merge: Path | None,
 ) -> "Format":
     """The format of the output; that of sidecars where there are some."""
-    from earwitness.engines.writers import format_of
+    from earwitness.captioning.writers import format_of
 
     if sidecar is not None:
         return "text" if sidecar is Sidecar.txt else sidecar.value
@@ -78,7 +78,7 @@ def list_sources(
     include: list[str] | None,
     exclude: list[str] | None,
 ) -> "list[Source]":
-    from earwitness.engines.sources import find, read_manifest
+    from earwitness.captioning.sources import find, read_manifest
 
     if manifest is not None:
         return read_manifest(manifest, column)
@@ -90,7 +90,7 @@ def list_sources(
 
 def read_speech(path: Path | None) -> "Subtitles | None":
     """The subtitles in `path`: UTF-8, UTF-16 with a mark, else Windows-1252."""
-    from earwitness.subtitles import parse
+    from earwitness.captioning.subtitles import parse
 
     if path is None:
         return None
@@ -117,8 +117,8 @@ def listening_of(
     min_score: float | None,
     precision: Precision,
 ) -> "Listening":
-    from earwitness.engines.local import Listening
-    from earwitness.segments import Windows
+    from earwitness.captioning.local import Listening
+    from earwitness.captioning.segments import Windows
 
     timed = timed or window is not None or hop is not None
     length = 10.0 if window is None else window
@@ -139,8 +139,8 @@ def fingerprint(
     """Eight hex digits for all that a caption depends on besides the sound."""
     from hashlib import blake2b
 
-    from earwitness.pocket import model_folder
-    from earwitness.rerank import CONSENSUS, clap_folders
+    from earwitness.captioning.rerank import CONSENSUS, clap_folders
+    from earwitness.models.names import model_folder
 
     # A lowest score of 0 is not the same as none given, which leaves the choice to the model.
     asked = (listening, sorted(changes.items()), min_score, rerank, rerank_weight)
@@ -166,8 +166,8 @@ def open_sink(
     settings: str,
     talk: Talk,
 ) -> "Sink":
-    from earwitness.engines.sinks import JournalledFile, Printer, Sidecars, SubtitleOutput
-    from earwitness.engines.writers import sidecar_paths
+    from earwitness.captioning.sinks import JournalledFile, Printer, Sidecars, SubtitleOutput
+    from earwitness.captioning.writers import sidecar_paths
 
     if sidecar is not None:
         names = [source.name for source in sources]
@@ -183,7 +183,7 @@ def open_sink(
 def open_failures(
     failures: Path | None, output: Path | None, sidecar: Sidecar | None
 ) -> "Failures | None":
-    from earwitness.engines.journal import Failures
+    from earwitness.captioning.journal import Failures
 
     if failures is None and output is not None:
         place = output / "failed.jsonl" if sidecar else Path(f"{output}.failed.jsonl")
@@ -195,7 +195,7 @@ def load_model(model: str, device: str) -> "Captioner":
     """The model on the device. Raises ConfigError for a device that is not there."""
     import torch
 
-    from earwitness.captioner import Captioner
+    from earwitness.system.captioner import Captioner
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -214,7 +214,7 @@ def load_reranker(
     name: str | None, weight: float | None, captioner: "Captioner"
 ) -> "Reranker | None":
     """The reranker called `name` on the captioner's device; None for None."""
-    from earwitness.rerank import Reranker
+    from earwitness.captioning.rerank import Reranker
 
     return None if name is None else Reranker.load(name, weight, str(captioner.device))
 
@@ -229,9 +229,9 @@ def completed(
     """The settings filled up with the model's own: its search, and its lowest score."""
     from dataclasses import replace
 
+    from earwitness.captioning.local import own_min_score
     from earwitness.config import validate
-    from earwitness.decoder import Decoding
-    from earwitness.engines.local import own_min_score
+    from earwitness.system.decoder import Decoding
 
     own = captioner.config.decoding.model_dump()
     decoding = validate(Decoding, own | changes, "the caption search")

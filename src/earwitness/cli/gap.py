@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from earwitness.gap import GapReport
-    from earwitness.plots import Projection
+    from earwitness.gap.plots import Projection
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def gap(
     views = _projections(given, methods, shown, seed)
     drawn = _pictures(given, sweep, curve, seed)
     if report is not None:
-        from earwitness.plots import gap_page
+        from earwitness.gap.plots import gap_page
 
         _write(report, gap_page(found, projections=views, captions=given.captions, figures=drawn))
     if figures is not None:
@@ -99,8 +99,8 @@ def _embeddings_from_model(model: Path, manifest: Path) -> Embeddings:
     from rich.progress import track
 
     from earwitness import audio
-    from earwitness.captioner import Captioner
     from earwitness.data.manifest import read_manifest
+    from earwitness.system.captioner import Captioner
 
     captioner = Captioner.load(model)
     clips = read_manifest(manifest)
@@ -202,7 +202,7 @@ def _as_text(report: "GapReport") -> str:
 def _projections(
     given: Embeddings, methods: list[str], shown: int, seed: int
 ) -> "list[Projection]":
-    from earwitness.plots import project
+    from earwitness.gap.plots import project
 
     return [
         project(
@@ -235,7 +235,7 @@ def _columns(path: Path, required: tuple[str, ...]) -> dict[str, list[float]]:
 def _pictures(
     given: Embeddings, sweep: Path | None, curve: Path | None, seed: int
 ) -> dict[str, tuple[Any, str]]:
-    from earwitness import plots
+    from earwitness.gap import plots
 
     histogram = plots.histogram_figure(
         given.audio, given.text, given.bridged, owner=given.owner, seed=seed
@@ -259,8 +259,8 @@ def _pictures(
 
 
 def _save(folder: Path, views: "list[Projection]", drawn: dict[str, tuple[Any, str]]) -> None:
-    from earwitness.plots import save_figures
-    from earwitness.plots.figures import draw_projection
+    from earwitness.gap.plots import save_figures
+    from earwitness.gap.plots.figures import draw_projection
 
     every = {view.method: draw_projection(view) for view in views}
     every |= {name: figure for name, (figure, _) in drawn.items()}

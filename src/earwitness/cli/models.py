@@ -25,7 +25,7 @@ Folder = Annotated[Path, typer.Argument(help="A model folder.")]
 @app.command("list")
 def models() -> None:
     """Lists the models that ship with earwitness; `earwitness models` alone does the same."""
-    from earwitness.pocket import POCKET_MODELS, model_folder
+    from earwitness.models.names import POCKET_MODELS, model_folder
 
     for name in POCKET_MODELS:
         try:
@@ -54,7 +54,7 @@ def fetch(
 
         earwitness models fetch mispeech/ced-base TinyLlama/TinyLlama-1.1B-Chat-v1.0
     """
-    from earwitness.hub import origin, resolve
+    from earwitness.models.hub import origin, resolve
 
     for name in names:
         folder = resolve(name)
@@ -69,7 +69,7 @@ def card(folder: Folder) -> None:
 
         earwitness models card runs/lamb/best > runs/lamb/best/README.md
     """
-    from earwitness.model_card import model_card
+    from earwitness.models.card import model_card
 
     typer.echo(model_card(folder), nl=False)
 
@@ -93,8 +93,8 @@ def push(
 
         earwitness models push runs/lamb/best ada/lamb-audiocaps --private
     """
-    from earwitness import hub
-    from earwitness.model_card import write_card
+    from earwitness.models import hub
+    from earwitness.models.card import write_card
 
     if not (folder / "README.md").is_file():
         write_card(folder)

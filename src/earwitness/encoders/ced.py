@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from earwitness.config import Strict, validate
 from earwitness.encoders.base import Frames
+from earwitness.encoders.log_mel import LogMel, LogMelConfig
 from earwitness.errors import CheckpointError
-from earwitness.features import LogMel, LogMelConfig
 
 
 class CEDConfig(Strict):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from earwitness.config import Strict
 from earwitness.encoders.base import Frames
-from earwitness.features import LogMel, LogMelConfig
+from earwitness.encoders.log_mel import LogMel, LogMelConfig
 
 _STRIDE = 16
 """log-mel frames, and mel bins, that fall together in one output position"""

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 
-from earwitness.checkpoint import (
+from earwitness.encoders.base import EmbeddingEncoder
+from earwitness.encoders.clap import ClapEncoder
+from earwitness.encoders.dual import DualConfig, DualEncoder
+from earwitness.encoders.frame import load_frame_encoder, save_frame_encoder
+from earwitness.errors import CheckpointError
+from earwitness.models.hub import remember
+from earwitness.models.weights import (
     load_weights,
     read_json,
     read_settings,
@@ -17,12 +23,6 @@ from earwitness.checkpoint import (
     write_json,
     write_weights,
 )
-from earwitness.encoders.base import EmbeddingEncoder
-from earwitness.encoders.clap import ClapEncoder
-from earwitness.encoders.dual import DualConfig, DualEncoder
-from earwitness.encoders.frame import load_frame_encoder, save_frame_encoder
-from earwitness.errors import CheckpointError
-from earwitness.hub import remember
 
 AUDIO = "audio"
 """sub-folder of a dual folder that holds the frame encoder"""

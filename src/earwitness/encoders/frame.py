@@ -4,7 +4,12 @@ from pathlib import Path
 
 import torch
 
-from earwitness.checkpoint import (
+from earwitness.encoders.base import FrameEncoder
+from earwitness.encoders.ced import CED, CEDConfig, ced_state, hub_config
+from earwitness.encoders.cnn import CNN, CNNConfig
+from earwitness.errors import CheckpointError, ConfigError
+from earwitness.models.hub import remember
+from earwitness.models.weights import (
     load_weights,
     read_json,
     read_settings,
@@ -12,11 +17,6 @@ from earwitness.checkpoint import (
     write_json,
     write_weights,
 )
-from earwitness.encoders.base import FrameEncoder
-from earwitness.encoders.ced import CED, CEDConfig, ced_state, hub_config
-from earwitness.encoders.cnn import CNN, CNNConfig
-from earwitness.errors import CheckpointError, ConfigError
-from earwitness.hub import remember
 
 FRAME_ENCODERS = {"ced": (CEDConfig, CED), "cnn": (CNNConfig, CNN)}
 

@@ -12,8 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from earwitness import __version__
-from earwitness.captioner import Captioner
-from earwitness.engines.local import Heard, Listening
+from earwitness.captioning.local import Heard, Listening
+from earwitness.captioning.rerank import Reranker
+from earwitness.captioning.segments import summary
+from earwitness.captioning.subtitles import parse
 from earwitness.errors import (
     AudioError,
     AudioTooLargeError,
@@ -22,8 +24,6 @@ from earwitness.errors import (
     EarwitnessError,
     MissingDependencyError,
 )
-from earwitness.rerank import Reranker
-from earwitness.segments import summary
 from earwitness.serve import answers
 from earwitness.serve.hearing import Progress, Service, Upload
 from earwitness.serve.limits import Gate, problem
@@ -35,7 +35,7 @@ from earwitness.serve.options import (
     listening_for,
 )
 from earwitness.serve.settings import Settings
-from earwitness.subtitles import parse
+from earwitness.system.captioner import Captioner
 
 Result = TypeVar("Result")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from earwitness.captioner import Caption, Captioner
-from earwitness.decoder import Decoding
-from earwitness.engines.local import best_captions
-from earwitness.rerank import Ranked, Reranker
+from earwitness.captioning.local import best_captions
+from earwitness.captioning.rerank import Ranked, Reranker
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
+from earwitness.system.captioner import Caption, Captioner
+from earwitness.system.decoder import Decoding
 
 
 @dataclass(eq=False)

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from earwitness.bridge import LinkPrefix, NoBridge
-from earwitness.bridge.base import BridgeConfig
-from earwitness.captioner import AudioTokens, Captioner
 from earwitness.encoders import EmbeddingFrames
+from earwitness.link import LinkPrefix, NoBridge
+from earwitness.link.base import BridgeConfig
+from earwitness.system.captioner import AudioTokens, Captioner
 
 
 class Place(NamedTuple):

@@ -9,9 +9,9 @@ from pathlib import PurePath
 
 import numpy as np
 
-from earwitness.engines.local import Heard
-from earwitness.engines.writers import subtitle_text
-from earwitness.segments import Candidate, Segment
+from earwitness.captioning.local import Heard
+from earwitness.captioning.segments import Candidate, Segment
+from earwitness.captioning.writers import subtitle_text
 from earwitness.serve.bridging import BridgeView, Place
 from earwitness.serve.picture import mp3, spectrogram_png, waveform_path
 

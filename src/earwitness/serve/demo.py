@@ -21,10 +21,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from earwitness.engines.local import Heard, Listening
+from earwitness.captioning.local import Heard, Listening
+from earwitness.captioning.rerank import CONSENSUS
+from earwitness.captioning.segments import Segment
 from earwitness.errors import EarwitnessError
-from earwitness.rerank import CONSENSUS
-from earwitness.segments import Segment
 from earwitness.serve import card
 from earwitness.serve.hearing import Progress, Service, Upload
 from earwitness.serve.limits import knows_key

@@ -13,16 +13,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from earwitness import audio
-from earwitness.captioner import Captioner
+from earwitness.captioning.local import Heard, Listening, gated, own_min_score
+from earwitness.captioning.rerank import CANDIDATES, CLAP_WEIGHT, CONSENSUS, Reranker
+from earwitness.captioning.segments import Segment, Window, cover, cut, level_db, merge
 from earwitness.encoders import EmbeddingFrames
-from earwitness.engines.local import Heard, Listening, gated, own_min_score
 from earwitness.errors import AudioTooLargeError
-from earwitness.rerank import CANDIDATES, CLAP_WEIGHT, CONSENSUS, Reranker
-from earwitness.segments import Segment, Window, cover, cut, level_db, merge
 from earwitness.serve.batching import Batcher
 from earwitness.serve.bridging import BridgeView, Bridging
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
+from earwitness.system.captioner import Captioner
 
 _BLOCK_SECONDS = 10.0
 _NAME_LENGTH = 80

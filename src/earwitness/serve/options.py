@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Form, Request
 
+from earwitness.captioning.local import Listening
+from earwitness.captioning.rerank import Reranker
+from earwitness.captioning.segments import Windows
 from earwitness.config import validate
-from earwitness.decoder import Decoding
-from earwitness.engines.local import Listening
 from earwitness.errors import ConfigError
-from earwitness.rerank import Reranker
-from earwitness.segments import Windows
 from earwitness.serve.hearing import Service
+from earwitness.system.decoder import Decoding
 
 CaptionFormat = Literal["json", "text", "srt", "vtt"]
 

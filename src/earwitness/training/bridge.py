@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from earwitness.bridge import BridgeChoice, DiffusionLink, save_bridge, start_time_sweep
-from earwitness.bridge.base import Bridge
-from earwitness.checkpoint import write_json
 from earwitness.config import Strict
-from earwitness.hub import WeightsName, resolved
+from earwitness.link import BridgeChoice, DiffusionLink, save_bridge, start_time_sweep
+from earwitness.link.base import Bridge
+from earwitness.models.hub import WeightsName, resolved
+from earwitness.models.weights import write_json
 from earwitness.training.contrastive import recall
 from earwitness.training.embeddings import (
     EmbeddingSplits,
@@ -23,7 +23,7 @@ from earwitness.training.embeddings import (
     open_embeddings,
 )
 from earwitness.training.fit import FitConfig, fit
-from earwitness.training.lamb_data import Source
+from earwitness.training.sources import Source
 
 
 class BridgeRecipe(Strict):

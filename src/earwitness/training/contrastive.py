@@ -9,10 +9,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from earwitness.aligner import gather_rows, info_nce, several_processes
-from earwitness.captioner import load_decoder
 from earwitness.config import Strict
-from earwitness.decoder import DecoderConfig
 from earwitness.encoders import load_frame_encoder, save_embedding_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.cnn import CNN, CNNConfig
@@ -20,15 +17,17 @@ from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
 from earwitness.errors import ConfigError
 from earwitness.gap.clouds import make_pairs
 from earwitness.gap.retrieval import hits
+from earwitness.lamb.aligner import gather_rows, info_nce, several_processes
+from earwitness.system.captioner import load_decoder
+from earwitness.system.decoder import DecoderConfig
 from earwitness.training.fit import FitConfig, fit
-from earwitness.training.lamb_data import (
+from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+from earwitness.training.source import Opening, Splits
+from earwitness.training.sources import (
     Source,
-    Splits,
     cached_frames,
     collate,
-    open_source,
 )
-from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
 
 
 class ContrastiveRecipe(Strict):
@@ -103,8 +102,8 @@ def run(recipe: ContrastiveRecipe, run_folder: Path) -> dict[str, float]:
     """Trains, and leaves a dual encoder in `run_folder`/best/encoder; its scores."""
     torch.manual_seed(recipe.fit.seed)
     frames = _frame_encoder(recipe)
-    splits = open_source(
-        recipe.source, recipe.encoder, frames.sample_rate, run_folder.parent, recipe.fit.seed
+    splits = recipe.source.open(
+        Opening(recipe.encoder, frames.sample_rate, run_folder.parent, recipe.fit.seed)
     )
     torch.manual_seed(recipe.fit.seed)
     return fit(

@@ -20,8 +20,8 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from earwitness.checkpoint import read_weights
 from earwitness.errors import ConfigError, TrainingError
+from earwitness.models.weights import read_weights
 
 PATIENCE = timedelta(hours=6)
 """how long a process waits for another: caches are made, and models validated, by one of them"""

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earwitness import audio
-from earwitness.checkpoint import read_json, write_json
 from earwitness.data.captions import normalize
 from earwitness.data.manifest import Clip, read_manifest
 from earwitness.data.prepare.packed import PackedFile
@@ -22,7 +21,9 @@ from earwitness.encoders import load_embedding_encoder
 from earwitness.encoders.base import EmbeddingEncoder
 from earwitness.encoders.dual import DualEncoder
 from earwitness.errors import ConfigError, DataError
-from earwitness.training.lamb_data import ManifestSource, SceneSource, Source, open_source
+from earwitness.models.weights import read_json, write_json
+from earwitness.training.source import Opening
+from earwitness.training.sources import ManifestSource, Source
 
 _BATCH = 256
 
@@ -143,12 +144,12 @@ def _embed(source: Source, encoder: EmbeddingEncoder, folder: Path, runs: Path) 
                 _check_captions(clips, path)
             yield embed_clips(encoder, [c.audio for c in clips], [c.captions for c in clips])
         return
-    if isinstance(source, SceneSource) and not isinstance(encoder, DualEncoder):
+    if source.kind == "scenes" and not isinstance(encoder, DualEncoder):
         raise ConfigError(
             f"{folder}: scenes are cached as frames of a dual encoder; with a CLAP folder a "
             "manifest of recordings is expected"
         )
-    splits = open_source(source, folder / "audio", encoder.sample_rate, runs, 0)
+    splits = source.open(Opening(folder / "audio", encoder.sample_rate, runs, 0))
     for items in (splits.validation, splits.train):
         yield _embed_items(encoder, items)
 

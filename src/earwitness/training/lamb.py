@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from earwitness.aligner import masked_mean, several_processes
-from earwitness.captioner import Batch, Captioner, CaptionerConfig, load_decoder
-from earwitness.checkpoint import read_json
 from earwitness.config import Strict
-from earwitness.decoder import Decoder
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.errors import ConfigError
 from earwitness.evaluation import evaluate
-from earwitness.hub import WeightsName, resolved
-from earwitness.model_folder import open_decoder
-from earwitness.pocket import POCKET_MODELS, model_folder, part_folder
+from earwitness.lamb.aligner import masked_mean, several_processes
+from earwitness.models.hub import WeightsName, resolved
+from earwitness.models.names import POCKET_MODELS, model_folder, part_folder
+from earwitness.models.weights import read_json
+from earwitness.system.captioner import Batch, Captioner, CaptionerConfig, load_decoder
+from earwitness.system.decoder import Decoder
+from earwitness.system.folder import open_decoder
 from earwitness.training.distributed import share_of_all
 from earwitness.training.encoder_lora import (
     EncoderLoraConfig,
@@ -30,15 +30,14 @@ from earwitness.training.encoder_lora import (
     train_lora,
 )
 from earwitness.training.fit import FitConfig, fit
-from earwitness.training.lamb_data import (
+from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+from earwitness.training.source import Opening, Splits
+from earwitness.training.sources import (
     Item,
     Source,
-    Splits,
     cached_frames,
     collate,
-    open_source,
 )
-from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
 
 LAMB_LOSSES = {"decode": 1.0, "guide": 1.0, "cs_global": 1.0, "cs_token": 1.0, "infonce": 1.0}
 """lambda and alpha of the paper are not given; 1 each"""
@@ -136,13 +135,9 @@ def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
     recipe = resolved(recipe, ("init", "encoder", "decoder"), run_folder / "weights.json")
     torch.manual_seed(recipe.fit.seed)
     encoder = _encoder(recipe)
-    splits = open_source(
-        recipe.source,
-        recipe.encoder,
-        encoder.sample_rate,
-        run_folder.parent,
-        recipe.fit.seed,
-        encoder if recipe.encoder_tune == "frozen" else None,
+    frozen = encoder if recipe.encoder_tune == "frozen" else None
+    splits = recipe.source.open(
+        Opening(recipe.encoder, encoder.sample_rate, run_folder.parent, recipe.fit.seed, frozen)
     )
     torch.manual_seed(recipe.fit.seed)
     captioner = Captioner(encoder, _decoder(recipe, splits), recipe.model, recipe.name)

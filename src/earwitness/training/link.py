@@ -12,20 +12,20 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from earwitness.bridge import BridgeChoice, LinkPrefix, LinkPrefixConfig, load_bridge
-from earwitness.bridge.base import Bridge, Side
-from earwitness.captioner import (
+from earwitness.config import Strict
+from earwitness.encoders import EmbeddingFrames, load_embedding_encoder, one_frame
+from earwitness.errors import ConfigError
+from earwitness.link import BridgeChoice, LinkPrefix, LinkPrefixConfig, load_bridge
+from earwitness.link.base import Bridge, Side
+from earwitness.models.hub import WeightsName, resolved
+from earwitness.system.captioner import (
     AudioTokens,
     Captioner,
     CaptionerConfig,
     PrefixConfig,
     load_decoder,
 )
-from earwitness.config import Strict
-from earwitness.decoder import Decoder, DecoderConfig, Decoding
-from earwitness.encoders import EmbeddingFrames, load_embedding_encoder, one_frame
-from earwitness.errors import ConfigError
-from earwitness.hub import WeightsName, resolved
+from earwitness.system.decoder import Decoder, DecoderConfig, Decoding
 from earwitness.training.embeddings import (
     PairItems,
     Pairs,
@@ -34,8 +34,8 @@ from earwitness.training.embeddings import (
     open_embeddings,
 )
 from earwitness.training.fit import FitConfig, fit
-from earwitness.training.lamb_data import Source
 from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+from earwitness.training.sources import Source
 
 PROTOCOLS: dict[str, Side] = {"zero_shot": "text", "supervised": "audio"}
 """protocol -> whose embeddings the language model learns from"""

@@ -17,8 +17,8 @@ import numpy as np
 from rich.progress import track
 from torch.utils.data import Dataset
 
-from earwitness.checkpoint import read_json, write_json
 from earwitness.errors import TrainingError
+from earwitness.models.weights import read_json, write_json
 
 BLOCK = 100
 """rows made in one go"""

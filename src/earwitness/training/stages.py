@@ -7,10 +7,10 @@ from typing import Any
 
 from earwitness.config import apply_overrides, read_toml, validate
 from earwitness.errors import ConfigError
+from earwitness.plugins import plugins
 from earwitness.training.distributed import main_process_first
 
 STAGES: dict[str, tuple[str, str]] = {
-    "distill": ("earwitness.training.distill", "DistillRecipe"),
     "language_model": ("earwitness.training.language_model", "LanguageModelRecipe"),
     "lamb": ("earwitness.training.lamb", "LambRecipe"),
     "contrastive": ("earwitness.training.contrastive", "ContrastiveRecipe"),
@@ -18,6 +18,12 @@ STAGES: dict[str, tuple[str, str]] = {
     "link": ("earwitness.training.link", "LinkRecipe"),
 }
 """stage -> (module, name of its recipe class); the module's `run(recipe, folder)` trains."""
+
+
+def stages() -> dict[str, tuple[str, str]]:
+    """All stages by name: those of this package, and those that other packages registered."""
+    added = plugins("stages").items()
+    return STAGES | {name: (recipe.__module__, recipe.__name__) for name, recipe in added}
 
 
 def read_recipe(
@@ -29,11 +35,12 @@ def read_recipe(
     """
     tables = apply_overrides(read_toml(path), overrides or [])
     stage = tables.get("stage")
-    if stage not in STAGES:
+    known = stages()
+    if stage not in known:
         raise ConfigError(
-            f"{path}: stage {stage!r} is not known; expected one of {', '.join(STAGES)}"
+            f"{path}: stage {stage!r} is not known; expected one of {', '.join(known)}"
         )
-    module_name, class_name = STAGES[stage]
+    module_name, class_name = known[stage]
     module = import_module(module_name)
     recipe_class = getattr(module, class_name)
     tables = _with_data(tables, data, str(path))

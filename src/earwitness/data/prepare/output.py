@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 from earwitness.data.prepare.entries import Clip, Problem
 from earwitness.data.prepare.packed import need_parquet
-from earwitness.data.whole_file import replacing
 from earwitness.errors import ConfigError
+from earwitness.io.atomic import replacing
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 _FIRST = ("id", "audio", "split", "source", "recording", "seconds")

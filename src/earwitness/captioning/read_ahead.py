@@ -1,0 +1,109 @@
+"""Sounds decoded by threads while the model works; handed over in order, in bounded memory."""
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from queue import Empty, Full, Queue
+from threading import Event
+from typing import NamedTuple, TypeAlias
+
+from earwitness import audio
+from earwitness.captioning.segments import Window, Windows, cut
+from earwitness.captioning.sources import Source
+from earwitness.errors import AudioError, EarwitnessError
+
+_WINDOWS_HELD = 8
+"""windows of one long sound that wait for the model"""
+_BLOCK_SECONDS = 2.0
+_POLL_SECONDS = 0.2
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+class End(NamedTuple):
+    """The end of a sound that could be read to its end, and its length."""
+
+    seconds: float
+
+
+Item: TypeAlias = Window | End | EarwitnessError
+"""what comes of a sound: windows, then its end or the error that broke it off"""
+
+
+def read_ahead(
+    sources: Sequence[Source],
+    rate: int,
+    windows: Windows,
+    *,
+    ahead: int = 16,
+    threads: int = _THREADS,
+) -> Generator[tuple[int, Item], None, None]:
+    """(index of the source, item), source by source, with up to `ahead` sources in the works.
+
+    A source that cannot be read yields its error as an item; the others go on.
+    """
+    stop = Event()
+    waiting: deque[tuple[int, Queue[Item], Future[None]]] = deque()
+    numbered = iter(enumerate(sources))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="earwitness-read")
+
+    def submit(count: int) -> None:
+        for index, source in islice(numbered, count):
+            queue: Queue[Item] = Queue(_WINDOWS_HELD)
+            future = pool.submit(_read, source, rate, windows, queue, stop)
+            waiting.append((index, queue, future))
+
+    try:
+        submit(max(1, ahead))
+        while waiting:
+            index, queue, future = waiting.popleft()
+            for item in _items(queue, future):
+                yield index, item
+            submit(1)
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(source: Source, rate: int, windows: Windows, queue: "Queue[Item]", stop: Event) -> None:
+    """Puts the items of one source into its queue."""
+    end = 0
+    try:
+        if source.problem is not None:
+            raise AudioError(source.problem)
+        for window in cut(audio.stream(source.audio, rate, _BLOCK_SECONDS), rate, windows):
+            end = window.start + len(window.samples)
+            if not _put(queue, window, stop):
+                return
+    except EarwitnessError as error:
+        _put(queue, error, stop)
+        return
+    _put(queue, End(end / rate), stop)
+
+
+def _put(queue: "Queue[Item]", item: Item, stop: Event) -> bool:
+    """Whether the item found a place before the job was stopped."""
+    while not stop.is_set():
+        try:
+            queue.put(item, timeout=_POLL_SECONDS)
+        except Full:
+            continue
+        return True
+    return False
+
+
+def _items(queue: "Queue[Item]", future: "Future[None]") -> Iterator[Item]:
+    """The items of one source up to its end or error."""
+    while True:
+        try:
+            item = queue.get(timeout=_POLL_SECONDS)
+        except Empty:
+            if future.done() and queue.empty():
+                # Nothing more will come: a fault of ours in the thread shows here.
+                future.result()
+                raise AssertionError("a reader ended without an end or an error") from None
+            continue
+        yield item
+        if not isinstance(item, Window):
+            return

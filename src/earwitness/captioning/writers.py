@@ -1,0 +1,228 @@
+"""Results as text, JSON, CSV, parquet and subtitles, each file written in one step.
+
+A record is one flat JSON object: `file`, `caption`, `score`, `model`, `seconds`; `segments` where
+the sound was cut, `captions` for the n-best, `gate` where a gate closed it.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeAlias
+
+from earwitness.captioning.segments import NOTHING
+from earwitness.captioning.subtitles import Cue, Subtitles, add_sounds, to_srt, to_vtt
+from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.io.atomic import replacing
+
+Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt"]
+Record: TypeAlias = dict[str, Any]
+
+ENDINGS: dict[str, Format] = {
+    ".txt": "text",
+    ".tsv": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".srt": "srt",
+    ".vtt": "vtt",
+}
+"""the format that the ending of an output file stands for"""
+
+COLUMNS = ("file", "caption", "score", "model", "start", "end", "rank")
+"""columns of CSV and parquet: a row per segment and rank"""
+
+
+def format_of(path: Path) -> Format:
+    """The format of an output file by its ending. Raises ConfigError for an unknown one."""
+    if path.suffix.lower() not in ENDINGS:
+        raise ConfigError(
+            f"{path}: no format has the ending {path.suffix!r}; accepted are "
+            f"{', '.join(ENDINGS)}, or any ending with --format"
+        )
+    return ENDINGS[path.suffix.lower()]
+
+
+def rows(record: Record) -> Iterator[dict[str, Any]]:
+    """One row per segment and rank: the keys `COLUMNS`, and `rerank` where there is one."""
+    whole = {**record, "start": 0.0, "end": record["seconds"]}
+    for part in record.get("segments", [whole]):
+        for rank, one in enumerate(part.get("captions", [part]), start=1):
+            row = {
+                "file": record["file"],
+                "caption": one["caption"],
+                "score": one["score"],
+                "model": record["model"],
+                "start": part["start"],
+                "end": part["end"],
+                "rank": rank,
+            }
+            yield row | ({"rerank": one["rerank"]} if "rerank" in one else {})
+
+
+def as_lines(record: Record, named: bool) -> list[str]:
+    """Text for reading: [file,] [start - end,] [score,] caption, apart by tabs; a line per row.
+
+    Times stand where the sound was cut, scores where more than one caption was asked for.
+    """
+    lines = []
+    several = [part for part in record.get("segments", [record]) if "captions" in part]
+    for row in rows(record):
+        cells = [row["file"]] if named else []
+        if "segments" in record:
+            cells.append(f"{_clock(row['start'])} - {_clock(row['end'])}")
+        if several:
+            cells.append("" if row["score"] is None else f"{row['score']:.4f}")
+        lines.append("\t".join([*cells, row["caption"]]))
+    return lines
+
+
+def as_json(record: Record) -> str:
+    """The record as one line of JSON; a file name that is no text is escaped."""
+    line = json.dumps(record, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(record)
+    return line
+
+
+def csv_text(records: Iterable[Record], header: bool = True) -> str:
+    """The rows of the records as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(COLUMNS)
+    for record in records:
+        writer.writerows([row[name] for name in COLUMNS] for row in rows(record))
+    return text.getvalue()
+
+
+def subtitle_text(
+    record: Record, kind: Literal["srt", "vtt"], speech: Subtitles | None = None
+) -> tuple[str, int]:
+    """A sound as subtitles, and how many sounds found no gap between the lines of `speech`.
+
+    Alone, every second is covered, gates included; between speech only what is heard.
+    """
+    cues = [
+        Cue(row["start"], row["end"], row["caption"]) for row in rows(record) if row["rank"] == 1
+    ]
+    homeless = 0
+    subtitles = Subtitles(tuple(cues))
+    if speech is not None:
+        heard = [cue for cue in cues if cue.text != NOTHING]
+        subtitles, homeless = add_sounds(speech, heard)
+    return (to_srt if kind == "srt" else to_vtt)(subtitles), homeless
+
+
+def write(path: Path, kind: Format, records: Iterable[Record], *, named: bool = True) -> None:
+    """Writes the records to `path` in one step: a reader never meets half a file.
+
+    Raises:
+        ConfigError: subtitles of more than one sound.
+        MissingDependencyError: parquet without pyarrow.
+    """
+    with replacing(path, DataError) as file:
+        if kind == "parquet":
+            _write_parquet(file, records)
+        elif kind in ("srt", "vtt"):
+            found = list(records)
+            if len(found) != 1:
+                raise ConfigError(f"{path}: subtitles of {len(found)} sounds; expected one sound")
+            file.write(_bytes(subtitle_text(found[0], kind)[0]))
+        else:
+            for text in _texts(kind, records, named):
+                file.write(_bytes(text))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path` in one step."""
+    with replacing(path, DataError) as file:
+        file.write(_bytes(text))
+
+
+def sidecar_paths(names: list[str], ending: str, folder: Path | None) -> dict[str, Path]:
+    """Where the sidecar of each sound goes: beside it, or at the same place below `folder`.
+
+    `clip.wav` gives `clip.txt`; sounds that would share one keep their own ending (`clip.wav.txt`).
+    """
+    short = {name: Path(name).with_suffix(ending) for name in names}
+    uses: dict[Path, int] = {}
+    for path in short.values():
+        uses[path] = uses.get(path, 0) + 1
+    chosen = {
+        name: path if uses[path] == 1 else Path(name + ending) for name, path in short.items()
+    }
+    if folder is None:
+        return chosen
+    roots = [Path(name).parent for name in names]
+    root = Path(os.path.commonpath(roots)) if len({r.is_absolute() for r in roots}) == 1 else Path()
+    return {name: folder / os.path.relpath(path, root) for name, path in chosen.items()}
+
+
+def _texts(kind: Format, records: Iterable[Record], named: bool) -> Iterator[str]:
+    if kind == "csv":
+        yield csv_text([])
+        yield from (csv_text([record], header=False) for record in records)
+    elif kind == "json":
+        separator = "[\n"
+        for record in records:
+            for row in rows(record):
+                yield separator + as_json(row)
+                separator = ",\n"
+        yield "\n]\n" if separator == ",\n" else "[]\n"
+    elif kind == "jsonl":
+        yield from (as_json(record) + "\n" for record in records)
+    else:
+        yield from ("\n".join(as_lines(record, named)) + "\n" for record in records)
+
+
+def _write_parquet(file: BinaryIO, records: Iterable[Record]) -> None:
+    arrow, parquet = need_parquet()
+    kinds = {"score": arrow.float64(), "start": arrow.float64(), "end": arrow.float64()}
+    kinds["rank"] = arrow.int32()
+    schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
+    with parquet.ParquetWriter(file, schema) as writer:
+        for part in _chunks((row for record in records for row in rows(record)), 10_000):
+            for row in part:
+                row["file"] = os.fsencode(row["file"]).decode(errors="replace")
+                row.pop("rerank", None)
+            writer.write_table(arrow.Table.from_pylist(part, schema=schema))
+
+
+def need_parquet() -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet. Raises MissingDependencyError."""
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise MissingDependencyError(
+            "parquet needs the package pyarrow; pip install pyarrow, or choose csv or jsonl"
+        ) from None
+    return arrow, parquet
+
+
+def _chunks(items: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    part: list[dict[str, Any]] = []
+    for item in items:
+        part.append(item)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _clock(seconds: float) -> str:
+    tenths = round(10 * seconds)
+    minutes, rest = divmod(tenths, 600)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 10:02}.{rest % 10}"

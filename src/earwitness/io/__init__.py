@@ -1,0 +1,1 @@
+"""Files and tables: one reader, one writer."""

@@ -1,0 +1,101 @@
+"""Where a model and its parts lie: in a folder, inside the package, or on the hub.
+
+A part that two pocket models have in common is stored once: the second folder's `earwitness.json`
+names the other model, the part, and the SHA-256 of its weights (`shared`). Such a reference can
+only point into this package. A part that came from the hub is named by repository and commit
+(`parts`).
+"""
+
+import hashlib
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from earwitness.errors import CheckpointError
+from earwitness.models.hub import HubPart, hub_name, resolve
+from earwitness.models.weights import read_json, read_settings, write_json
+
+POCKET_MODELS = ("pocket-lamb", "pocket-link")
+"""models that ship inside the package"""
+
+PARTS = ("encoder", "encoder/audio", "decoder")
+"""sub-folders of a model folder that may be shared"""
+
+
+def model_folder(model: Path | str) -> Path:
+    """The folder of `model`: a path, a pocket model's place in the package, or where a model of the
+    hub was put. Raises CheckpointError.
+    """
+    if str(model) in POCKET_MODELS:
+        folder = Path(str(resources.files("earwitness"))) / "models" / str(model)
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{model}: this installation does not hold it; "
+                "'earwitness models' lists what is there, and a model folder is accepted too"
+            )
+        return folder
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    if hub_name(model):
+        return resolve(model)
+    raise CheckpointError(
+        f"{model}: no such model folder; expected a folder, one of {', '.join(POCKET_MODELS)}, or "
+        "a model of the Hugging Face hub: owner/name or owner/name@revision"
+    )
+
+
+def part_folder(folder: Path, part: str, settings: dict[str, Any]) -> Path:
+    """Where the `part` of the model in `folder` lies; `settings` is its `earwitness.json`.
+
+    Raises:
+        CheckpointError: a reference that points anywhere but to a part of a pocket model or a
+            commit on the hub, to weights that have changed since, or that cannot be fetched.
+    """
+    fetched = settings.get("parts", {})
+    if isinstance(fetched, dict) and part in fetched:
+        source = folder / "earwitness.json"
+        return resolve(str(read_settings(HubPart, fetched[part], source)))
+    shared = settings.get("shared", {})
+    reference = shared.get(part) if isinstance(shared, dict) else shared
+    if reference is None:
+        return folder / part
+    known = (
+        isinstance(reference, dict)
+        and reference.get("model") in POCKET_MODELS
+        and reference.get("part") in PARTS
+    )
+    if not known:
+        raise CheckpointError(
+            f"{folder / 'earwitness.json'}: shared part {part!r} is {reference!r}; expected a "
+            f"model ({', '.join(POCKET_MODELS)}) and its part ({', '.join(PARTS)})"
+        )
+    found = model_folder(reference["model"]) / reference["part"]
+    if _digest(found) != reference.get("sha256"):
+        raise CheckpointError(
+            f"{folder}: shares {part!r} with {found}, whose weights are missing or have changed"
+        )
+    return found
+
+
+def share_part(folder: Path, part: str, model: str, its_part: str) -> None:
+    """Removes `part` of the model in `folder` and refers to the same weights in a pocket model.
+
+    Raises:
+        CheckpointError: the weights are not the same, byte for byte.
+    """
+    other = model_folder(model) / its_part
+    digest = _digest(folder / part)
+    if digest is None or digest != _digest(other):
+        raise CheckpointError(f"{folder / part} and {other} do not hold the same weights")
+    settings = read_json(folder / "earwitness.json")
+    reference = {"model": model, "part": its_part, "sha256": digest}
+    settings["shared"] = {**settings.get("shared", {}), part: reference}
+    write_json(folder / "earwitness.json", settings)
+    shutil.rmtree(folder / part)
+
+
+def _digest(folder: Path) -> str | None:
+    weights = folder / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None

@@ -1,0 +1,17 @@
+"""What other packages add to this one, by the entry points of their distribution.
+
+Three groups: `earwitness.commands` (typer functions), `earwitness.stages` (recipe classes whose
+module has `run`), and `earwitness.sources` (classes of training sources). `earwitness_lab`, in this
+repository, registers itself this way; nothing here imports it.
+"""
+
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+Group = Literal["commands", "stages", "sources"]
+
+
+def plugins(group: Group) -> dict[str, Any]:
+    """The objects registered in a group, by name."""
+    found = entry_points(group=f"earwitness.{group}")
+    return {entry.name: entry.load() for entry in sorted(found, key=lambda e: e.name)}

@@ -1,0 +1,364 @@
+"""The seam that carries both papers: audio encoder, prefix, language model, and a guide or none.
+
+LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Diffusion-Link is (CLAP or a
+dual encoder, LinkPrefix, causal LM + LoRA). Training, the command line, the service and the
+evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and nothing below.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import BeforeValidator, Field, PositiveFloat
+from torch import Tensor, nn
+
+from earwitness import audio
+from earwitness.captioning.rerank import Reranker
+from earwitness.config import Strict
+from earwitness.encoders import load_encoder
+from earwitness.encoders.base import FrameEncoder, Frames
+from earwitness.errors import CheckpointError, ConfigError
+from earwitness.lamb.aligner import AlignerConfig, CrossModalAligner, masked_mean
+from earwitness.lamb.baselines import LinearPrefix, LinearPrefixConfig, QFormer, QFormerConfig
+from earwitness.lamb.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
+from earwitness.lamb.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token_norm
+from earwitness.link import LinkPrefix, LinkPrefixConfig
+from earwitness.models.card import CardFacts, facts_of, write_card
+from earwitness.models.hub import push
+from earwitness.models.names import model_folder, part_folder
+from earwitness.models.weights import load_weights, read_json, read_settings, read_weights
+from earwitness.system.decoder import Decoder, DecoderConfig, Decoding, Generated, Texts
+from earwitness.system.folder import FORMAT, open_decoder, save_model
+from earwitness.system.folder import load_decoder as load_decoder
+
+PREFIXES: dict[str, tuple[type[Strict], Any]] = {
+    "two_stream": (TwoStreamConfig, TwoStreamAdapter),
+    "q_former": (QFormerConfig, QFormer),
+    "linear": (LinearPrefixConfig, LinearPrefix),
+    "link": (LinkPrefixConfig, LinkPrefix),
+}
+
+
+class PrefixConfig(Strict):
+    """Which prefix, and its own settings."""
+
+    kind: Literal["two_stream", "q_former", "linear", "link"] = "two_stream"
+    two_stream: TwoStreamConfig = TwoStreamConfig()
+    q_former: QFormerConfig = QFormerConfig()
+    linear: LinearPrefixConfig = LinearPrefixConfig()
+    link: LinkPrefixConfig = LinkPrefixConfig()
+
+
+_OFF = BeforeValidator(lambda value: None if value == "off" else value)
+"""TOML has no null"""
+
+
+class CaptionerConfig(Strict):
+    """Everything that is not weights. `guide = "off"` and `aligner = "off"` leave a part out."""
+
+    prefix: PrefixConfig = PrefixConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    guide: Annotated[TokenGuideConfig | None, _OFF] = TokenGuideConfig()
+    aligner: Annotated[AlignerConfig | None, _OFF] = AlignerConfig()
+    decoding: Decoding = Decoding()
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """in training only; none in LAMB's predecessors"""
+    max_seconds: PositiveFloat = 3600.0
+    """longest clip that is captioned as a whole"""
+
+    @property
+    def system(self) -> Literal["lamb", "diffusion-link"]:
+        """Whose system this is, as a model folder says."""
+        return "diffusion-link" if self.prefix.kind == "link" else "lamb"
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence for a sound.
+
+    `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are
+    seconds.
+    """
+
+    text: str
+    score: float
+    start_s: float
+    end_s: float
+    model: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+class Batch(NamedTuple):
+    """What training hands over: frames of B clips, one caption each, and each clip's recording."""
+
+    frames: Frames
+    captions: list[str]
+    clip: Int[Tensor, " B"]
+
+
+class AudioTokens(NamedTuple):
+    """`z_a` and where its tokens are real."""
+
+    z: Float[Tensor, "B G E"]
+    mask: Bool[Tensor, "B G"]
+
+
+class Captioner(nn.Module):
+    """A captioning system: `caption` for users, a call with a `Batch` for training."""
+
+    def __init__(
+        self,
+        encoder: FrameEncoder,
+        decoder: Decoder,
+        config: CaptionerConfig,
+        name: str = "unnamed",
+    ) -> None:
+        """A new system: prefix and guide are fresh; audio tokens start at the LLM's own norm."""
+        super().__init__()
+        self.config, self.name = config, name
+        self.encoder, self.decoder = encoder, decoder
+        self.encoder.requires_grad_(False)  # type: ignore[attr-defined]
+        _, prefix_class = PREFIXES[config.prefix.kind]
+        settings = getattr(config.prefix, config.prefix.kind)
+        self.prefix = prefix_class(settings, encoder.dim, decoder.dim)
+        match_token_norm(self.prefix.project, float(decoder.table.float().norm(dim=1).mean()))
+        self.guide = TokenGuide(config.guide) if config.guide else None
+        self.aligner = CrossModalAligner(config.aligner) if config.aligner else None
+        self.card: dict[str, Any] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.special.device
+
+    def encode(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Frames:
+        """Hop 2: frames of mono waveforms at the encoder's sample rate."""
+        clips = [torch.from_numpy(np.ascontiguousarray(w)).float() for w in waveforms]
+        lengths = torch.tensor([len(clip) for clip in clips])
+        padded = nn.utils.rnn.pad_sequence(clips, batch_first=True)
+        return self.encoder(padded.to(self.device), lengths.to(self.device))
+
+    def audio_tokens(self, frames: Frames) -> AudioTokens:
+        """Hop 3: `z_a`, what the LLM hears."""
+        return AudioTokens(*self.prefix(frames.h, frames.mask))
+
+    def guide_bias(self, audio_tokens: AudioTokens) -> Float[Tensor, "B V"] | None:
+        """beta * g of the Token Guide, or None where the system has none."""
+        if self.guide is None:
+            return None
+        return self.guide(*audio_tokens, self.decoder.table, self.decoder.special)
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """LAMB's losses by name.
+
+        `decode` (L_dec), `guide` (L_tg), `cs_global`, `cs_token`, `infonce` (L_cma).
+        """
+        return self.losses(self.audio_tokens(batch.frames), batch.captions, batch.clip)
+
+    def losses(
+        self, z_a: AudioTokens, captions: list[str], clip: Int[Tensor, " B"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses of `forward`, of tokens that are there already."""
+        texts = self.decoder.tokenize(captions)
+        logits = self.decoder(*z_a, texts)
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        losses = {"decode": _cross_entropy(logits, texts, smoothing)}
+        bias = self.guide_bias(z_a)
+        if bias is not None:
+            losses["guide"] = _cross_entropy(logits + bias[:, None], texts, smoothing)
+        if self.aligner is not None:
+            z_t, spoken = self._caption_tokens(texts)
+            losses |= self.aligner(*z_a, z_t, spoken, clip)
+        return losses
+
+    def pooled_audio(self, frames: Frames) -> Float[Tensor, "B E"]:
+        """The mean audio token of each clip: one side of the two quantities of LAMB's Table 2."""
+        z_a = self.audio_tokens(frames)
+        return masked_mean(z_a.z, z_a.mask)
+
+    def pooled_text(self, captions: list[str]) -> Float[Tensor, "B E"]:
+        """The mean caption-token embedding of each caption: the other side."""
+        return masked_mean(*self._caption_tokens(self.decoder.tokenize(captions)))
+
+    def _caption_tokens(self, texts: Texts) -> tuple[Float[Tensor, "B L E"], Bool[Tensor, "B L"]]:
+        """`z_t` and where it is real: caption words, without special tokens."""
+        spoken = texts.mask & ~self.decoder.special[texts.ids]
+        return nn.functional.embedding(texts.ids, self.decoder.table), spoken
+
+    @torch.inference_mode()
+    def caption(
+        self,
+        sources: Any,
+        *,
+        decoding: Decoding | None = None,
+        batch_size: int = 8,
+        rerank: Reranker | None = None,
+    ) -> Any:
+        """A `Caption` for one source, or a list of them for a list of sources.
+
+        A source is a path, bytes, a binary file, or an (array, sample rate) pair. With
+        `decoding.n_best` above 1 each source gives a list of captions, best first. A caption does
+        not depend on the other sources of the call; sampled ones are made one source at a time for
+        that. With a reranker the results are its `Ranked` captions.
+
+        Raises:
+            AudioError: a source cannot be read; use `earwitness caption` to go on past such files.
+        """
+        single = not isinstance(sources, list)
+        listed = [sources] if single else sources
+        settings = decoding or self.config.decoding
+        batch_size = 1 if settings.sample else batch_size
+        found: list[Any] = []
+        for start in range(0, len(listed), batch_size):
+            waveforms = [
+                audio.load(s, self.encoder.sample_rate, max_seconds=self.config.max_seconds)
+                for s in listed[start : start + batch_size]
+            ]
+            if rerank is None:
+                found += self.caption_waveforms(waveforms, settings)
+            else:
+                found += rerank.captions(self, waveforms, settings)
+        if settings.n_best == 1:
+            found = [captions[0] for captions in found]
+        return found[0] if single else found
+
+    @torch.inference_mode()
+    def caption_waveforms(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
+    ) -> list[list[Caption]]:
+        """The n-best captions of mono waveforms at the encoder's sample rate: hops 2 to 5."""
+        self.eval()
+        settings = decoding or self.config.decoding
+        rows = self.generate(self.audio_tokens(self.encode(waveforms)), settings)
+        ends = [len(w) / self.encoder.sample_rate for w in waveforms]
+        return [
+            [Caption(g.text, float(np.exp(g.log_probability)), 0.0, end, self.name) for g in row]
+            for row, end in zip(rows, ends, strict=True)
+        ]
+
+    def generate(self, z_a: AudioTokens, settings: Decoding) -> list[list[Generated]]:
+        """Hop 4: the n-best captions of each row of `z_a`, with the guide where there is one."""
+        bias = self.guide_bias(z_a)
+        processors = [] if bias is None else [GuideProcessor(settings.guide_strength * bias)]
+        return self.decoder.generate(*z_a, settings, processors)
+
+    def save(
+        self,
+        folder: Path | str,
+        dtype: torch.dtype | None = None,
+        *,
+        merge: bool | None = None,
+        refer: bool = True,
+    ) -> None:
+        """Writes a model folder, weights as `dtype` where given.
+
+        A part that came from the hub and was not trained is named by its commit, not copied;
+        `refer=False` copies it. `merge`: LoRA weights are merged into a copy of the language model
+        (True) or kept beside it as a peft folder (False); None keeps them beside what is only
+        named, and merges them into what is copied.
+
+        Raises:
+            ConfigError: a quantised language model cannot be merged.
+        """
+        settings: dict[str, Any] = {"system": self.config.system, "name": self.name}
+        settings |= {"config": self.config.model_dump(mode="json"), "card": self.card}
+        save_model(self, Path(folder), settings, self._own_parts(), dtype, merge, refer)
+
+    def save_pretrained(
+        self, folder: Path | str, *, card: CardFacts | None = None, **options: Any
+    ) -> None:
+        """Writes a model folder (`options` as in `save`) and its model card, README.md.
+
+        `card` says what the folder cannot: data, licence, scores; without it, what the model was
+        loaded with. Raises like `save`, and CheckpointError where its card does not hold together.
+        """
+        self.card = facts_of(self.card, card)
+        self.save(folder, **options)
+        write_card(Path(folder))
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        card: CardFacts | None = None,
+        **options: Any,
+    ) -> str:
+        """Uploads the model with its card to the hub's repository `repo`, owner/name; its name
+        there, owner/name@commit, which `load` takes.
+
+        The repository and the branch `revision` are made where they are missing; `options` as in
+        `save`.
+
+        Raises:
+            CheckpointError: the hub cannot be reached or says no. ConfigError: `repo` is no
+                owner/name.
+        """
+        with TemporaryDirectory() as place:
+            folder = Path(place) / self.name
+            self.save_pretrained(folder, card=card, **options)
+            return push(folder, repo, private=private, revision=revision)
+
+    @classmethod
+    def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
+        """The system in a model folder, a pocket model by name, or one of the hub: owner/name or
+        owner/name@revision.
+
+        Raises:
+            CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
+                such model, or cannot be reached.
+        """
+        folder = model_folder(model)
+        settings = read_json(folder / "earwitness.json")
+        version = settings.get("format")
+        if type(version) is not int or version != FORMAT:
+            raise CheckpointError(
+                f"{folder}: model format {version!r}; this version reads format {FORMAT}"
+            )
+        config = read_settings(CaptionerConfig, settings.get("config"), folder / "earwitness.json")
+        if settings.get("system") != config.system:
+            raise CheckpointError(
+                f"{folder}: holds a {settings.get('system')!r} system; {config.system!r} is "
+                f"expected with the prefix {config.prefix.kind!r}"
+            )
+        decoder = open_decoder(folder, config.decoder)
+        audio_folder = part_folder(folder, "encoder/audio", settings)
+        encoder = load_encoder(part_folder(folder, "encoder", settings), audio_folder)
+        try:
+            captioner = cls(encoder, decoder, config, str(settings.get("name", folder.name)))
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / 'earwitness.json'}: {error}") from None
+        captioner.load_own_parts(folder)
+        captioner.card = settings.get("card", {})
+        return captioner.to(device).eval()
+
+    def load_own_parts(self, folder: Path) -> None:
+        """Puts the prefix, guide and aligner of a model folder in the place of fresh ones.
+
+        Raises:
+            CheckpointError: they are missing, damaged, or of other sizes.
+        """
+        path = folder / "prefix.safetensors"
+        load_weights(self._own_parts(), read_weights(path), str(path))
+
+    def _own_parts(self) -> nn.ModuleDict:
+        parts = {"prefix": self.prefix, "guide": self.guide, "aligner": self.aligner}
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "B L V"], texts: Texts, smoothing: float
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the caption tokens and the end token."""
+    return nn.functional.cross_entropy(
+        logits[texts.mask].float(), texts.ids[texts.mask], label_smoothing=smoothing
+    )

@@ -1,0 +1,342 @@
+"""Model folders: how the parts of a captioner are written, referred to, and read again.
+
+A part that came from the hub and was not trained is not copied: `earwitness.json` names its
+repository and commit. LoRA weights over such a language model are an ordinary peft folder, `lora/`.
+"""
+
+import copy
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from earwitness.encoders import save_encoder
+from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError
+from earwitness.models.hub import FETCHED, HubPart, origin, remember, source_folder
+from earwitness.models.names import part_folder
+from earwitness.models.weights import (
+    check_finite,
+    read_json,
+    read_weights,
+    write_json,
+    write_weights,
+)
+from earwitness.system.decoder import Decoder, DecoderConfig
+
+FORMAT = 1
+"""version of a model folder; a newer one is refused by name"""
+
+LORA = "lora"
+"""sub-folder with the LoRA weights that are not merged"""
+
+_WRONG = (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, AssertionError)
+"""what transformers raises on a `config.json` whose values make no sense"""
+
+_LORA_KEYS = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "use_dora", "use_rslora")
+_LORA_KEYS += ("rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save")
+"""settings of a peft folder that change what the language model says"""
+
+
+def save_model(
+    captioner: Any,
+    folder: Path,
+    settings: dict[str, Any],
+    own_parts: nn.Module,
+    dtype: torch.dtype | None,
+    merge: bool | None,
+    refer: bool,
+) -> None:
+    """Writes the model folder of `captioner`; `Captioner.save` says what the arguments mean.
+
+    Raises:
+        ConfigError: a quantised language model cannot be merged.
+    """
+    decoder: Decoder = captioner.decoder
+    parts: dict[str, HubPart] = {}
+    heard = _unchanged_origin(getattr(captioner.encoder, "encoder", captioner.encoder))
+    if heard and refer:
+        parts["encoder"] = heard
+    else:
+        save_encoder(captioner.encoder, folder / "encoder", dtype)
+    spoken = _unchanged_origin(decoder)
+    merge = _merge(decoder, merge, spoken if refer else None)
+    if spoken and refer and not merge:
+        parts["decoder"] = spoken
+    else:
+        _save_decoder(decoder, folder / "decoder", dtype, merge)
+    lora = hasattr(decoder.model, "merge_and_unload") and not merge
+    if lora:
+        _save_lora(decoder, folder / LORA, parts.get("decoder"))
+    write_weights(folder / "prefix.safetensors", own_parts, dtype)
+    settings = {"format": FORMAT, **settings}
+    if parts:
+        settings["parts"] = {name: part.model_dump() for name, part in parts.items()}
+    if lora:
+        settings["lora"] = LORA
+    copied = {"encoder": heard, "decoder": spoken}
+    made = {n: part.model_dump() for n, part in copied.items() if part and n not in parts}
+    if made:
+        settings["card"] = {**settings["card"], "made_from": made}
+    write_json(folder / "earwitness.json", settings)
+
+
+def open_decoder(folder: Path, config: DecoderConfig, *, train: bool = False) -> Decoder:
+    """The language model of the model in `folder`, with its LoRA weights where it has some.
+
+    With `train` it is made as `config` says; without, nothing is new, and all but LoRA is frozen.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or does not fit the rest. ConfigError: its
+            LoRA weights are not those that `config` asks for.
+    """
+    settings = read_json(folder / "earwitness.json")
+    base = part_folder(folder, "decoder", settings)
+    if settings.get("lora") is None:
+        return load_decoder(base, config if train else config.model_copy(update={"tune": "frozen"}))
+    if settings["lora"] != LORA:
+        raise CheckpointError(
+            f"{folder / 'earwitness.json'}: 'lora' is {settings['lora']!r}; expected {LORA!r}"
+        )
+    if config.tune != "lora":
+        raise ConfigError(
+            f"{folder}: its language model has LoRA weights of its own, which 'tune = "
+            f'"{config.tune}"\' would leave out; save it with merge=True first'
+        )
+    if importlib.util.find_spec("peft") is None:
+        raise MissingDependencyError(
+            f"{folder}: its LoRA weights need peft: pip install 'earwitness[train]'"
+        )
+    decoder = load_decoder(base, config)
+    _load_lora(decoder, folder / LORA)
+    return decoder
+
+
+def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
+    """The causal language model and tokenizer of a Hugging Face folder (safetensors only, no remote
+    code), in the number format, quantisation and attention that `config` asks for.
+
+    Raises:
+        CheckpointError: the folder is missing or damaged, or holds no causal language model.
+        ConfigError: settings that do not go together. MissingDependencyError: quantisation or
+            attention need a package that is not installed.
+    """
+    folder = Path(folder)
+    _check_folder(folder)
+    model = _load_model(folder, _load_settings(config))
+    tokenizer = _load_tokenizer(folder)
+    _check_vocabulary(folder, model, tokenizer)
+    decoder = Decoder(model, tokenizer, config)
+    remember(decoder, folder)
+    return decoder
+
+
+def _load_settings(config: DecoderConfig) -> dict[str, Any]:
+    """`config` in the words of transformers' `from_pretrained`."""
+    settings: dict[str, Any] = {"dtype": "auto"}
+    if config.dtype != "auto":
+        settings["dtype"] = getattr(torch, config.dtype)
+    if config.attention != "auto":
+        settings["attn_implementation"] = config.attention
+    if config.quantize == "nf4":
+        settings["quantization_config"] = _nf4(config)
+    return settings
+
+
+def _nf4(config: DecoderConfig) -> Any:
+    """QLoRA's quantisation (arXiv 2305.14314): 4-bit normal floats, their scales quantised too."""
+    if config.tune == "full":
+        raise ConfigError(
+            "decoder.tune 'full': a language model quantised to nf4 is trained with 'lora', or "
+            "stays 'frozen'"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            "decoder.quantize 'nf4' needs bitsandbytes: pip install 'earwitness[qlora]'"
+        )
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses, in words that help, what transformers would refuse in its own."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such decoder folder")
+    for name in ("config.json", "tokenizer.json"):
+        if (folder / name).is_file():
+            read_json(folder / name)
+    if not (folder / "config.json").is_file():
+        return
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if "auto_map" in config and not _known_kind(kind):
+        raise CheckpointError(
+            f"{folder}: a model of type {kind!r} needs code from its repository "
+            "(trust_remote_code), which is never run; expected a type that transformers has itself"
+        )
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if pickled and next(folder.glob("*.safetensors"), None) is None:
+        raise CheckpointError(
+            f"{folder}: not a readable causal language model (its weights are pickled, "
+            f"{pickled[0]}, which can run code when loaded; model.safetensors is expected)"
+        )
+
+
+def _known_kind(kind: Any) -> bool:
+    from transformers import CONFIG_MAPPING
+
+    return isinstance(kind, str) and kind in CONFIG_MAPPING
+
+
+def _load_model(folder: Path, settings: dict[str, Any]) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **settings,
+        )
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{folder}: these settings of 'decoder' need a package more ({_line(error)})"
+        ) from None
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, *_WRONG) as error:
+        raise CheckpointError(
+            f"{folder}: not a readable causal language model ({_line(error)})"
+        ) from None
+    model, report = loaded
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[problem]:
+            raise CheckpointError(
+                f"{folder}: {problem.replace('_', ' ')}: {sorted(report[problem])[0]}"
+            )
+    check_finite(model.state_dict(), str(folder))
+    return model
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{folder}: its tokenizer needs a package more ({_line(error)})"
+        ) from None
+    except (OSError, RuntimeError, *_WRONG) as error:
+        raise CheckpointError(
+            f"{folder}: not a readable causal language model (its tokenizer: {_line(error)})"
+        ) from None
+
+
+def _check_vocabulary(folder: Path, model: Any, tokenizer: Any) -> None:
+    """A table may have more rows than the tokenizer has tokens (padded, as Qwen's), never fewer.
+
+    Only added tokens (a padding token, say) may lie beyond it: captions never hold them.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    needed = max(tokenizer.vocab_size, (tokenizer.eos_token_id or 0) + 1)
+    if needed > rows:
+        raise CheckpointError(
+            f"{folder}: its tokenizer has {needed} tokens, its language model knows {rows}"
+        )
+
+
+def _unchanged_origin(part: Any) -> HubPart | None:
+    """Where `part` was loaded from, if that is the hub and its own weights were not trained."""
+    folder = source_folder(part)
+    trained = any(p.requires_grad for name, p in part.named_parameters() if "lora_" not in name)
+    return origin(folder) if folder and not trained else None
+
+
+def _merge(decoder: Decoder, merge: bool | None, referred: HubPart | None) -> bool:
+    quantised = decoder.config.quantize != "none"
+    if not hasattr(decoder.model, "merge_and_unload"):
+        return False
+    if merge and quantised:
+        raise ConfigError("a language model quantised to nf4 is not merged; save it without merge")
+    return not (referred or quantised) if merge is None else merge
+
+
+def _save_decoder(decoder: Decoder, folder: Path, dtype: torch.dtype | None, merge: bool) -> None:
+    if decoder.config.quantize != "none":
+        _copy_weights(source_folder(decoder), folder)
+        return
+    model = copy.deepcopy(decoder.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload() if merge else model.unload()
+    (model.to(dtype) if dtype else model).save_pretrained(folder)
+    decoder.tokenizer.save_pretrained(folder)
+
+
+def _copy_weights(source: Path | None, folder: Path) -> None:
+    """Copies the files of a language model as they are: quantised ones are made anew from them."""
+    assert source is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted({path for pattern in FETCHED for path in source.glob(pattern)}):
+        target = folder / path.name
+        if not (target.exists() and target.samefile(path)):
+            shutil.copyfile(path, target)
+
+
+def _save_lora(decoder: Decoder, folder: Path, base: HubPart | None) -> None:
+    settings = decoder.model.peft_config["default"]
+    settings.base_model_name_or_path = base.hub if base else None
+    settings.revision = base.revision if base else None
+    decoder.model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def _load_lora(decoder: Decoder, folder: Path) -> None:
+    """Puts the LoRA weights of a peft folder in the place of fresh ones, strictly."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    saved = read_json(folder / "adapter_config.json")
+    wanted = decoder.model.peft_config["default"].to_dict()
+    for key in _LORA_KEYS:
+        if _comparable(saved.get(key)) != _comparable(wanted.get(key)):
+            raise ConfigError(
+                f"{folder / 'adapter_config.json'}: {key} is {saved.get(key)!r}, the settings of "
+                f"'decoder.lora' ask for {_comparable(wanted.get(key))!r}"
+            )
+    path = folder / "adapter_model.safetensors"
+    state = read_weights(path)
+    own = get_peft_model_state_dict(decoder.model, save_embedding_layers=False)
+    for name in sorted({*own, *state}):
+        if name not in state or name not in own:
+            problem = "is missing" if name in own else "is unknown"
+            raise CheckpointError(f"{path}: weight '{name}' {problem}")
+        if own[name].shape != state[name].shape:
+            raise CheckpointError(
+                f"{path}: weight '{name}' has shape {tuple(state[name].shape)}, "
+                f"expected {tuple(own[name].shape)}"
+            )
+    check_finite(state, str(path))
+    set_peft_model_state_dict(decoder.model, state)
+
+
+def _comparable(value: Any) -> Any:
+    value = getattr(value, "value", value)
+    if isinstance(value, list | set | tuple):
+        return sorted(value)
+    return value or None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

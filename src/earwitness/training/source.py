@@ -1,0 +1,48 @@
+"""What a training source is: its settings in a recipe, and the items that it opens."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch.utils.data import Dataset
+
+from earwitness.config import Strict
+from earwitness.encoders.base import FrameEncoder
+
+Item = dict[str, Any]
+"""a caption's `text`, the number of its recording (`clip`), and `frames` or a `waveform`"""
+
+
+class Splits(NamedTuple):
+    """Training and validation items, and all training captions (for a new tokenizer)."""
+
+    train: Dataset[Item]
+    validation: Dataset[Item]
+    captions: list[str]
+
+
+class Opening(NamedTuple):
+    """What a source may need to open: `encoder` is the folder of a trained encoder, `frozen` that
+    encoder itself where its frames may be cached, `runs` the folder for caches.
+    """
+
+    encoder: Path | None
+    sample_rate: int
+    runs: Path
+    seed: int
+    frozen: FrameEncoder | None = None
+
+
+class SourceConfig(Strict):
+    """A recipe's `[source]`; each kind is a class of its own."""
+
+    kind: str
+
+    @abstractmethod
+    def open(self, opening: Opening) -> Splits:
+        """The items.
+
+        Raises:
+            DataError: files are missing, or a clip has no caption. ConfigError: frames are to be
+                kept that are not the same at each visit.
+        """

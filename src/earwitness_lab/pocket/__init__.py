@@ -1,0 +1,1 @@
+"""How the pocket encoder learns: teacher, scenes, distillation."""

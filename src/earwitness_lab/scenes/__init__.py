@@ -1,0 +1,1 @@
+"""Training scenes: human captions read by a lexicon, real sounds mixed along them."""
