@@ -53,14 +53,14 @@ def main() -> None:
     args = parser.parse_args()
     captioner = Captioner.load(args.model)
     files, references = read_dev(args.data / "dev")
-    captions = captioner.caption([str(file) for file in files])
+    captions = captioner.caption_batch([str(file) for file in files])
     scores = np.array([caption.score for caption in captions])
     texts = [caption.text for caption in captions]
     per_clip = evaluate(texts, references, metrics=["cider_d"], resamples=0).per_clip
     quality = np.array([clip["cider_d"] for clip in per_clip])
     right = np.array([is_right(t, many) for t, many in zip(texts, references, strict=True)])
     noise = {
-        kind: np.array([caption.score for caption in captioner.caption(clips)])
+        kind: np.array([caption.score for caption in captioner.caption_batch(clips)])
         for kind, clips in noises(args.noises).items()
     }
     found = facts(scores, quality, right, noise, args.keep)

@@ -72,7 +72,7 @@ def caption_all(
         settings["guide_strength"] = 0.0
     decoding = type(captioner.config.decoding)(**settings)
     start = time.perf_counter()
-    captions = captioner.caption([str(f) for f in files], decoding=decoding)
+    captions = captioner.caption_batch([str(f) for f in files], decoding=decoding)
     return [c.text for c in captions], time.perf_counter() - start
 
 

@@ -14,12 +14,12 @@ from builders import noise, tiny_captioner
 from heard import RATE, TONES, knowing_captioner, silence, tone, write_sound
 from torch.nn import BatchNorm1d, BatchNorm2d
 
+from earwitness.caption import Decoding
 from earwitness.captioning.local import Heard, Listening, caption_files, caption_segments
 from earwitness.captioning.read_ahead import End, read_ahead
 from earwitness.captioning.segments import NOTHING, Window, Windows
 from earwitness.captioning.sources import Source
 from earwitness.errors import AudioError, ConfigError
-from earwitness.system.decoder import Decoding
 
 
 def of_array(name: str, samples: np.ndarray) -> Source:
@@ -205,14 +205,14 @@ def test_seconds_reported_are_those_of_the_sound():
 
 def test_batch_that_does_not_fit_is_halved():
     captioner = knowing_captioner()
-    whole = captioner.caption_waveforms
+    whole = captioner.caption_at_once
 
-    def small_memory(waveforms, decoding=None):
+    def small_memory(waveforms, decoding):
         if len(waveforms) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(waveforms, decoding)
 
-    captioner.caption_waveforms = small_memory
+    captioner.caption_at_once = small_memory
     sources = [of_array(str(i), tone(f, 1.0)) for i, f in enumerate([*TONES] * 5)]
     found = listen(captioner, sources, batch_size=10)
     assert [one.segments[0].caption for one in found] == [*TONES.values()] * 5
@@ -222,16 +222,16 @@ def test_batch_that_does_not_fit_is_halved():
 def test_window_that_never_fits_is_one_clear_sentence():
     captioner = knowing_captioner()
 
-    def no_memory(waveforms, decoding=None):
+    def no_memory(waveforms, decoding):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    captioner.caption_waveforms = no_memory
-    with pytest.raises(ConfigError, match="10 s of sound do not fit .* smaller window"):
+    captioner.caption_at_once = no_memory
+    with pytest.raises(ConfigError, match="10 s of sound do not fit in memory .* smaller window"):
         listen(captioner, [of_array("x", tone(200, 10))])
 
 
 def test_batch_of_nothing_is_refused():
-    with pytest.raises(ConfigError, match="a batch of 0; accepted is 1 or more"):
+    with pytest.raises(ConfigError, match="a batch size of at least 1, got 0"):
         listen(knowing_captioner(), [], batch_size=0)
 
 

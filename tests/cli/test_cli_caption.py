@@ -16,7 +16,7 @@ from heard import TONES, knowing_captioner, silence, tone, write_sound
 from earwitness.captioning.subtitles import parse
 from earwitness.cli import app
 from earwitness.cli.caption import caption
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def model(tmp_path_factory) -> str:
 def run(capsys, monkeypatch, tmp_path, model):
     """Runs `earwitness caption` where tones are known: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Captioner, "load", lambda *_: knowing_captioner())
+    monkeypatch.setattr(TorchCaptioner, "load", lambda *_: knowing_captioner())
     only = type(app)(pretty_exceptions_enable=False)
     only.command()(caption)
 
@@ -321,7 +321,7 @@ def test_kill_in_the_middle_loses_at_most_the_batch_in_flight(tmp_path, model, m
     assert journal.read_bytes().startswith(kept)
     rows = csv_rows((tmp_path / "c.csv").read_text())
     assert [row["file"] for row in rows] == names
-    unbroken = Captioner.load(model).caption([str(tmp_path / name) for name in names])
+    unbroken = TorchCaptioner.load(model).caption_batch([str(tmp_path / name) for name in names])
     assert [row["caption"] for row in rows] == [one.text for one in unbroken]
 
 
@@ -338,7 +338,7 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(run, tmp_path, monke
 
     captioner.caption_waveforms = interrupted
     with monkeypatch.context() as patch:
-        patch.setattr(Captioner, "load", lambda *_: captioner)
+        patch.setattr(TorchCaptioner, "load", lambda *_: captioner)
         code, _, err = run("clips", "-o", "c.jsonl", "--batch-size", "3")
     assert code == 130
     assert "stopped with 6 of 9 done; the same command goes on" in err

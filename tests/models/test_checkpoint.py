@@ -18,7 +18,7 @@ from earwitness.models.weights import (
     write_json,
     write_weights,
 )
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def folder(good, tmp_path):
 
 def refused(folder: Path, *words: str) -> None:
     with pytest.raises(CheckpointError) as caught:
-        Captioner.load(folder)
+        TorchCaptioner.load(folder)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -56,7 +56,7 @@ def change_json(path: Path, **values) -> None:
 
 
 def test_the_folder_loads_before_anything_is_done_to_it(folder):
-    assert Captioner.load(folder).name == "tiny"
+    assert TorchCaptioner.load(folder).name == "tiny"
 
 
 def test_no_folder_or_a_file_in_its_place_is_refused(tmp_path):

@@ -18,7 +18,7 @@ from earwitness.system.decoder import DecoderConfig
 @pytest.mark.parametrize("layout", ["plain", "llama2-chat"])
 def test_decoders_of_the_hub_caption_and_learn(hub_cache, decoder, layout):
     captioner = lamb(decoder, layout=layout)
-    captions = captioner.caption(SOURCES)
+    captions = captioner.caption_batch(SOURCES)
     assert all(0 < caption.score <= 1 for caption in captions)
     texts = captioner.decoder.tokenize(["a dog barks"])
     assert int(texts.ids[0, -1]) == captioner.decoder.tokenizer.eos_token_id

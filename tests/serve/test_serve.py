@@ -18,7 +18,7 @@ from serving import Process, noise_silence_noise, sound, wav
 from earwitness.captioning import subtitles
 from earwitness.captioning.local import Listening, caption_segments
 from earwitness.captioning.segments import Windows
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 
 TIMEOUT = 240
 
@@ -29,8 +29,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def captioner(model: Path) -> Captioner:
-    return Captioner.load(model)
+def captioner(model: Path) -> TorchCaptioner:
+    return TorchCaptioner.load(model)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def events(text: str) -> list[tuple[str, dict]]:
     return [(name, json.loads(data)) for name, data in found]
 
 
-def test_caption_is_that_of_the_captioner(service: Process, captioner: Captioner) -> None:
+def test_caption_is_that_of_the_captioner(service: Process, captioner: TorchCaptioner) -> None:
     answer = post(service, wav(2.0, seed=3), name="dog.wav").json()
     expected = captioner.caption((noise(2.0, seed=3), 16000))
     assert answer["caption"] == expected.text
@@ -85,7 +85,7 @@ def test_n_best_gives_that_many_captions_in_order(service: Process) -> None:
 
 
 def test_long_sound_has_the_segments_of_the_command_line(
-    service: Process, captioner: Captioner
+    service: Process, captioner: TorchCaptioner
 ) -> None:
     samples = noise_silence_noise()
     answer = post(service, sound(samples), window=5, hop=4).json()
@@ -203,7 +203,7 @@ def test_upload_without_a_length_is_stopped_at_the_limit(service: Process) -> No
     assert answer.status_code == 413
 
 
-def test_openai_client_gets_text_and_json(client: openai.OpenAI, captioner: Captioner) -> None:
+def test_openai_client_gets_text_and_json(client: openai.OpenAI, captioner: TorchCaptioner) -> None:
     expected = captioner.caption((noise(1.0, seed=5), 16000)).text
     file = ("sound.wav", wav(1.0, seed=5))
     transcription = client.audio.transcriptions.create(file=file, model="whisper-1")
@@ -291,7 +291,7 @@ def test_metrics_count_requests_sound_and_batches(service: Process) -> None:
 
 
 def test_nothing_of_the_content_is_logged_or_left_behind(
-    service: Process, captioner: Captioner
+    service: Process, captioner: TorchCaptioner
 ) -> None:
     caption = post(service, wav(2.0), name="secret-name.wav").json()["caption"]
     post(service, b"secret content", name="secret-name.txt")

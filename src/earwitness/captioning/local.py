@@ -2,14 +2,15 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any
 
 from earwitness.audio import AudioSource
+from earwitness.caption import Caption, Decoding, best_captions
+from earwitness.captioning.captioner import Captioner, Precision
 from earwitness.captioning.read_ahead import End, Item, read_ahead
+from earwitness.captioning.rerank import Reranker
 from earwitness.captioning.segments import (
     NOTHING,
     Candidate,
@@ -22,20 +23,10 @@ from earwitness.captioning.segments import (
     summary,
 )
 from earwitness.captioning.sources import Source
-from earwitness.errors import CheckpointError, ConfigError, EarwitnessError
-
-if TYPE_CHECKING:
-    from earwitness.captioning.rerank import Ranked, Reranker
-    from earwitness.system.captioner import Caption, Captioner
-    from earwitness.system.decoder import Decoding
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from earwitness.errors import ConfigError, EarwitnessError
 
 SILENCE_DB = -60.0
 """a window whose loudest 0.1 s lies below this level, in dB of full scale, is silence"""
-
-_CPU_BATCH = 8
-_MAX_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -50,9 +41,9 @@ class Listening:
     timed: bool = False
     silence_db: float = SILENCE_DB
     min_score: float = 0.0
-    decoding: "Decoding | None" = None
+    decoding: Decoding | None = None
     precision: Precision = "fp32"
-    reranker: "Reranker | None" = None
+    reranker: Reranker | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +104,7 @@ class _Waiting:
 
 
 def caption_files(
-    captioner: "Captioner",
+    captioner: Captioner,
     sources: Sequence[Source],
     listening: Listening | None = None,
     *,
@@ -129,11 +120,11 @@ def caption_files(
     """
     listening = listening or Listening()
     model = _Model(captioner, listening, batch_size)
-    rate = captioner.encoder.sample_rate
+    rate = captioner.sample_rate
     flying: deque[_InFlight] = deque()
     waiting: list[_Waiting] = []
     last = -1
-    ahead = 4 * (batch_size or (_CPU_BATCH if captioner.device.type == "cpu" else _MAX_BATCH // 2))
+    ahead = 4 * (batch_size or min(captioner.batch_limit, 32))
     with closing(read_ahead(sources, rate, listening.windows, ahead=ahead)) as arriving:
         for index, item in arriving:
             if index != last:
@@ -154,7 +145,7 @@ def caption_files(
 
 
 def caption_segments(
-    captioner: "Captioner", source: AudioSource, listening: Listening | None = None
+    captioner: Captioner, source: AudioSource, listening: Listening | None = None
 ) -> list[Segment]:
     """The segments of one sound of any length, in constant memory; they cover every second.
 
@@ -172,35 +163,7 @@ def caption_segments(
     raise AssertionError("one source gives one result")
 
 
-def best_captions(
-    captioner: "Captioner",
-    waveforms: Sequence[np.ndarray],
-    decoding: "Decoding",
-    reranker: "Reranker | None",
-) -> "list[list[Caption]] | list[list[Ranked]]":
-    """The n-best captions of each waveform, reranked where there is a reranker."""
-    if reranker is None:
-        return captioner.caption_waveforms(waveforms, decoding)
-    return reranker.captions(captioner, waveforms, decoding)
-
-
-def own_min_score(captioner: "Captioner") -> float:
-    """The lowest score that the model's card lets pass; 0 where it names none.
-
-    Raises:
-        CheckpointError: the card's `min_score` is no number from 0 to 1.
-    """
-    value = captioner.card.get("min_score", 0.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise CheckpointError(
-            f"{captioner.name}: min_score {value!r} in its card; expected a number from 0 to 1"
-        )
-    return float(value)
-
-
-def gated(
-    window: Window, rate: int, n_best: "Sequence[Caption | Ranked] | None", min_score: float
-) -> Segment:
+def gated(window: Window, rate: int, n_best: Sequence[Caption] | None, min_score: float) -> Segment:
     """The segment of a window at `rate` Hz behind the gates.
 
     `n_best` are its captions, best first; None says that the window is silent.
@@ -208,7 +171,7 @@ def gated(
     start, end = window.start / rate, (window.start + len(window.samples)) / rate
     if n_best is None:
         return Segment(start, end, NOTHING, None, "silence")
-    several = tuple(Candidate(c.text, round(c.score, 4), _second(c)) for c in n_best)
+    several = tuple(Candidate(c.text, round(c.score, 4), _rounded(c.rerank)) for c in n_best)
     best = several[0]
     if not best.caption:
         return Segment(start, end, NOTHING, best.score, "no words")
@@ -218,9 +181,8 @@ def gated(
     return Segment(start, end, best.caption, best.score, None, told, best.rerank)
 
 
-def _second(caption: "Caption | Ranked") -> float | None:
-    second = getattr(caption, "rerank", None)
-    return None if second is None else round(second, 4)
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)
 
 
 def _admitted(
@@ -258,19 +220,18 @@ def _completed(flying: deque[_InFlight], timed: bool) -> list[Heard]:
 
 
 class _Model:
-    """The captioner with its settings and the batch size that fits its memory."""
+    """The captioner with its settings."""
 
-    def __init__(
-        self, captioner: "Captioner", listening: Listening, batch_size: int | None
-    ) -> None:
+    def __init__(self, captioner: Captioner, listening: Listening, batch_size: int | None) -> None:
         if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"a batch of {batch_size}; accepted is 1 or more")
+            raise ConfigError(f"expected a batch size of at least 1, got {batch_size}")
         self.captioner, self.listening = captioner, listening
-        self.decoding = listening.decoding or captioner.config.decoding
-        on_gpu = captioner.device.type == "cuda"
-        # On a GPU the first batch is one window, whose memory tells how many fit.
-        self.batch_size = batch_size or (1 if on_gpu else _CPU_BATCH)
-        self._measure = on_gpu and batch_size is None
+        self.decoding = listening.decoding or captioner.decoding
+        self._batch_size = batch_size
+
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size or self.captioner.batch_hint
 
     def caption(
         self,
@@ -280,58 +241,18 @@ class _Model:
     ) -> None:
         """Gives each waiting window of a readable sound its segment."""
         rows = [row for row in waiting if row.file.error is None]
-        captions = self._captions([row.window.samples for row in rows])
-        for row, n_best in zip(rows, captions, strict=True):
-            row.file.segments[row.place] = gated(row.window, rate, n_best, self.listening.min_score)
-            if on_seconds is not None:
-                on_seconds(len(row.window.samples) / rate)
-
-    def _captions(self, waveforms: list[np.ndarray]) -> "list[list[Caption]] | list[list[Ranked]]":
-        found: list[Any] = []
-        while waveforms:
-            # The seed starts a batch: drawn together, clips would share its random numbers.
-            size = 1 if self.decoding.sample else self.batch_size
-            found += self._one_batch(waveforms[:size])
-            waveforms = waveforms[size:]
-        return found
-
-    def _one_batch(self, waveforms: list[np.ndarray]) -> list[Any]:
-        """Captions of one batch; in halves from here on where memory runs out."""
-        import torch
-
-        try:
-            with self._precision():
+        for start in range(0, len(rows), self.batch_size):
+            part = rows[start : start + self.batch_size]
+            with self.captioner.precision(self.listening.precision):
                 captions = best_captions(
-                    self.captioner, waveforms, self.decoding, self.listening.reranker
+                    self.captioner,
+                    [row.window.samples for row in part],
+                    self.decoding,
+                    self.listening.reranker,
                 )
-        except torch.OutOfMemoryError:
-            if len(waveforms) == 1:
-                seconds = len(waveforms[0]) / self.captioner.encoder.sample_rate
-                raise ConfigError(
-                    f"{seconds:.0f} s of sound do not fit the memory at once; expected a smaller "
-                    "window, fewer beams or precision bf16"
-                ) from None
-            captions = None
-        if captions is None:
-            self.batch_size = half = len(waveforms) // 2
-            return self._one_batch(waveforms[:half]) + self._captions(waveforms[half:])
-        if self._measure:
-            self.batch_size, self._measure = _fitting(self.captioner.device), False
-        return captions
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        import torch
-
-        if self.listening.precision == "fp32":
-            return nullcontext()
-        dtype = torch.bfloat16 if self.listening.precision == "bf16" else torch.float16
-        return torch.autocast(self.captioner.device.type, dtype=dtype)
-
-
-def _fitting(device: Any) -> int:
-    """How many windows like the first fill half of the free GPU memory, at most 64."""
-    import torch
-
-    free, _ = torch.cuda.mem_get_info(device)
-    used = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
-    return int(max(1, min(_MAX_BATCH, free / 2 // max(1, used))))
+            for row, n_best in zip(part, captions, strict=True):
+                row.file.segments[row.place] = gated(
+                    row.window, rate, n_best, self.listening.min_score
+                )
+                if on_seconds is not None:
+                    on_seconds(len(row.window.samples) / rate)

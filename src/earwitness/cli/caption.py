@@ -24,11 +24,11 @@ from earwitness.cli.caption_talk import Talk
 from earwitness.errors import ConfigError
 
 if TYPE_CHECKING:
+    from earwitness.captioning.captioner import Captioner
     from earwitness.captioning.journal import Failures
     from earwitness.captioning.local import Listening
     from earwitness.captioning.sinks import Sink
     from earwitness.captioning.sources import Source
-    from earwitness.system.captioner import Captioner
 
 _IN, _OUT, _SEARCH, _LONG, _RUN = "Input", "Output", "Captions", "Long sounds", "Running"
 

@@ -8,6 +8,7 @@ from earwitness.cli.caption_talk import Talk
 from earwitness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from earwitness.captioning.captioner import Captioner
     from earwitness.captioning.journal import Failures
     from earwitness.captioning.local import Listening
     from earwitness.captioning.rerank import Reranker
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from earwitness.captioning.sources import Source
     from earwitness.captioning.subtitles import Subtitles
     from earwitness.captioning.writers import Format
-    from earwitness.system.captioner import Captioner
 
 
 class OutputFormat(str, Enum):
@@ -139,17 +139,16 @@ def fingerprint(
     """Eight hex digits for all that a caption depends on besides the sound."""
     from hashlib import blake2b
 
-    from earwitness.captioning.rerank import CONSENSUS, clap_folders
-    from earwitness.models.names import model_folder
+    from earwitness.captioning.captioner import captioner_folder
+    from earwitness.captioning.rerank import reranker_files
 
     # A lowest score of 0 is not the same as none given, which leaves the choice to the model.
     asked = (listening, sorted(changes.items()), min_score, rerank, rerank_weight)
     digest = blake2b(repr(asked).encode(), digest_size=4)
     names = ("earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors")
-    paths = [model_folder(model) / name for name in names]
-    if rerank not in (None, CONSENSUS):
-        clap = clap_folders(rerank)[0]
-        paths += [clap / name for name in ("config.json", "model.safetensors")]
+    paths = [captioner_folder(model) / name for name in names]
+    if rerank is not None:
+        paths += reranker_files(rerank)
     for path in paths:
         if path.is_file():
             digest.update(path.read_bytes())
@@ -192,21 +191,9 @@ def open_failures(
 
 
 def load_model(model: str, device: str) -> "Captioner":
-    """The model on the device. Raises ConfigError for a device that is not there."""
-    import torch
+    """The model on the device. Raises ConfigError for a device that this machine lacks."""
+    from earwitness.captioning.captioner import Captioner
 
-    from earwitness.system.captioner import Captioner
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        there += ["mps"] if torch.backends.mps.is_available() else []
-        raise ConfigError(
-            f"--device {device}: not on this machine; accepted are auto, {', '.join(there)}"
-        ) from None
     return Captioner.load(model, device)
 
 
@@ -229,12 +216,11 @@ def completed(
     """The settings filled up with the model's own: its search, and its lowest score."""
     from dataclasses import replace
 
-    from earwitness.captioning.local import own_min_score
+    from earwitness.caption import Decoding
     from earwitness.config import validate
-    from earwitness.system.decoder import Decoding
 
-    own = captioner.config.decoding.model_dump()
+    own = captioner.decoding.model_dump()
     decoding = validate(Decoding, own | changes, "the caption search")
     if min_score is None:
-        min_score = own_min_score(captioner)
+        min_score = captioner.min_score
     return replace(listening, decoding=decoding, min_score=min_score, reranker=reranker)

@@ -100,9 +100,9 @@ def _embeddings_from_model(model: Path, manifest: Path) -> Embeddings:
 
     from earwitness import audio
     from earwitness.data.manifest import read_manifest
-    from earwitness.system.captioner import Captioner
+    from earwitness.system.captioner import TorchCaptioner
 
-    captioner = Captioner.load(model)
+    captioner = TorchCaptioner.load(model)
     clips = read_manifest(manifest)
     captions = [text for clip in clips for text in clip.captions]
     owner = np.array([i for i, clip in enumerate(clips) for _ in clip.captions])

@@ -92,9 +92,9 @@ def serve(
     from earwitness.serve.server import run
 
     if threads is not None:
-        import torch
+        from earwitness.captioning.captioner import set_threads
 
-        torch.set_num_threads(threads)
+        set_threads(threads)
     captioner = load_model(model, device)
     reranker = load_reranker(rerank, None, captioner)
     address = f"[{host}]" if ":" in host else host

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from earwitness.caption import Decoding
 from earwitness.captioning.local import Heard
 from earwitness.captioning.segments import Segment, summary
 from earwitness.captioning.subtitles import Subtitles
 from earwitness.captioning.writers import as_lines, subtitle_text
-from earwitness.system.decoder import Decoding
 
 TranscriptionFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 

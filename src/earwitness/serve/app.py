@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from earwitness import __version__
+from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.local import Heard, Listening
 from earwitness.captioning.rerank import Reranker
 from earwitness.captioning.segments import summary
@@ -35,7 +36,6 @@ from earwitness.serve.options import (
     listening_for,
 )
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Captioner
 
 Result = TypeVar("Result")
 

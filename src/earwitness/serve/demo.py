@@ -168,7 +168,7 @@ def _page(service: Service) -> gr.Blocks:
 
 
 def _options(service: Service) -> list[Any]:
-    own = service.captioner.config.decoding
+    own = service.captioner.decoding
     beam = min(own.beam_size, 10)
     with gr.Row():
         n_best = gr.Slider(1, 10, value=5, step=1, label="Captions to compare", min_width=260)
@@ -176,7 +176,7 @@ def _options(service: Service) -> list[Any]:
     with gr.Row():
         guide = gr.Slider(
             0, 4, value=1, step=0.1, label="Token Guide", info="0 switches it off", min_width=260,
-            visible=service.captioner.guide is not None,
+            visible=service.has_guide,
         )  # fmt: skip
         window = gr.Slider(
             2, 30, value=10, step=1, label="Window", min_width=260,
@@ -210,7 +210,7 @@ def _describe(service: Service) -> Any:
 
 
 async def _heard(service: Service, path: Path, listening: Listening) -> AsyncIterator[str]:
-    settings, rate = service.settings, service.captioner.encoder.sample_rate
+    settings, rate = service.settings, service.captioner.sample_rate
     if service.draining or service.in_flight >= settings.max_requests:
         yield card.problem("The service is busy; try again in a moment.")
         return

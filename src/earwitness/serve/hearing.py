@@ -1,7 +1,6 @@
 """The running service: uploads in, segments out while the sound is still being read."""
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
@@ -13,16 +12,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from earwitness import audio
-from earwitness.captioning.local import Heard, Listening, gated, own_min_score
+from earwitness.captioning.captioner import Captioner, Explains
+from earwitness.captioning.local import Heard, Listening, gated
 from earwitness.captioning.rerank import CANDIDATES, CLAP_WEIGHT, CONSENSUS, Reranker
 from earwitness.captioning.segments import Segment, Window, cover, cut, level_db, merge
-from earwitness.encoders import EmbeddingFrames
 from earwitness.errors import AudioTooLargeError
 from earwitness.serve.batching import Batcher
 from earwitness.serve.bridging import BridgeView, Bridging
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Captioner
 
 _BLOCK_SECONDS = 10.0
 _NAME_LENGTH = 80
@@ -58,7 +56,7 @@ class Service:
         self, captioner: Captioner, settings: Settings, reranker: Reranker | None = None
     ) -> None:
         self.captioner, self.settings, self.metrics = captioner, settings, Metrics()
-        self.min_score = own_min_score(captioner)
+        self.min_score = captioner.min_score
         self.rerankers = _rerankers(captioner, reranker, min(CANDIDATES, settings.max_beams))
         """by the name under which a request may ask for it"""
         self.bridging = Bridging.of(captioner)
@@ -72,6 +70,11 @@ class Service:
         """The queue of the running service."""
         assert self._batcher is not None, "outside Service.running()"
         return self._batcher
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether the model has a Token Guide."""
+        return isinstance(self.captioner, Explains) and self.captioner.has_guide
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -105,7 +108,7 @@ class Service:
 
         Together they are `merge(cover(...))` of all windows, as the command line has them.
         """
-        rate = self.captioner.encoder.sample_rate
+        rate = self.captioner.sample_rate
         blocks = audio.stream(
             sound,
             rate,
@@ -140,7 +143,9 @@ class Service:
 
     async def guide_words(self, waveform: np.ndarray, count: int) -> list[tuple[str, float]]:
         """The whole words that the Token Guide pushes most, and by how much; none without one."""
-        return await self.batcher.run(_guide_words, self.captioner, waveform, count)
+        if not isinstance(self.captioner, Explains):
+            return []
+        return await self.batcher.run(self.captioner.guide_words, waveform, count)
 
     async def bridge_view(
         self, waveform: np.ndarray, start: float, end: float
@@ -155,16 +160,16 @@ class Service:
         return await self._decode(
             lambda: audio.load(
                 upload,
-                self.captioner.encoder.sample_rate,
+                self.captioner.sample_rate,
                 max_seconds=min(max_seconds, self.settings.max_seconds),
                 max_bytes=self.settings.max_bytes,
             )
         )
 
     async def _warm_up(self) -> None:
-        rate = self.captioner.encoder.sample_rate
+        rate = self.captioner.sample_rate
         noise = 0.1 * np.random.default_rng(0).standard_normal(rate).astype(np.float32)
-        await self.batcher.captions([noise], self.captioner.config.decoding)
+        await self.batcher.captions([noise], self.captioner.decoding)
         self.ready = True
 
     async def _decode(self, function: Any, *arguments: Any) -> Any:
@@ -176,7 +181,7 @@ class Service:
         self, group: Sequence[Window], rate: int, listening: Listening
     ) -> list[Segment]:
         """A segment for each window; those below the silence level do not reach the model."""
-        decoding = listening.decoding or self.captioner.config.decoding
+        decoding = listening.decoding or self.captioner.decoding
         loud = [level_db(window.samples, rate) >= listening.silence_db for window in group]
         heard = [window.samples for window, is_loud in zip(group, loud, strict=True) if is_loud]
         batch = self.batcher.captions
@@ -215,24 +220,9 @@ def _rerankers(
 ) -> dict[str, Reranker]:
     """What a service can rerank with: consensus, the CLAP it was given, and its model's own."""
     known = [Reranker.load(CONSENSUS)]
-    if isinstance(captioner.encoder, EmbeddingFrames):
-        known.append(Reranker(captioner.name, CLAP_WEIGHT, captioner.encoder.encoder))
+    own = captioner.audio_text if isinstance(captioner, Explains) else None
+    if own is not None:
+        known.append(Reranker(captioner.name, CLAP_WEIGHT, own))
     if loaded is not None:
         known.append(loaded)
     return {one.name: replace(one, candidates=candidates) for one in known}
-
-
-def _guide_words(captioner: Captioner, waveform: np.ndarray, count: int) -> list[tuple[str, float]]:
-    import torch
-
-    with torch.inference_mode():
-        bias = captioner.guide_bias(captioner.audio_tokens(captioner.encode([waveform])))
-    if bias is None:
-        return []
-    # Pieces of words push too, but say nothing to a reader.
-    words = bias[0].masked_fill(~captioner.decoder.content_ids(), -math.inf)
-    boosts, ids = words.topk(min(count, len(words)))
-    names = captioner.decoder.tokenizer.batch_decode(ids[:, None])
-    return [
-        (name.strip(), float(boost)) for name, boost in zip(names, boosts, strict=True) if boost > 0
-    ]

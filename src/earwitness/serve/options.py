@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Form, Request
 
+from earwitness.caption import Decoding
 from earwitness.captioning.local import Listening
 from earwitness.captioning.rerank import Reranker
 from earwitness.captioning.segments import Windows
 from earwitness.config import validate
 from earwitness.errors import ConfigError
 from earwitness.serve.hearing import Service
-from earwitness.system.decoder import Decoding
 
 CaptionFormat = Literal["json", "text", "srt", "vtt"]
 
@@ -103,7 +103,7 @@ def listening_for(
         ConfigError: a value out of range, or beyond a limit of the service.
     """
     settings = service.settings
-    own = service.captioner.config.decoding.model_dump()
+    own = service.captioner.decoding.model_dump()
     given = {key: value for key, value in changes.items() if value is not None}
     decoding = validate(Decoding, own | given, "the caption search")
     for name, value in (("beam", decoding.beam_size), ("n_best", decoding.n_best)):

@@ -2,11 +2,10 @@
 
 LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Diffusion-Link is (CLAP or a
 dual encoder, LinkPrefix, causal LM + LoRA). Training, the command line, the service and the
-evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and nothing below.
+evaluation all call `TorchCaptioner.forward` (losses) or `caption`, and nothing below.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,8 +16,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor, nn
 
-from earwitness import audio
-from earwitness.captioning.rerank import Reranker
+from earwitness.caption import Decoding
 from earwitness.config import Strict
 from earwitness.encoders import load_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
@@ -32,9 +30,10 @@ from earwitness.models.card import CardFacts, facts_of, write_card
 from earwitness.models.hub import push
 from earwitness.models.names import model_folder, part_folder
 from earwitness.models.weights import load_weights, read_json, read_settings, read_weights
-from earwitness.system.decoder import Decoder, DecoderConfig, Decoding, Generated, Texts
+from earwitness.system.decoder import Decoder, DecoderConfig, Generated, Texts
 from earwitness.system.folder import FORMAT, open_decoder, save_model
 from earwitness.system.folder import load_decoder as load_decoder
+from earwitness.system.inference import Inference
 
 PREFIXES: dict[str, tuple[type[Strict], Any]] = {
     "two_stream": (TwoStreamConfig, TwoStreamAdapter),
@@ -77,25 +76,6 @@ class CaptionerConfig(Strict):
         return "diffusion-link" if self.prefix.kind == "link" else "lamb"
 
 
-@dataclass(frozen=True)
-class Caption:
-    """A sentence for a sound.
-
-    `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are
-    seconds.
-    """
-
-    text: str
-    score: float
-    start_s: float
-    end_s: float
-    model: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
-
-
 class Batch(NamedTuple):
     """What training hands over: frames of B clips, one caption each, and each clip's recording."""
 
@@ -111,8 +91,11 @@ class AudioTokens(NamedTuple):
     mask: Bool[Tensor, "B G"]
 
 
-class Captioner(nn.Module):
-    """A captioning system: `caption` for users, a call with a `Batch` for training."""
+class TorchCaptioner(nn.Module, Inference):
+    """A captioning system: `caption` for users, a call with a `Batch` for training.
+
+    A captioner in the sense of `earwitness.Captioner`; the calls for that come from `Inference`.
+    """
 
     def __init__(
         self,
@@ -193,59 +176,8 @@ class Captioner(nn.Module):
         spoken = texts.mask & ~self.decoder.special[texts.ids]
         return nn.functional.embedding(texts.ids, self.decoder.table), spoken
 
-    @torch.inference_mode()
-    def caption(
-        self,
-        sources: Any,
-        *,
-        decoding: Decoding | None = None,
-        batch_size: int = 8,
-        rerank: Reranker | None = None,
-    ) -> Any:
-        """A `Caption` for one source, or a list of them for a list of sources.
-
-        A source is a path, bytes, a binary file, or an (array, sample rate) pair. With
-        `decoding.n_best` above 1 each source gives a list of captions, best first. A caption does
-        not depend on the other sources of the call; sampled ones are made one source at a time for
-        that. With a reranker the results are its `Ranked` captions.
-
-        Raises:
-            AudioError: a source cannot be read; use `earwitness caption` to go on past such files.
-        """
-        single = not isinstance(sources, list)
-        listed = [sources] if single else sources
-        settings = decoding or self.config.decoding
-        batch_size = 1 if settings.sample else batch_size
-        found: list[Any] = []
-        for start in range(0, len(listed), batch_size):
-            waveforms = [
-                audio.load(s, self.encoder.sample_rate, max_seconds=self.config.max_seconds)
-                for s in listed[start : start + batch_size]
-            ]
-            if rerank is None:
-                found += self.caption_waveforms(waveforms, settings)
-            else:
-                found += rerank.captions(self, waveforms, settings)
-        if settings.n_best == 1:
-            found = [captions[0] for captions in found]
-        return found[0] if single else found
-
-    @torch.inference_mode()
-    def caption_waveforms(
-        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
-    ) -> list[list[Caption]]:
-        """The n-best captions of mono waveforms at the encoder's sample rate: hops 2 to 5."""
-        self.eval()
-        settings = decoding or self.config.decoding
-        rows = self.generate(self.audio_tokens(self.encode(waveforms)), settings)
-        ends = [len(w) / self.encoder.sample_rate for w in waveforms]
-        return [
-            [Caption(g.text, float(np.exp(g.log_probability)), 0.0, end, self.name) for g in row]
-            for row, end in zip(rows, ends, strict=True)
-        ]
-
     def generate(self, z_a: AudioTokens, settings: Decoding) -> list[list[Generated]]:
-        """Hop 4: the n-best captions of each row of `z_a`, with the guide where there is one."""
+        """Hop 4: the n-best captions of each row of `z_a`, with the guide if there is one."""
         bias = self.guide_bias(z_a)
         processors = [] if bias is None else [GuideProcessor(settings.guide_strength * bias)]
         return self.decoder.generate(*z_a, settings, processors)
@@ -309,7 +241,7 @@ class Captioner(nn.Module):
             return push(folder, repo, private=private, revision=revision)
 
     @classmethod
-    def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
+    def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "TorchCaptioner":
         """The system in a model folder, a pocket model by name, or one of the hub: owner/name or
         owner/name@revision.
 

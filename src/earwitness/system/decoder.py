@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from earwitness.caption import Decoding
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
 
@@ -28,25 +29,6 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "slam": ("", "USER: {instruction} \n ASSISTANT: "),
 }
 """Text before and after the audio tokens. `vicuna` is LAVCap's, `slam` SLAM-AAC's and DRCap's."""
-
-
-class Decoding(Strict):
-    """How a caption is searched for. LAMB gives no settings; beam 4 is its predecessors'."""
-
-    beam_size: PositiveInt = 4
-    max_new_tokens: PositiveInt = 50
-    n_best: PositiveInt = 1
-    length_penalty: float = 1.0
-    repetition_penalty: PositiveFloat = 1.0
-    no_repeat_ngram: NonNegativeInt = 0
-    repeat_content_words: bool = True
-    """False: a word of `content_ids` is not said twice in a caption"""
-    sample: bool = False
-    temperature: PositiveFloat = 1.0
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    guide_strength: NonNegativeFloat = 1.0
-    """multiplies beta; 0 switches the Token Guide off"""
-    seed: NonNegativeInt = 0
 
 
 class LoraConfig(Strict):

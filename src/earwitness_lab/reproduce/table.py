@@ -114,16 +114,16 @@ def _captions(run: Path, row: Row, clips: Sequence[Clip]) -> list[str]:
     if todo:
         import torch
 
-        from earwitness.system.captioner import Captioner
+        from earwitness.system.captioner import TorchCaptioner
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        captioner = Captioner.load(run / "best", device)
+        captioner = TorchCaptioner.load(run / "best", device)
         with path.open("w", encoding="utf-8") as file:
             for name, text in known.items():
                 file.write(_caption_line(name, text, mark))
             for start in track(range(0, len(todo), 8), "captioning", disable=len(todo) < 100):
                 batch = todo[start : start + 8]
-                found = captioner.caption([clip.audio for clip in batch])
+                found = captioner.caption_batch([clip.audio for clip in batch])
                 for clip, caption in zip(batch, found, strict=True):
                     known[clip.id] = caption.text
                     file.write(_caption_line(clip.id, caption.text, mark))
