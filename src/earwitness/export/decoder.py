@@ -5,7 +5,7 @@ belong to a beam. So a search moves only the few that were made since the prompt
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from earwitness.export.graph import Graph, Value
 
 FILE = "decoder/model.safetensors"
 TABLE = "model.embed_tokens.weight"
+
+_END = 2**31 - 1
+"""past the end of every axis"""
 
 
 @dataclass(frozen=True)
@@ -71,48 +74,73 @@ def llama_graph(g: Graph, sizes: LlamaSizes) -> None:
     mask = g.input("mask", "float", ["mask_rows", 1, "tokens", "keys"])
     prompt_mask = g.input("prompt_mask", "float", ["clips", 1, 1, "prompt"])
     parents = g.input("parents", "int", ["rows"])
-    turn = _rotation(g, positions, sizes)
+    shared = _Shared(
+        *_rotation(g, positions, sizes), mask, prompt_mask, parents,
+        g.size(prompt_mask, 0), g.size(prompt_mask, 3),
+    )
     for layer in range(sizes.layers):
-        x = _layer(g, x, layer, sizes, turn, (mask, prompt_mask, parents))
-    last = g.op("Gather", x, g.constant(np.int64(-1)), axis=1)
-    last = _rms_norm(g, last, "model.norm.weight", sizes.epsilon)
+        x = _layer(g, x, layer, sizes, shared)
+    last = _rms_norm(g, g.reshape(x, -1, sizes.hidden), "model.norm.weight", sizes.epsilon)
     head = "lm_head.weight" if g.has(FILE, "lm_head.weight") else TABLE
     logits = g.op("MatMul", last, g.turned(g.weight(FILE, head)))
     g.output(logits, "logits", ["rows", sizes.vocabulary])
 
 
-def _layer(
-    g: Graph, x: Value, layer: int, sizes: LlamaSizes, turn: tuple[Value, Value],
-    given: tuple[Value, Value, Value],
-) -> Value:
+class _Shared(NamedTuple):
+    """What all layers take."""
+
+    cosines: Value
+    sines: Value
+    mask: Value
+    prompt_mask: Value
+    parents: Value
+    clips: Value
+    prompt: Value
+
+
+def _layer(g: Graph, x: Value, layer: int, sizes: LlamaSizes, shared: _Shared) -> Value:
+    """A layer; of the last one only the last token is wanted, beside all keys and values."""
     name = f"model.layers.{layer}"
     y = _rms_norm(g, x, f"{name}.input_layernorm.weight", sizes.epsilon)
-    x = g.op("Add", x, _attention(g, y, layer, sizes, turn, given))
+    if layer + 1 == sizes.layers:
+        x = g.cut(x, 1, -1, _END)
+    x = g.op("Add", x, _attention(g, y, layer, sizes, shared))
     y = _rms_norm(g, x, f"{name}.post_attention_layernorm.weight", sizes.epsilon)
-    gate = g.silu(g.linear(y, FILE, f"{name}.mlp.gate_proj"))
-    up = g.linear(y, FILE, f"{name}.mlp.up_proj")
-    return g.op("Add", x, g.linear(g.op("Mul", gate, up), FILE, f"{name}.mlp.down_proj"))
+    gate, up = _several(g, y, f"{name}.mlp", ("gate_proj", "up_proj"))
+    return g.op("Add", x, g.linear(g.op("Mul", g.silu(gate), up), FILE, f"{name}.mlp.down_proj"))
 
 
-def _attention(
-    g: Graph, x: Value, layer: int, sizes: LlamaSizes, turn: tuple[Value, Value],
-    given: tuple[Value, Value, Value],
-) -> Value:
+def _several(g: Graph, x: Value, name: str, parts: tuple[str, ...]) -> list[Value]:
+    """`x` through several linear layers, as one matrix product."""
+    names = [f"{name}.{part}" for part in parts]
+    widths = [g.shape_of(FILE, f"{one}.weight")[0] for one in names]
+    weight = g.op("Concat", *(g.weight(FILE, f"{one}.weight") for one in names), axis=0)
+    y = g.op("MatMul", x, g.turned(weight))
+    if g.has(FILE, f"{names[0]}.bias"):
+        biases = (g.weight(FILE, f"{one}.bias") for one in names)
+        y = g.op("Add", y, g.op("Concat", *biases, axis=0))
+    return g.several("Split", len(parts), y, g.ints(*widths), axis=2)
+
+
+def _attention(g: Graph, x: Value, layer: int, sizes: LlamaSizes, shared: _Shared) -> Value:
     heads, width = sizes.key_heads, sizes.head_dim
-    mask, prompt_mask, parents = given
     name = f"model.layers.{layer}.self_attn"
-    q, k, v = (
-        _by_head(g, g.linear(x, FILE, f"{name}.{part}_proj"), width) for part in ("q", "k", "v")
-    )
-    q, k = _rotated(g, q, turn, width), _rotated(g, k, turn, width)
+    q, k, v = _several(g, x, name, ("q_proj", "k_proj", "v_proj"))
+    turn, mask = (shared.cosines, shared.sines), shared.mask
+    q_turn = turn
+    if layer + 1 == sizes.layers:
+        q, mask = g.cut(q, 1, -1, _END), g.cut(mask, 2, -1, _END)
+        q_turn = g.cut(turn[0], 2, -1, _END), g.cut(turn[1], 2, -1, _END)
+    q, k, v = (_by_head(g, part, width) for part in (q, k, v))
+    q, k = _rotated(g, q, q_turn), _rotated(g, k, turn)
     old_k, old_v = (
         g.input(f"{part}_{layer}", "float", ["old_rows", heads, "old", width])
         for part in ("key", "value")
     )
-    k = g.op("Concat", g.op("Gather", old_k, parents, axis=0), k, axis=2)
-    v = g.op("Concat", g.op("Gather", old_v, parents, axis=0), v, axis=2)
-    g.output(k, f"new_key_{layer}", ["rows", heads, "keys", width])
-    g.output(v, f"new_value_{layer}", ["rows", heads, "keys", width])
+    k = g.op("Concat", g.op("Gather", old_k, shared.parents, axis=0), k, axis=2)
+    v = g.op("Concat", g.op("Gather", old_v, shared.parents, axis=0), v, axis=2)
+    k = g.output(k, f"new_key_{layer}", ["rows", heads, "keys", width])
+    v = g.output(v, f"new_value_{layer}", ["rows", heads, "keys", width])
     prompt_k, prompt_v = (
         g.input(f"prompt_{part}_{layer}", "float", ["clips", heads, "prompt", width])
         for part in ("key", "value")
@@ -122,16 +150,19 @@ def _attention(
             _repeated(g, part, sizes.heads // heads) for part in (k, v, prompt_k, prompt_v)
         )
     q = g.op("Mul", q, g.number(width**-0.5))
-    q_clip = _clip_major(g, q, prompt_k, sizes)
+    tokens = g.size(q, 2)
+    q_clip = _clip_major(g, q, width, tokens, shared.clips, sizes)
     early = g.op("MatMul", q_clip, g.op("Transpose", prompt_k, perm=[0, 1, 3, 2]))
-    early = _row_major(g, g.op("Add", early, prompt_mask), q, sizes)
+    early = g.op("Add", early, shared.prompt_mask)
+    early = _row_major(g, early, shared.prompt, tokens, sizes)
     late = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
     late = g.op("Add", late, mask)
     weights = g.op("Softmax", g.op("Concat", early, late, axis=3), axis=-1)
-    split = g.op("Concat", g.size(prompt_k, 2), g.size(k, 2), axis=0)
-    early, late = g.several("Split", 2, weights, split, axis=3)
-    found = g.op("MatMul", _clip_major(g, early, prompt_k, sizes), prompt_v)
-    found = g.op("Add", _row_major(g, found, q, sizes), g.op("MatMul", late, v))
+    early = g.cut(weights, 3, 0, shared.prompt)
+    late = g.cut(weights, 3, shared.prompt, _END)
+    found = _clip_major(g, early, shared.prompt, tokens, shared.clips, sizes)
+    found = _row_major(g, g.op("MatMul", found, prompt_v), width, tokens, sizes)
+    found = g.op("Add", found, g.op("MatMul", late, v))
     found = g.reshape(g.op("Transpose", found, perm=[0, 2, 1, 3]), 0, 0, sizes.heads * width)
     return g.linear(found, FILE, f"{name}.o_proj")
 
@@ -141,20 +172,22 @@ def _by_head(g: Graph, x: Value, width: int) -> Value:
     return g.op("Transpose", g.reshape(x, 0, 0, -1, width), perm=[0, 2, 1, 3])
 
 
-def _clip_major(g: Graph, x: Value, of_clips: Value, sizes: LlamaSizes) -> Value:
+def _clip_major(
+    g: Graph, x: Value, last: int | Value, tokens: Value, clips: Value, sizes: LlamaSizes
+) -> Value:
     """[B * K, H, S, n] to [B, H, K * S, n]: all beams of a clip ask its prompt in one product."""
-    last = g.size(x, 3)
-    x = g.reshape(x, g.size(of_clips, 0), -1, sizes.heads, g.size(x, 2), last)
+    x = g.reshape(x, clips, -1, sizes.heads, tokens, last)
     x = g.op("Transpose", x, perm=[0, 2, 1, 3, 4])
     return g.reshape(x, 0, sizes.heads, -1, last)
 
 
-def _row_major(g: Graph, x: Value, like: Value, sizes: LlamaSizes) -> Value:
-    """Back from `_clip_major`; `like` has R rows and S tokens."""
-    last = g.size(x, 3)
-    x = g.reshape(x, 0, sizes.heads, -1, g.size(like, 2), last)
+def _row_major(
+    g: Graph, x: Value, last: int | Value, tokens: Value, sizes: LlamaSizes
+) -> Value:
+    """Back from `_clip_major`."""
+    x = g.reshape(x, 0, sizes.heads, -1, tokens, last)
     x = g.op("Transpose", x, perm=[0, 2, 1, 3, 4])
-    return g.reshape(x, -1, sizes.heads, g.size(like, 2), last)
+    return g.reshape(x, -1, sizes.heads, tokens, last)
 
 
 def _repeated(g: Graph, x: Value, times: int) -> Value:
@@ -172,7 +205,7 @@ def _rotation(g: Graph, positions: Value, sizes: LlamaSizes) -> tuple[Value, Val
     return g.op("Cos", angles), g.op("Sin", angles)
 
 
-def _rotated(g: Graph, x: Value, turn: tuple[Value, Value], width: int) -> Value:
+def _rotated(g: Graph, x: Value, turn: tuple[Value, Value]) -> Value:
     left, right = g.several("Split", 2, x, axis=3, num_outputs=2)
     crossed = g.op("Concat", g.op("Neg", right), left, axis=3)
     return g.op("Add", g.op("Mul", x, turn[0]), g.op("Mul", crossed, turn[1]))

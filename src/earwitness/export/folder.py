@@ -132,7 +132,7 @@ def _prefix(
             f"prefix {config.prefix.kind!r} has no ONNX form; expected 'two_stream', 'linear' or "
             "'link'"
         )
-    graph.output(z, "z", ["clips", "tokens", llm.dim])
+    z = graph.output(z, "z", ["clips", "tokens", llm.dim])
     if config.guide is not None:
         table = graph.weight(decoder.FILE, decoder.TABLE)
         special = llm.special.numpy()

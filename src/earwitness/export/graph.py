@@ -48,10 +48,15 @@ class Graph:
         self._inputs.append(helper.make_tensor_value_info(name, _INPUT_TYPES[kind], list(shape)))
         return name
 
-    def output(self, value: Value, name: str, shape: Sequence[int | str]) -> None:
-        """Makes `value`, of floats, an output called `name`."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+    def output(self, value: Value, name: str, shape: Sequence[int | str]) -> Value:
+        """Makes `value`, the floats that an operator gave, an output: `name` is its name now."""
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                for place, used in enumerate(names):
+                    if used == value:
+                        names[place] = name
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        return name
 
     def op(self, kind: str, *inputs: Value, **attributes: object) -> Value:
         """The one result of an operator."""
