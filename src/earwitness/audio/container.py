@@ -4,14 +4,14 @@ Only the bytes of the file itself can be read: a demuxer that asks for another o
 network, is refused, and those that live from other files or from text are never asked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from earwitness.audio.headers import is_tagged_mpeg
+from earwitness.audio.headers import mpeg_seconds
 from earwitness.audio.sound import (
     Block,
     Note,
@@ -53,12 +53,6 @@ _BAD_PACKETS, _BAD_SHARE = 2, 0.05
 _SECOND = 1_000_000
 
 
-class _File(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-    def tell(self) -> int: ...
-
-
 class Slice:
     """The bytes of a file from `start` to `end`, without the name that FFmpeg would go by."""
 
@@ -79,7 +73,7 @@ class Slice:
 
 def blocks(
     path: Path, name: str, links: list[tuple[int, int]], track: Track, note: Note
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """The samples of a sound track on the file's presentation time, from its first second on.
 
     `links` are the stretches of the file that are files of their own, one behind the other.
@@ -90,7 +84,8 @@ def blocks(
             container = _opened(Slice(file, start, end), name)
             with closing(container):
                 stream = chosen(container, name, track, note)
-                yield from _Decoder(container, stream, name, note, _states(container, path)).run()
+                promised = _promise(container, stream, path)
+                yield from _Decoder(container, stream, name, note, promised).run()
                 # What was said of the first link holds for all.
                 note = _silent
 
@@ -99,14 +94,15 @@ def _silent(_: str) -> None:
     return None
 
 
-def _opened(file: _File, name: str) -> "InputContainer":
+def _opened(file: Slice, name: str) -> "InputContainer":
     import av
+    from av.error import FFmpegError
 
     safe = {"protocol_whitelist": "", "format_whitelist": ",".join(DEMUXERS)}
     try:
         # Types say that a file has a name; none is better, as FFmpeg goes by its ending.
         return av.open(file, options=safe, io_open=_refuse)  # type: ignore[arg-type]
-    except (av.FFmpegError, OSError, ValueError):
+    except (FFmpegError, OSError, ValueError):
         raise _unreadable(file, name) from None
 
 
@@ -120,7 +116,7 @@ _MAGIC = (
 )  # fmt: skip
 
 
-def _unreadable(file: _File, name: str) -> AudioError:
+def _unreadable(file: Slice, name: str) -> AudioError:
     """The error of a file that no demuxer takes: damaged where its first bytes are a format's."""
     file.seek(0)
     head = file.read(12)
@@ -128,10 +124,18 @@ def _unreadable(file: _File, name: str) -> AudioError:
     return damaged(name) if known else not_a_sound(name)
 
 
-def _states(container: "InputContainer", path: Path) -> bool:
-    """Whether the file states its length."""
-    kind = container.format.name.partition(",")[0]
-    return kind in _STATING or (kind == "mp3" and is_tagged_mpeg(path))
+def _promise(container: "InputContainer", stream: "AudioStream", path: Path) -> float:
+    """Seconds by the header: of the track where it says so, else of the file; 0 without."""
+    kind = _kind(container)
+    if kind == "mp3":
+        return mpeg_seconds(path)
+    if kind == "mov":
+        return float((stream.duration or 0) * (stream.time_base or 0))
+    return (container.duration or 0) / _SECOND if kind in _STATING else 0.0
+
+
+def _kind(container: "InputContainer") -> str:
+    return container.format.name.partition(",")[0]
 
 
 class _Decoder:
@@ -143,12 +147,12 @@ class _Decoder:
         stream: "AudioStream",
         name: str,
         note: Note,
-        states: bool,
+        promised: float,
     ) -> None:
         from av.stream import Discard
 
         self.container, self.stream, self.name, self.note = container, stream, name, note
-        kind = container.format.name.partition(",")[0]
+        kind = _kind(container)
         start = (container.start_time or 0) / _SECOND
         if kind == "mov":
             # The track tells its own length: the pictures need not be read.
@@ -156,7 +160,7 @@ class _Decoder:
                 if other.index != stream.index:
                     other.discard = Discard.all
         self.line = TimeLine(start, jumps=kind in _JUMPING)
-        self.promised = self._promise(kind) if states else 0.0
+        self.promised = promised
         self.furthest = 0.0
         self.packets = self.bad = 0
 
@@ -190,25 +194,25 @@ class _Decoder:
         self._check()
 
     def _frames(self) -> "Iterator[AudioFrame]":
-        import av
+        from av.error import FFmpegError
 
         try:
             for packet in self.container.demux():
                 if packet.stream_index == self.stream.index:
                     yield from self._decoded(packet)
                 self._reach(packet)
-        except (av.FFmpegError, OSError, ValueError):
+        except (FFmpegError, OSError, ValueError):
             self.note(f"{self.name}: damaged after {self.line.seconds:.2f} s; read up to there")
             yield from self._decoded(None)
 
     def _decoded(self, packet: "Packet | None") -> "list[AudioFrame]":
-        import av
+        from av.error import FFmpegError
 
         holds = packet is not None and packet.size > 0
         self.packets += holds
         try:
             return self.stream.codec_context.decode(packet)
-        except (av.FFmpegError, ValueError):
+        except (FFmpegError, ValueError):
             self.bad += holds
             return []
 
@@ -221,19 +225,13 @@ class _Decoder:
         if packet.stream_index != self.stream.index:
             self.line.other(start)
 
-    def _promise(self, kind: str) -> float:
-        """Seconds by the header: of the track where it says so, else of the file; 0 without."""
-        if kind == "mov":
-            return float((self.stream.duration or 0) * self.stream.time_base)
-        return (self.container.duration or 0) / _SECOND
-
     def _check(self) -> None:
         if self.line.empty:
             raise damaged(self.name)
         if self.bad > max(_BAD_PACKETS, _BAD_SHARE * self.packets):
             raise damaged(self.name)
         found = self.line.seconds - self.line.first
-        if not self.container.format.name.startswith("mov"):
+        if _kind(self.container) != "mov":
             found = max(found, self.furthest)
         check_promise(self.name, self.promised, found, self.note)
         if self.bad > _BAD_PACKETS:

@@ -102,7 +102,8 @@ def _sndfile(path: Path, name: str, wave: headers.Wave, opened: ExitStack) -> "S
     try:
         if wave.patches:
             mended = opened.enter_context(headers.Patched(path, wave.patches))
-            file = opened.enter_context(soundfile.SoundFile(mended))
+            # It has all of a file that soundfile asks for: read, seek and tell.
+            file = opened.enter_context(soundfile.SoundFile(mended))  # type: ignore[arg-type]
         else:
             file = opened.enter_context(soundfile.SoundFile(path))
     except soundfile.LibsndfileError as error:

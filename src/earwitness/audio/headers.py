@@ -4,8 +4,8 @@ A recorder that dies leaves sizes of 0 or of its last visit; one that runs past 
 rest of a division. Then everything behind the header is sound, and the sizes are mended in a view.
 """
 
-import io
 import mmap
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +20,12 @@ _EXTENSIBLE = 0xFFFE
 _UNKNOWN = 0xFFFFFFFF
 # Bytes behind the data that are no chunk count as sound from here on; fewer are padding.
 _LEAST_REST = 4096
+# The number of frames, which the lowest flag of a Xing tag announces.
+_MPEG_TAG = re.compile(
+    rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](?P<xing>.{4})"
+    rb"|VBRI.{10}(?P<vbri>.{4})",
+    re.DOTALL,
+)
 _TAGS = (b"ID3", b"TAG", b"APET", b"LIST", b"RIFF", b"FORM")
 
 
@@ -131,42 +137,40 @@ def _layout(contents: bytes) -> tuple[str, ...] | None:
     return names if tag == _EXTENSIBLE and len(names) == channels else None
 
 
-class Patched(io.RawIOBase):
-    """A file with some of its bytes replaced."""
+class Patched:
+    """A file with some of its bytes replaced; a context manager that closes it."""
 
     def __init__(self, path: Path, patches: Mapping[int, bytes]) -> None:
         self._file = path.open("rb")
         self._patches = patches
 
-    def readable(self) -> bool:
-        return True
+    def __enter__(self) -> "Patched":
+        return self
 
-    def seekable(self) -> bool:
-        return True
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """As `io.RawIOBase.seek`."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
+        """As `io.RawIOBase.tell`."""
         return self._file.tell()
 
-    def readinto(self, buffer: "memoryview | bytearray", /) -> int:  # type: ignore[override]
+    def read(self, size: int = -1, /) -> bytes:
+        """As `io.RawIOBase.read`."""
         start = self._file.tell()
-        view = memoryview(buffer).cast("B")
-        count = self._file.readinto(view)
+        contents = bytearray(self._file.read(size))
         for place, patch in self._patches.items():
-            low, high = max(start, place), min(start + count, place + len(patch))
+            low, high = max(start, place), min(start + len(contents), place + len(patch))
             if low < high:
-                view[low - start : high - start] = patch[low - place : high - place]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+                contents[low - start : high - start] = patch[low - place : high - place]
+        return bytes(contents)
 
 
 def ogg_links(path: Path) -> list[tuple[int, int]]:
-    """Where the links of a chained Ogg file start and end; one for an ordinary file.
+    """Where the links of a chained Ogg file start and end; one for an ordinary file, none in ruins.
 
     A link begins with the pages that begin its streams, one behind the other. Raises OSError.
     """
@@ -174,12 +178,14 @@ def ogg_links(path: Path) -> list[tuple[int, int]]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         place, expected = view.find(b"OggS\x00\x02"), -1
         while place >= 0:
-            if place != expected:
-                starts.append(place)
-            expected = _page_end(view, place)
+            # The first page of a stream has the number 0.
+            if view[place + 18 : place + 22] == bytes(4):
+                if place != expected:
+                    starts.append(place)
+                expected = _page_end(view, place)
             place = view.find(b"OggS\x00\x02", place + 4)
         ends = [*starts[1:], len(view)]
-    return list(zip(starts, ends, strict=True))
+    return list(zip(starts, ends, strict=False))
 
 
 def _page_end(view: mmap.mmap, place: int) -> int:
@@ -196,10 +202,10 @@ def is_joined_flac(path: Path) -> bool:
         return view.find(b"fLaC\x00\x00\x00\x22", 8) >= 0
 
 
-def is_tagged_mpeg(path: Path) -> bool:
-    """Whether an MPEG stream starts with a tag that states its length; else it is an estimate.
+def mpeg_seconds(path: Path) -> float:
+    """Seconds by the tag in the first MPEG frame (Xing, Info or VBRI); 0 where there is none.
 
-    Raises OSError.
+    The tag tells of its own file, also where others were joined to it. Raises OSError.
     """
     with path.open("rb") as file:
         start = file.read(10)
@@ -210,4 +216,10 @@ def is_tagged_mpeg(path: Path) -> bool:
             skip += 10
         file.seek(skip)
         first = file.read(4096)
-    return any(tag in first for tag in (b"Xing", b"Info", b"VBRI"))
+    found = _MPEG_TAG.search(first)
+    if found is None or first[0] != 0xFF or first[2] >> 2 & 3 == 3:
+        return 0.0
+    version = first[1] >> 3 & 3  # 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
+    rate = (44100, 48000, 32000)[first[2] >> 2 & 3] // {3: 1, 2: 2}.get(version, 4)
+    frames = int.from_bytes(found["xing"] or found["vbri"], "big")
+    return frames * (1152 if version == 3 else 576) / rate

@@ -225,9 +225,7 @@ def _check_seconds(name: str, seconds: float, max_seconds: float | int) -> None:
 
 
 @contextmanager
-def _opened(
-    source: object, max_bytes: float | int, track: Track, note: Note
-) -> Iterator[Sound]:
+def _opened(source: object, max_bytes: float | int, track: Track, note: Note) -> Iterator[Sound]:
     """`source` opened; bytes and file objects through a temporary file, as mp4 needs seeking."""
     if isinstance(source, tuple):
         if track not in (None, 1, "1"):
