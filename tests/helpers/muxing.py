@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.stream import Disposition
 
@@ -66,7 +67,9 @@ def _sound(container: OutputContainer, track: Track) -> list[av.Packet]:
         stream.metadata["language"] = track.language
     if track.default:
         stream.disposition = Disposition.default
+    assert isinstance(stream, AudioStream)
     context = stream.codec_context
+    context.bit_rate = 128_000
     context.open()
     size = context.frame_size or 1024
     resampler = av.AudioResampler(context.format.name, layout, track.rate)
