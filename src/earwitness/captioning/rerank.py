@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from earwitness.data.captions import normalize
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.models.names import model_folder, part_folder
+from earwitness.text import normalize
 
 if TYPE_CHECKING:
     from earwitness.system.captioner import Caption, Captioner
