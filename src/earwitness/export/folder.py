@@ -116,9 +116,7 @@ def _facts(frames: CNNConfig, dim: int, dual: DualConfig | None) -> dict[str, An
     }
 
 
-def _prefix(
-    config: CaptionerConfig, files: dict[str, WeightFile], dim: int, llm: Decoder
-) -> Graph:
+def _prefix(config: CaptionerConfig, files: dict[str, WeightFile], dim: int, llm: Decoder) -> Graph:
     graph = Graph("prefix", files)
     h = graph.input("h", "float", ["clips", "frames", dim])
     if config.prefix.kind == "two_stream":

@@ -94,7 +94,9 @@ def _ask(g: Graph, x: Value, name: str, heads: int, dim: int) -> Value:
     kv = g.reshape(kv, 0, -1, 2 * heads, dim // heads)
     k, v = g.several("Split", 2, kv, axis=2, num_outputs=2)
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 3, 1]))
-    found = g.op("MatMul", g.op("Softmax", scores, axis=-1), g.op("Transpose", v, perm=[0, 2, 1, 3]))
+    found = g.op(
+        "MatMul", g.op("Softmax", scores, axis=-1), g.op("Transpose", v, perm=[0, 2, 1, 3])
+    )
     found = g.reshape(g.op("Transpose", found, perm=[0, 2, 1, 3]), 0, -1, dim)
     found = g.linear(found, FILE, f"{part}.out_proj")
     return g.layer_norm(g.op("Add", found, queries), FILE, f"{name}.norm")
@@ -112,20 +114,25 @@ def _multi_scale(g: Graph, h: Value, config: TwoStreamConfig) -> Value:
         biases.append(g.weight(FILE, f"{name}.bias"))
     x = g.op("Transpose", h, perm=[0, 2, 1])
     x = g.op(
-        "Conv", x, _sum(g, kernels), _sum(g, biases),
-        kernel_shape=[widest], pads=[widest // 2] * 2,
+        "Conv",
+        x,
+        _sum(g, kernels),
+        _sum(g, biases),
+        kernel_shape=[widest],
+        pads=[widest // 2] * 2,
     )
     local = g.gelu(g.op("Transpose", x, perm=[0, 2, 1]))
     return g.layer_norm(g.op("Add", h, local), FILE, "prefix.conv.norm")
 
 
 def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
-    """torch's bidirectional GRU; its gates are (reset, update, new), ONNX has (update, reset, new).
-    """
+    """torch's bidirectional GRU; its gates are (reset, update, new), ONNX has (update, reset, new)."""
     x = g.op("Transpose", x, perm=[1, 0, 2])
     for layer in range(layers):
         weights = [
-            g.op("Concat", *(_gates(g, f"{part}_l{layer}{way}") for way in ("", "_reverse")), axis=0)
+            g.op(
+                "Concat", *(_gates(g, f"{part}_l{layer}{way}") for way in ("", "_reverse")), axis=0
+            )
             for part in ("weight_ih", "weight_hh")
         ]
         biases = [
@@ -137,8 +144,13 @@ def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
             for way in ("", "_reverse")
         ]
         x = g.op(
-            "GRU", x, *weights, g.op("Concat", *biases, axis=0),
-            hidden_size=dim // 2, direction="bidirectional", linear_before_reset=1,
+            "GRU",
+            x,
+            *weights,
+            g.op("Concat", *biases, axis=0),
+            hidden_size=dim // 2,
+            direction="bidirectional",
+            linear_before_reset=1,
         )
         x = g.reshape(g.op("Transpose", x, perm=[0, 2, 1, 3]), 0, 0, dim)
     return g.op("Transpose", x, perm=[1, 0, 2])

@@ -48,7 +48,9 @@ class RuntimeCaptioner:
         self._content = flags(files.runtime.content, files.runtime.vocabulary)
 
     @classmethod
-    def load(cls, model: Path | str = "pocket-lamb", threads: int | None = None) -> "RuntimeCaptioner":
+    def load(
+        cls, model: Path | str = "pocket-lamb", threads: int | None = None
+    ) -> "RuntimeCaptioner":
         """The captioner of a model folder, of a pocket model by name, or of one of the hub.
 
         Raises:
@@ -102,7 +104,8 @@ class RuntimeCaptioner:
         rows = search(self._language_model, z, scores, settings, self._settings.end)
         ends = [len(waveform) / self.sample_rate for waveform in waveforms]
         return [
-            [self._caption(found, end) for found in row] for row, end in zip(rows, ends, strict=True)
+            [self._caption(found, end) for found in row]
+            for row, end in zip(rows, ends, strict=True)
         ]
 
     def audio_tokens(
@@ -142,7 +145,9 @@ class RuntimeCaptioner:
         found: list[np.ndarray] = [np.empty(0)] * len(clips)
         for places in _alike([clip.shape for clip in clips]):
             waveforms = np.stack([clips[place] for place in places])
-            for place, h in zip(places, self._encoder.run(None, {"waveform": waveforms})[0], strict=True):
+            for place, h in zip(
+                places, self._encoder.run(None, {"waveform": waveforms})[0], strict=True
+            ):
                 found[place] = h
         return found
 

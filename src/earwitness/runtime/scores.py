@@ -57,7 +57,9 @@ class Scores:
         return scores
 
 
-def _penalize(scores: Float[np.ndarray, "R V"], said: Int[np.ndarray, "R t"], penalty: float) -> None:
+def _penalize(
+    scores: Float[np.ndarray, "R V"], said: Int[np.ndarray, "R t"], penalty: float
+) -> None:
     """Makes tokens that were said less likely (CTRL, arXiv 1909.05858)."""
     if penalty == 1.0 or not said.shape[1]:
         return

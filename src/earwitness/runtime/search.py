@@ -196,8 +196,10 @@ def _walk(
         logits = model.step(cache, token.ravel(), parents.ravel())
     captions = [
         [
-            Found([t for t in said[c, r, : length[c, r]].tolist() if t != end],
-                  float(total[c, r]) / int(length[c, r]))
+            Found(
+                [t for t in said[c, r, : length[c, r]].tolist() if t != end],
+                float(total[c, r]) / int(length[c, r]),
+            )
             for r in range(rows)
         ]
         for c in range(len(said))

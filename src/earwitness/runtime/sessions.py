@@ -84,9 +84,7 @@ class Sessions:
             )
         data = file.bytes_of(weight.offset, weight.size)
         if not_finite(weight.dtype, data):
-            raise CheckpointError(
-                f"{file.path}: weight '{name}' holds numbers that are not finite"
-            )
+            raise CheckpointError(f"{file.path}: weight '{name}' holds numbers that are not finite")
         kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
         if weight.dtype in kinds:
             array = data.view(kinds[weight.dtype]).reshape(weight.shape)
