@@ -22,11 +22,10 @@ import numpy as np
 from dev import read_dev
 
 from earwitness import Captioner, evaluate
-from earwitness.data.captions import normalize
 from earwitness.gap.plots import save_figures, training_curve_figure
 from earwitness.models.names import model_folder
 from earwitness.models.weights import read_json, write_json
-from earwitness.system.decoder import FUNCTION_WORDS
+from earwitness.text import REPEATABLE_WORDS, normalize
 
 RATE, SECONDS = 16000, 10.0
 LEVELS_DB = (-15.0, -30.0, -45.0)
@@ -142,7 +141,7 @@ def is_right(caption: str, references: list[str]) -> bool:
 
 def content_words(caption: str) -> set[str]:
     """The words that tell something, endings of number and tense taken off."""
-    words = [w for w in normalize(caption).split() if len(w) > 2 and w not in FUNCTION_WORDS]
+    words = [w for w in normalize(caption).split() if len(w) > 2 and w not in REPEATABLE_WORDS]
     return {w.removesuffix("ing").removesuffix("s").removesuffix("e") for w in words}
 
 

@@ -33,3 +33,8 @@ class MissingDependencyError(EarwitnessError):
 
 class TrainingError(EarwitnessError):
     """A training run that cannot go on."""
+
+
+def one_line(error: object) -> str:
+    """The message of `error` with every run of white space, newlines included, as one space."""
+    return " ".join(str(error).split())

@@ -301,7 +301,7 @@ def test_parquet_is_a_manifest(tree):
         ("m.csv", "clip\n1\n", "row 1 has none of file, path, .*its columns are clip"),
         ("m.csv", "file\n", "names no file"),
         ("m.csv", "file,x\n,1\n", "row 1 names no file in column 'file'"),
-        ("m.jsonl", "[1]\n", "line 1 is not a JSON object"),
+        ("m.jsonl", "[1]\n", "line 1: expected an object"),
         ("m.jsonl", '{"file": 3}\n', "row 1 names no file"),
         ("m.parquet", "no", "not a readable parquet file"),
         ("m.txt", "", "names no file"),
@@ -314,7 +314,7 @@ def test_unusable_manifest_is_one_sentence(tree, name, content, sentence):
 
 
 def test_missing_manifest_is_one_sentence():
-    with pytest.raises(DataError, match="no such manifest; expected CSV"):
+    with pytest.raises(DataError, match="no such file; expected a manifest as .csv"):
         read_manifest("nowhere.csv")
 
 

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from earwitness import audio
 from earwitness.caption import AudioTextEncoder, Caption, CaptionsWaveforms, Decoding
 from earwitness.captioning.captioner import audio_text_folder, load_audio_text
-from earwitness.data.captions import normalize
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.text import normalize
 
 CONSENSUS = "consensus"
 """the name of reranking without a second model"""

@@ -6,7 +6,6 @@ known here.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -15,17 +14,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from earwitness.errors import ConfigError
+from earwitness.text import gist
 
 NOTHING = "no distinct sound"
 """the caption of a segment that a gate has closed"""
 
 _LEVEL_SECONDS = 0.1
 _MAX_WHOLE = 3600.0
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-_FUNCTION_WORDS = frozenset(
-    ("a", "an", "the", "and", "or", "of", "to", "in", "on", "at", "by", "with", "as", "some")
-    + ("is", "are", "was", "were", "be", "being", "been", "it", "its")
-)
 
 
 class Window(NamedTuple):
@@ -197,7 +192,7 @@ def says_the_same(left: Segment, right: Segment) -> bool:
     """Whether both hold the same content words in order, endings apart, or the same gate."""
     if left.gate or right.gate:
         return left.gate == right.gate
-    return _gist(left.caption) == _gist(right.caption)
+    return gist(left.caption) == gist(right.caption)
 
 
 def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
@@ -205,8 +200,8 @@ def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
     spoken = [segment for segment in segments if segment.gate is None]
     if not spoken:
         return NOTHING, _mean_score(segments)
-    different = {_gist(segment.caption): segment.caption for segment in reversed(spoken)}
-    ordered = dict.fromkeys(different[_gist(segment.caption)] for segment in spoken)
+    different = {gist(segment.caption): segment.caption for segment in reversed(spoken)}
+    ordered = dict.fromkeys(different[gist(segment.caption)] for segment in spoken)
     return "; ".join(ordered), _mean_score(spoken)
 
 
@@ -223,20 +218,3 @@ def _mean_score(segments: Sequence[Segment]) -> float | None:
     if not seconds:
         return scored[0][0] if scored else None
     return round(sum(score * weight for score, weight in scored) / seconds, 4)
-
-
-def _gist(caption: str) -> tuple[str, ...]:
-    """Content words without the endings of number and tense."""
-    words = _WORD.findall(caption.lower())
-    return tuple(_stem(word) for word in words if word not in _FUNCTION_WORDS)
-
-
-def _stem(word: str) -> str:
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word.removesuffix(ending)
-            break
-    # running, run; chirps from chirp; barking from bark: a doubled last letter and a mute e go.
-    if len(word) > 3 and word[-1] == word[-2]:
-        word = word[:-1]
-    return word.removesuffix("e") if len(word) > 3 else word

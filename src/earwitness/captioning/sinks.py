@@ -14,13 +14,13 @@ from earwitness.captioning.writers import (
     as_json,
     as_lines,
     csv_text,
-    need_parquet,
     rows,
     subtitle_text,
     write,
     write_text,
 )
 from earwitness.errors import ConfigError, DataError
+from earwitness.io.parquet import need_parquet
 
 
 class Sink:
@@ -87,7 +87,7 @@ class JournalledFile(Sink):
         """Raises DataError where the file is not one that this job may go on with."""
         super().__init__()
         if kind == "parquet":
-            need_parquet()
+            need_parquet(path)
         if path.is_dir():
             raise DataError(f"{path}: is a folder; expected the name of a file")
         self._path = path

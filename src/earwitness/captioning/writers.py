@@ -14,8 +14,10 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 
 from earwitness.captioning.segments import NOTHING
 from earwitness.captioning.subtitles import Cue, Subtitles, add_sounds, to_srt, to_vtt
-from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.errors import ConfigError, DataError
 from earwitness.io.atomic import replacing
+from earwitness.io.batches import batched
+from earwitness.io.parquet import need_parquet
 
 Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt"]
 Record: TypeAlias = dict[str, Any]
@@ -183,39 +185,16 @@ def _texts(kind: Format, records: Iterable[Record], named: bool) -> Iterator[str
 
 
 def _write_parquet(file: BinaryIO, records: Iterable[Record]) -> None:
-    arrow, parquet = need_parquet()
+    arrow, parquet = need_parquet("--format parquet")
     kinds = {"score": arrow.float64(), "start": arrow.float64(), "end": arrow.float64()}
     kinds["rank"] = arrow.int32()
     schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
     with parquet.ParquetWriter(file, schema) as writer:
-        for part in _chunks((row for record in records for row in rows(record)), 10_000):
+        for part in batched((row for record in records for row in rows(record)), 10_000):
             for row in part:
                 row["file"] = os.fsencode(row["file"]).decode(errors="replace")
                 row.pop("rerank", None)
             writer.write_table(arrow.Table.from_pylist(part, schema=schema))
-
-
-def need_parquet() -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet. Raises MissingDependencyError."""
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise MissingDependencyError(
-            "parquet needs the package pyarrow; pip install pyarrow, or choose csv or jsonl"
-        ) from None
-    return arrow, parquet
-
-
-def _chunks(items: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
-    for item in items:
-        part.append(item)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def _bytes(text: str) -> bytes:

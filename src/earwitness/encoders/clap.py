@@ -5,7 +5,7 @@ file, their unit vectors averaged and renormalised, so that the same file gives 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from earwitness.encoders.clap_features import ClapFeatures, ClapFeatureSettings, window_starts
 from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError
+from earwitness.io.batches import batched
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
@@ -132,7 +133,7 @@ class ClapEncoder(nn.Module):
             for start in window_starts(len(clip), window, self.stride)
         ]
         sums = torch.zeros(len(clips), self.dim, device=self.device)
-        for batch in _chunks(places, self.batch_size or (1 if self.device.type == "cpu" else 32)):
+        for batch in batched(places, self.batch_size or (1 if self.device.type == "cpu" else 32)):
             windows = [self.features.window(clips[index], start) for index, start in batch]
             embedded = self._embed_windows(torch.stack(windows).to(self.device))
             for (index, _), e in zip(batch, embedded, strict=True):
@@ -150,7 +151,7 @@ class ClapEncoder(nn.Module):
         if blank:
             raise DataError(f"text {blank[0]} is blank: {texts[blank[0]]!r}")
         parts = [torch.zeros(0, self.dim, device=self.device)]
-        for batch in _chunks(texts, _TEXT_BATCH):
+        for batch in batched(texts, _TEXT_BATCH):
             tokens = self.tokenizer(
                 list(batch),
                 padding=True,
@@ -188,11 +189,6 @@ def _checked(clip: Tensor | np.ndarray, index: int) -> Tensor:
     if not bool(torch.isfinite(waveform).all()):
         raise AudioError(f"clip {index} holds samples that are not finite numbers")
     return waveform.float()
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _stride(settings: ClapFeatureSettings, seconds: float | None) -> int:

@@ -6,7 +6,7 @@ windows are fixed in the same way: the same file gives the same embedding.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earwitness.config import Strict
-from earwitness.data.captions import normalize as plain_words
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.clap_features import window_starts
 from earwitness.errors import AudioError, DataError
+from earwitness.io.batches import batched
+from earwitness.text import normalize as plain_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -143,7 +144,7 @@ class DualEncoder(nn.Module):
             for start in window_starts(len(clip), window, stride)
         ]
         sums = torch.zeros(len(waveforms), self.dim, device=self.device)
-        for batch in _chunks(places, _WINDOWS):
+        for batch in batched(places, _WINDOWS):
             clips = [waveforms[index][start : start + window] for index, start in batch]
             for (index, _), e in zip(batch, self._embed_windows(clips), strict=True):
                 sums[index] += e
@@ -156,7 +157,7 @@ class DualEncoder(nn.Module):
         Raises:
             DataError: a sentence has no word.
         """
-        parts = [self.text_vectors(batch) for batch in _chunks(texts, _TEXTS)]
+        parts = [self.text_vectors(batch) for batch in batched(texts, _TEXTS)]
         return torch.cat([torch.zeros(0, self.dim, device=self.device), *parts])
 
     def _embed_windows(self, clips: list[Tensor]) -> Float[Tensor, "W C"]:
@@ -244,8 +245,3 @@ def _head(inputs: int, config: DualConfig) -> nn.Sequential:
         nn.Dropout(config.dropout),
         nn.Linear(config.hidden, config.dim),
     )
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

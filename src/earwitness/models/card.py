@@ -17,7 +17,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from earwitness.config import Strict
 from earwitness.models.hub import HubPart
-from earwitness.models.weights import read_json, read_settings
+from earwitness.models.json_files import read_json, read_settings
 
 UNKNOWN = "Unknown: whoever saved this model did not say."
 

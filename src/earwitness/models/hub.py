@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field
-from torch import nn
 
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.models.weights import read_json, write_json
+from earwitness.models.json_files import read_json, write_json
 
 FETCHED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 """what is fetched: weights, settings, and the files of a tokenizer"""
@@ -123,7 +122,7 @@ def origin(folder: Path | str) -> HubPart | None:
     return HubPart(hub=repo, revision=names[2]) if kind == "models" and hub_name(repo) else None
 
 
-def remember(module: nn.Module, folder: Path | str) -> None:
+def remember(module: object, folder: Path | str) -> None:
     """Notes on `module` that its weights are those of `folder`."""
     module.__dict__["weights_folder"] = Path(folder)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from earwitness.errors import CheckpointError
 from earwitness.models.hub import HubPart, hub_name, resolve
-from earwitness.models.weights import read_json, read_settings, write_json
+from earwitness.models.json_files import read_json, read_settings, write_json
 
 POCKET_MODELS = ("pocket-lamb", "pocket-link")
 """models that ship inside the package"""

@@ -21,6 +21,7 @@ from transformers import (
 from earwitness.caption import Decoding
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
+from earwitness.text import REPEATABLE_WORDS
 
 LAYOUTS: dict[str, tuple[str, str]] = {
     "plain": ("", "{instruction}"),
@@ -194,7 +195,7 @@ class Decoder(nn.Module):
         words = [p[1:] if p[:1] in ("\u0120", "\u2581") else "" for p in pieces]
         flags = torch.zeros_like(self.special)
         for i, word in enumerate(words):
-            flags[i] = len(word) > 2 and word.isalpha() and word.lower() not in FUNCTION_WORDS
+            flags[i] = len(word) > 2 and word.isalpha() and word.lower() not in REPEATABLE_WORDS
         return flags & ~self.special
 
     def _inputs(
@@ -204,7 +205,7 @@ class Decoder(nn.Module):
         it.
         """
         embed = self.model.get_input_embeddings()
-        before, after = self._prompt_ids()
+        before, after = self.prompt_ids()
         size = len(z)
         parts, keep = [], []
         for ids in (before, after):
@@ -222,7 +223,7 @@ class Decoder(nn.Module):
         dtype = self.table.dtype
         return inputs if dtype == torch.float32 else inputs.to(dtype)
 
-    def _prompt_ids(self) -> tuple[list[int], list[int]]:
+    def prompt_ids(self) -> tuple[list[int], list[int]]:
         layout, instruction = self.config.layout, self.config.instruction
         if layout not in self._prompt:
             before, after = (part.format(instruction=instruction) for part in LAYOUTS[layout])
@@ -314,14 +315,3 @@ def _with_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, settings)
-
-
-FUNCTION_WORDS = frozenset(
-    """
-    and the then with while for from into onto over under before after followed between
-    during along near nearby are was were has have being been its his her their they that this there
-    which who other another some several various two three four out off through against around
-    background distance very more once again each one what followed
-    """.split()  # noqa: SIM905
-)
-"""Words that may be said twice in one caption."""

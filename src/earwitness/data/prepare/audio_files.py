@@ -11,6 +11,7 @@ from pathlib import Path
 
 from earwitness.errors import DataError
 from earwitness.evaluation.files import AUDIO_SUFFIXES
+from earwitness.io.names import key_of
 
 ENDINGS = AUDIO_SUFFIXES | {
     *(".3gp", ".ac3", ".aifc", ".amr", ".ape", ".avi", ".caf", ".flv", ".m4b", ".m4v", ".mka"),
@@ -61,7 +62,7 @@ class AudioFiles:
         count is taken. Of several files, those in a folder named as one of `hints` are kept, and of
         one stem in one folder the lossless one.
         """
-        for name in names:
+        for name in map(key_of, names):
             for index in (self._by_path, self._by_name, self._by_stem):
                 if name in index:
                     return _preferred(index[name], hints)
@@ -93,7 +94,7 @@ class AudioFiles:
 
     @cached_property
     def _by_path(self) -> dict[str, list[Path]]:
-        return {path.relative_to(self.root).as_posix(): [path] for path in self.paths}
+        return {key_of(path.relative_to(self.root).as_posix()): [path] for path in self.paths}
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -147,7 +148,7 @@ def _walk(root: Path) -> Iterator[Path]:
 def _index(pairs: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
     index: dict[str, list[Path]] = defaultdict(list)
     for key, path in pairs:
-        index[key].append(path)
+        index[key_of(key)].append(path)
     return dict(index)
 
 

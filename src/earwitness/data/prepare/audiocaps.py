@@ -9,8 +9,8 @@ from pathlib import Path
 
 from earwitness.data.prepare.audio_files import AudioFiles
 from earwitness.data.prepare.entries import Entry, Reading, split_name
-from earwitness.data.prepare.tables import Table, cell, need, read_table
 from earwitness.errors import DataError
+from earwitness.io.tables import Table, cell, read_table
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 CLIP_SECONDS = 10
@@ -39,8 +39,8 @@ def read(captions: Sequence[Path], split: str | None) -> Reading:
     reading = Reading("audiocaps")
     read_entries: list[Entry] = []
     for path in csv_files(captions, "youtube_id"):
-        table = read_table(path)
-        need(table, COLUMNS, "AudioCaps")
+        table = read_table(path).nonempty("one clip or caption per row")
+        table.need(COLUMNS, "AudioCaps")
         part = split or split_of_file(path)
         entries = [_entry(table, number, part) for number in range(len(table.rows))]
         read_entries += entries

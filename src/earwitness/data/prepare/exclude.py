@@ -9,8 +9,9 @@ from typing import Any
 from earwitness.data.prepare.audio_files import ENDINGS, stem_of, youtube_id
 from earwitness.data.prepare.clotho import sound_ids
 from earwitness.data.prepare.entries import Entry
-from earwitness.data.prepare.tables import Table, cell, read_json, read_table, text_of
 from earwitness.errors import DataError
+from earwitness.io.tables import Table, cell, read_table, table_of
+from earwitness.io.text_files import read_json, read_text
 
 _NAMESPACES = {"youtube_id": "youtube", "ytid": "youtube", "segment_id": "youtube"}
 _NAMESPACES |= {"sound_id": "freesound", "freesound_id": "freesound"}
@@ -53,17 +54,14 @@ def read_black_list(path: Path, metadata: Sequence[Path] = ()) -> BlackList:
     elif suffix in (".txt", ".lst", ".ids"):
         _add_lines(found)
     else:
-        _add_table(found, read_table(path), metadata)
+        _add_table(found, read_table(path).nonempty("one clip or caption per row"), metadata)
     if not len(found):
         raise DataError(f"{path}: names no id; expected a list of clip, YouTube or Freesound ids")
     return found
 
 
 def _add_lines(found: BlackList) -> None:
-    try:
-        lines = text_of(found.path)[0].splitlines()
-    except OSError as error:
-        raise DataError(f"{found.path}: not readable ({error.strerror})") from None
+    lines = read_text(found.path, expected="a list of ids").text.splitlines()
     found.ids |= _plain(line for line in lines if not line.startswith("#"))
 
 
@@ -75,8 +73,7 @@ def _add_json(found: BlackList, content: Any) -> None:
             continue
         if values and isinstance(values[0], dict):
             rows = [row for row in values if isinstance(row, dict)]
-            columns = tuple(dict.fromkeys(str(name) for row in rows for name in row))
-            _add_table(found, Table(found.path, columns, rows, list(range(len(rows)))), ())
+            _add_table(found, table_of(found.path, rows), ())
             continue
         texts = [str(value) for value in values if isinstance(value, str | int)]
         space = {"audioset": "youtube", "audiocaps": "youtube", "freesound": "freesound"}.get(

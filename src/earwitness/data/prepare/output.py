@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from earwitness.data.prepare.entries import Clip, Problem
-from earwitness.data.prepare.packed import need_parquet
 from earwitness.errors import ConfigError
 from earwitness.io.atomic import replacing
+from earwitness.io.parquet import need_parquet
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 _FIRST = ("id", "audio", "split", "source", "recording", "seconds")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from earwitness.data.prepare.audio_files import ENDINGS
-from earwitness.errors import DataError, MissingDependencyError
+from earwitness.errors import DataError, one_line
+from earwitness.io.parquet import need_parquet
 
 MARK = "#"
 """stands between a shard and what is read from it: shard.tar#key.flac, shard.parquet#12"""
@@ -200,18 +201,6 @@ def _members(path: Path) -> dict[str, tuple[int, int]]:
         raise DataError(f"{path}: not a readable, uncompressed tar ({error})") from None
 
 
-def need_parquet(path: Path) -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet. Raises MissingDependencyError."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingDependencyError(
-            f"{path}: parquet needs the package pyarrow; pip install pyarrow"
-        ) from None
-    return pyarrow, parquet
-
-
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     arrow, parquet = need_parquet(path)
     try:
@@ -239,7 +228,7 @@ def _parquet_bytes(path: Path, row: int) -> bytes:
         file = parquet.ParquetFile(path, metadata=metadata)
         column = file.read_row_group(group, columns=["bytes"]).column("bytes")
     except arrow.ArrowException as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error)) from None
     return column[row - starts[group]].as_py()
 
 

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from earwitness.data.prepare.entries import Clip, Tracker, untracked
 from earwitness.data.prepare.output import manifest_row, write_rows
-from earwitness.data.prepare.packed import MARK, need_parquet
+from earwitness.data.prepare.packed import MARK
 from earwitness.errors import ConfigError
+from earwitness.io.parquet import need_parquet
 
 Format = Literal["webdataset", "parquet"]
 Row = dict[str, Any]

@@ -11,8 +11,8 @@ from pathlib import Path
 from earwitness.data.prepare.audio_files import AudioFiles
 from earwitness.data.prepare.entries import Clip, Entry
 from earwitness.data.prepare.table import Columns
-from earwitness.data.prepare.tables import Table, cell
 from earwitness.errors import DataError
+from earwitness.io.tables import Table, cell
 
 _FEWEST = 4
 _MOST_AT_HOME = 0.1

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.data.prepare.entries import Entry, Reading, split_name
-from earwitness.data.prepare.tables import Table, cell, read_table
 from earwitness.errors import DataError
+from earwitness.io.tables import Table, cell, read_table
 
 AUDIO = ("audio", "audio_path", "audio_file", "audio_filepath", "path", "file", "file_path")
 AUDIO += ("filepath", "file_name", "filename", "fname", "wav", "wav_path", "location", "name")
@@ -62,7 +62,7 @@ def read(
     entries: list[Entry] = []
     used: list[tuple[Table, Columns]] = []
     for path in tables:
-        table = read_table(path)
+        table = read_table(path).nonempty("one clip or caption per row")
         columns = choose(table, audio, captions, id_column, group)
         used.append((table, columns))
         entries += [

@@ -10,8 +10,8 @@ from typing import Any
 
 from earwitness.data.prepare.audio_files import AudioFiles, youtube_id
 from earwitness.data.prepare.entries import Entry, Reading
-from earwitness.data.prepare.tables import read_json
 from earwitness.errors import DataError
+from earwitness.io.text_files import read_json
 
 SOURCES = {
     "AudioSet_SL": ("audioset", "as_final"),
