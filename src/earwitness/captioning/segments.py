@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -202,12 +203,20 @@ def says_the_same(left: Segment, right: Segment) -> bool:
 
 def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
     """One text for a whole sound, its different captions in order; their mean score over time."""
-    spoken = [segment for segment in segments if segment.gate is None]
-    if not spoken:
+    groups = distinct(segments)
+    if not groups:
         return NOTHING, _mean_score(segments)
-    different = {_gist(segment.caption): segment.caption for segment in reversed(spoken)}
-    ordered = dict.fromkeys(different[_gist(segment.caption)] for segment in spoken)
-    return "; ".join(ordered), _mean_score(spoken)
+    spoken = [segment for segment in segments if segment.gate is None]
+    return "; ".join(group[0].caption for group in groups), _mean_score(spoken)
+
+
+def distinct(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """The segments that no gate closed, those that say the same together, in order of time."""
+    groups: dict[tuple[str, ...], list[Segment]] = {}
+    for segment in segments:
+        if segment.gate is None:
+            groups.setdefault(_gist(segment.caption), []).append(segment)
+    return list(groups.values())
 
 
 def _joined(group: list[Segment]) -> Segment:
@@ -231,12 +240,14 @@ def _gist(caption: str) -> tuple[str, ...]:
     return tuple(_stem(word) for word in words if word not in _FUNCTION_WORDS)
 
 
+@lru_cache(maxsize=4096)
 def _stem(word: str) -> str:
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word.removesuffix(ending)
-            break
-    # running, run; chirps from chirp; barking from bark: a doubled last letter and a mute e go.
-    if len(word) > 3 and word[-1] == word[-2]:
-        word = word[:-1]
-    return word.removesuffix("e") if len(word) > 3 else word
+    return _stemmer().stemWord(word)
+
+
+@cache
+def _stemmer() -> Any:
+    """Porter's second English stemmer: running, run; chirps, chirp; buzzes, buzz."""
+    import snowballstemmer
+
+    return snowballstemmer.stemmer("english")
