@@ -20,6 +20,7 @@ LAYERS: dict[str, int] = {
     "plugins": 0,
     "config": 1,
     "io": 1,
+    "templates": 1,
     "audio": 2,
     "gap": 2,
     "evaluation": 2,

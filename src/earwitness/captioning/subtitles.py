@@ -235,7 +235,7 @@ def _name_line(lines: Sequence[str], at: int, top: int) -> int:
 
 
 def _between(lines: Sequence[str], start: int, end: int, vtt: bool) -> tuple[list[str], list[int]]:
-    """The blocks of lines outside cues: WebVTT's own, and the first lines of those with no place."""
+    """The lines outside cues: WebVTT's own blocks, and where the other blocks begin."""
     kept: list[str] = []
     strays: list[int] = []
     at = start
