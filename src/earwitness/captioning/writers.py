@@ -43,7 +43,7 @@ def format_of(path: Path) -> Format:
     """The format of an output file by its ending. Raises ConfigError for an unknown one."""
     if path.suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"{path}: no format has the ending {path.suffix!r}; accepted are "
+            f"{path}: no format has the ending {path.suffix!r}; expected "
             f"{', '.join(ENDINGS)}, or any ending with --format"
         )
     return ENDINGS[path.suffix.lower()]
@@ -84,7 +84,7 @@ def as_lines(record: Record, named: bool) -> list[str]:
 
 
 def as_json(record: Record) -> str:
-    """The record as one line of JSON; a file name that is no text is escaped."""
+    """The record as one line of JSON; a file name that is not valid text is escaped."""
     line = json.dumps(record, ensure_ascii=False)
     try:
         line.encode()
@@ -107,18 +107,18 @@ def csv_text(records: Iterable[Record], header: bool = True) -> str:
 def subtitle_text(
     record: Record, kind: Literal["srt", "vtt"], speech: Subtitles | None = None
 ) -> tuple[str, int]:
-    """A sound as subtitles, and how many sounds found no gap between the lines of `speech`.
+    """A sound as subtitles, and how many captions found no gap between the lines of `speech`.
 
-    Alone, every second is covered, gates included; between speech only what is heard.
+    Stretches without a distinct sound have no cue.
     """
     cues = [
-        Cue(row["start"], row["end"], row["caption"]) for row in rows(record) if row["rank"] == 1
+        Cue(row["start"], row["end"], row["caption"])
+        for row in rows(record)
+        if row["rank"] == 1 and row["caption"] != NOTHING
     ]
-    homeless = 0
-    subtitles = Subtitles(tuple(cues))
+    subtitles, homeless = Subtitles(tuple(cues)), 0
     if speech is not None:
-        heard = [cue for cue in cues if cue.text != NOTHING]
-        subtitles, homeless = add_sounds(speech, heard)
+        subtitles, homeless = add_sounds(speech, cues)
     return (to_srt if kind == "srt" else to_vtt)(subtitles), homeless
 
 

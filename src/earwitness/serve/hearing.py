@@ -1,4 +1,4 @@
-"""The running service: uploads in, segments out while the sound is still being read."""
+"""The running service: uploads in, segments out while the sound is still being decoded."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -188,7 +188,7 @@ class Service:
 
 
 class _Reader:
-    """Windows taken by several threads in turn, closed after the last of them."""
+    """Windows that several threads take in turn."""
 
     def __init__(self, windows: Iterator[Window]) -> None:
         self._windows, self._lock = windows, Lock()
