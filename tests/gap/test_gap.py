@@ -11,8 +11,9 @@ from scipy.linalg import sqrtm
 
 from earwitness import gap
 from earwitness.errors import ConfigError, DataError
-from earwitness.gap import kernels, linear, moments, resampling, retrieval, separability
+from earwitness.gap import kernels, linear, moments, retrieval, separability
 from earwitness.gap.clouds import make_pairs
+from earwitness.statistics import Estimate, Resamples
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,7 +146,7 @@ def test_rmg_of_two_orthogonal_pairs_by_hand() -> None:
     text = np.eye(4, dtype=np.float32)[2:]
     # Every distance 1 - cos is 1: 1 / (1 + 1).
     pairs = make_pairs(audio, text, None, normalize=True)
-    draws = resampling.Resamples.draw(2, 2, 0)
+    draws = Resamples.draw(2, 2, 0, pairs=True)
     assert linear.linear_quantities(pairs, draws)["rmg"].value == pytest.approx(0.5)
 
 
@@ -209,7 +210,7 @@ def test_retrieval_equals_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "_ROWS", 40)
     monkeypatch.setattr(retrieval, "_COLUMNS", 33)
     pairs = make_pairs(audio, text, owner, normalize=True)
-    draws = resampling.Resamples.draw(90, 5, 0)
+    draws = Resamples.draw(90, 5, 0)
     found = retrieval.retrieval_quantities(pairs, draws)
     cosine = unit(audio) @ unit(text).T
     for k in (1, 5, 10):
@@ -268,7 +269,7 @@ def test_one_resample_equals_the_definition_on_the_drawn_clips() -> None:
     audio, text, owner = several()
     n, u = len(audio), unit(audio)
     means = np.stack([unit(text)[owner == i].mean(axis=0) for i in range(n)])
-    draws = resampling.Resamples.draw(n, 3, 5)
+    draws = Resamples.draw(n, 3, 5)
     found = linear.linear_quantities(make_pairs(audio, text, owner, normalize=True), draws)
     for k in range(3):
         drawn = np.repeat(np.arange(n), draws.counts[k])
@@ -288,7 +289,7 @@ def test_intervals_of_the_mean_cover_the_truth_as_often_as_they_say() -> None:
         audio = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         text = np.tile([1.0, 0.0], (80, 1))
         pairs = make_pairs(audio, text, None, normalize=True)
-        draws = resampling.Resamples.draw(80, 300, trial)
+        draws = Resamples.draw(80, 300, trial)
         low, high = linear.linear_quantities(pairs, draws)["paired_cosine"].interval()
         hits += low <= truth <= high
     assert 0.90 <= hits / 300 <= 0.99
@@ -297,7 +298,7 @@ def test_intervals_of_the_mean_cover_the_truth_as_often_as_they_say() -> None:
 def test_jackknife_error_equals_the_spread_over_new_samples() -> None:
     rng = np.random.default_rng(0)
 
-    def estimate() -> resampling.Estimate:
+    def estimate() -> Estimate:
         x = rng.standard_normal((400, 2)) + [1.0, 0.0]
         y = rng.standard_normal((400, 2)) * 1.5
         return moments.moment_quantities(make_pairs(x, y, None, normalize=False), 0)["frechet"]

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.evaluation import overlap, semantic
-from earwitness.evaluation.bootstrap import Coverage, Statistic, Sums, mean_of
 from earwitness.evaluation.java import MetricNotRunError, required_jar
 from earwitness.evaluation.meteor import meteor, meteor_counts
 from earwitness.evaluation.spice import spice
 from earwitness.evaluation.text import Texts
+from earwitness.statistics import Coverage, Statistic, Sums, mean_of
 
 FLUENCY_PENALTY = 0.9
 _HINTS = {

@@ -115,10 +115,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _comparison(report: Report) -> str:
-    rows = [["metric", "first", "second", "difference", "95 % interval", "p"]]
+    rows = [["metric", "first", "second", "difference", "95 % interval", "p", "p (Holm)"]]
     for name, d in report.differences.items():
         values = [_number(name, d.first), _number(name, d.second), _signed(name, d.difference)]
-        rows.append([name, *values, _interval(name, d.low, d.high), p_value(d.p)])
+        ps = [p_value(d.p), p_value(d.p_holm)]
+        rows.append([name, *values, _interval(name, d.low, d.high), *ps])
     head = f"first: {', '.join(report.names)}\nsecond: {', '.join(report.against)}"
     return f"{head}\n\n{_aligned(rows)}"
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from earwitness.errors import CheckpointError, DataError
-from earwitness.evaluation import bootstrap
-from earwitness.evaluation.bootstrap import Statistic
 from earwitness.evaluation.java import MetricNotRunError
 from earwitness.evaluation.metrics import FAMILIES, NEEDS, Column, Job, Settings
 from earwitness.evaluation.text import TOKENIZERS, normalise
+from earwitness.statistics import Statistic, interval, replicates, value
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,11 @@ def _corpus(
 ) -> dict[str, Score]:
     bounds = [(math.nan, math.nan)] * len(statistics)
     if clips > 1 and draws > 0 and statistics:
-        replicates = bootstrap.replicates([*statistics.values()], clips, draws, seed)
+        found = replicates([*statistics.values()], clips, draws, seed)
         tops = [statistic.top for statistic in statistics.values()]
-        bounds = [bootstrap.interval(*row) for row in zip(replicates, tops, strict=True)]
+        bounds = [interval(*row) for row in zip(found, tops, strict=True)]
     return {
-        name: Score(bootstrap.value(statistic, clips), *bound)
+        name: Score(value(statistic, clips), *bound)
         for (name, statistic), bound in zip(statistics.items(), bounds, strict=True)
     }
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from earwitness.errors import DataError
+from earwitness.statistics import Resamples
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -73,6 +74,11 @@ class Pairs:
             )
         unit = unit_rows(vectors, name)
         return replace(self, audio=unit if normalize else vectors, unit_audio=unit)
+
+
+def draw_clips(clips: int, resamples: int, seed: int) -> Resamples:
+    """The resamples that all quantities of as many clips share; each holds two clips or more."""
+    return Resamples.draw(clips, resamples, [seed, clips], pairs=True)
 
 
 def checked_vectors(values: "ArrayLike", name: str) -> Float[np.ndarray, "N C"]:

@@ -7,8 +7,8 @@ the divergence is -2 log of the cosine between them.
 import numpy as np
 from jaxtyping import Float
 
-from earwitness.gap.clouds import Pairs
-from earwitness.gap.resampling import Estimate, Resamples
+from earwitness.gap.clouds import Pairs, draw_clips
+from earwitness.statistics import Estimate
 
 CAPTION_LIMIT = 3000
 _WIDTH_LIMIT = 1000
@@ -68,7 +68,7 @@ def kernel_quantities(pairs: Pairs, sigma: float, bootstrap: int, seed: int) -> 
     0 for equal clouds and never negative. Above 3000 captions a random part of the clips is used.
     """
     part = sampled(pairs, CAPTION_LIMIT, seed)
-    counts = Resamples.draw(part.clips, bootstrap, seed).counts
+    counts = draw_clips(part.clips, bootstrap, seed).counts
     audio = np.concatenate([np.ones((1, part.clips)), counts]) / part.clips
     text = audio[:, part.owner] * part.share
     xx = _means(_kernel(part.audio, part.audio, sigma), audio, audio)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.gap.clouds import Pairs
-from earwitness.gap.resampling import Estimate, Resamples
+from earwitness.statistics import Estimate, Resamples
 
 _CHUNK = 8192
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from earwitness.gap.clouds import Pairs
-from earwitness.gap.resampling import Estimate
+from earwitness.statistics import Estimate
 
 GROUPS = 20
 _CHUNK = 4096

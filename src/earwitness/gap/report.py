@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earwitness.errors import ConfigError, DataError
-from earwitness.gap.clouds import Pairs, checked_vectors, make_pairs, unit_rows
+from earwitness.gap.clouds import Pairs, checked_vectors, draw_clips, make_pairs, unit_rows
 from earwitness.gap.kernels import kernel_quantities, median_width
 from earwitness.gap.linear import linear_quantities
 from earwitness.gap.moments import moment_quantities
 from earwitness.gap.quantities import BY_NAME, QUANTITIES, TOKEN_QUANTITIES
-from earwitness.gap.resampling import Estimate, Resamples
 from earwitness.gap.retrieval import retrieval_quantities
 from earwitness.gap.separability import separability_quantities
+from earwitness.statistics import Estimate, Resamples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,7 +193,7 @@ def measure(
     """
     _check_settings(bootstrap, seed)
     pairs = make_pairs(audio, text, owner, normalize=normalize)
-    resamples = Resamples.draw(pairs.clips, bootstrap, seed)
+    resamples = draw_clips(pairs.clips, bootstrap, seed)
     sigma = median_width(pairs, seed)
     moved = None
     if bridged is not None:
@@ -231,7 +231,7 @@ def token_gap(
     clouds = {"z_a_mean": checked_vectors(z_a_mean, "z_a_mean")}
     if z_a_before is not None:
         clouds["z_a_before"] = checked_vectors(z_a_before, "z_a_before")
-    resamples = Resamples.draw(len(text), bootstrap, seed)
+    resamples = draw_clips(len(text), bootstrap, seed)
     found = {name: _token_estimates(z_a, text, name, resamples) for name, z_a in clouds.items()}
     before, after = found["z_a_mean"], None
     if z_a_before is not None:

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from earwitness.gap.clouds import Pairs
-from earwitness.gap.resampling import Estimate, Resamples
+from earwitness.statistics import Estimate, Resamples
 
 TOP = (1, 5, 10)
 _ROWS = 1020

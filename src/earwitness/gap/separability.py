@@ -4,9 +4,9 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.errors import MissingDependencyError
-from earwitness.gap.clouds import Pairs
+from earwitness.gap.clouds import Pairs, draw_clips
 from earwitness.gap.kernels import sampled
-from earwitness.gap.resampling import Estimate, Resamples
+from earwitness.statistics import Estimate
 
 CAPTION_LIMIT = 2500
 FOLDS = 5
@@ -54,5 +54,5 @@ def separability_quantities(pairs: Pairs, bootstrap: int, seed: int) -> dict[str
     """
     part = sampled(pairs, CAPTION_LIMIT, seed)
     accuracy = _held_out_accuracy(part.audio, _one_caption_each(part, seed), seed)
-    drawn = Resamples.draw(part.clips, bootstrap, seed).sums(accuracy[:, None])[:, 0] / part.clips
+    drawn = draw_clips(part.clips, bootstrap, seed).sums(accuracy[:, None])[:, 0] / part.clips
     return {"separability": Estimate(float(accuracy.mean()), drawn, part.clips)}
