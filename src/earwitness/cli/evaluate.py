@@ -202,14 +202,16 @@ def _write(
     audio: Path | None,
 ) -> None:
     from earwitness.evaluation.html import page
-    from earwitness.evaluation.report import as_json, write_per_clip, write_text
+    from earwitness.evaluation.report import as_json, write_per_clip
+    from earwitness.io.atomic import write_text
 
     if json_path is not None:
-        write_text(json_path, as_json(reports))
+        write_text(json_path, as_json(reports), DataError, make_folder=False)
     if csv_path is not None:
         write_per_clip(reports, csv_path)
     if html_path is not None:
-        write_text(html_path, page(reports, audio=audio, folder=html_path.resolve().parent))
+        html = page(reports, audio=audio, folder=html_path.resolve().parent)
+        write_text(html_path, html, DataError, make_folder=False)
     for path in (json_path, csv_path, html_path):
         if path is not None:
             _say(f"written: {path}")

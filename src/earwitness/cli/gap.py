@@ -269,8 +269,7 @@ def _save(folder: Path, views: "list[Projection]", drawn: dict[str, tuple[Any, s
 
 
 def _write(path: Path, content: str) -> None:
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    from earwitness.io.atomic import write_text
+
+    write_text(path, content, make_folder=False)
     typer.echo(f"wrote {path}", err=True)

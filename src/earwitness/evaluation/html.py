@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from earwitness.errors import DataError
 from earwitness.evaluation.extremes import RANKED, extremes, most_changed
-from earwitness.evaluation.files import AUDIO_SUFFIXES, without_suffix
+from earwitness.evaluation.files import without_suffix
 from earwitness.evaluation.report import Report, p_value
 from earwitness.evaluation.scores import Evaluation
 from earwitness.evaluation.text import simple
+from earwitness.io.suffixes import SOUND_SUFFIXES
 
 CARDS = 9
 EMBED_BYTES = 600_000
@@ -204,7 +205,7 @@ def _sounds(folder: Path | None) -> dict[str, Path]:
         return {}
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of sounds")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
     return {path.stem: path for path in found}
 
 

@@ -6,13 +6,13 @@ only point into this package. A part that came from the hub is named by reposito
 (`parts`).
 """
 
-import hashlib
 import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from earwitness.errors import CheckpointError
+from earwitness.io.digests import sha256_of
 from earwitness.models.hub import HubPart, hub_name, resolve
 from earwitness.models.json_files import read_json, read_settings, write_json
 
@@ -98,4 +98,4 @@ def share_part(folder: Path, part: str, model: str, its_part: str) -> None:
 
 def _digest(folder: Path) -> str | None:
     weights = folder / "model.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    return sha256_of(weights) if weights.is_file() else None

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from earwitness.errors import CheckpointError
+from earwitness.io.atomic import replacing_path
 from earwitness.models.json_files import read_json as read_json
 from earwitness.models.json_files import read_settings as read_settings
 from earwitness.models.json_files import write_json as write_json
@@ -15,14 +16,12 @@ from earwitness.models.json_files import write_json as write_json
 
 def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
     """Writes the state of `module`, floating-point tensors as `dtype` where given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
         for name, value in module.state_dict().items()
     }
-    draft = path.with_suffix(".new")
-    save_file(state, draft, metadata={"format": "pt"})
-    draft.replace(path)
+    with replacing_path(path, CheckpointError) as draft:
+        save_file(state, draft, metadata={"format": "pt"})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

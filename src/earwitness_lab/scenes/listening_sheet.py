@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earwitness.errors import DataError
+from earwitness.io.atomic import write_text
 from earwitness_lab.scenes.mixing import Scene, SceneEvent
 
 _STYLE = """
@@ -37,10 +38,7 @@ def write_listening_sheet(
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
         f"<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+    write_text(Path(path), page, DataError, make_folder=False)
 
 
 def _article(number: int, scene: Scene, rate: int) -> str:

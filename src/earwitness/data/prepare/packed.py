@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from earwitness.data.prepare.audio_files import ENDINGS
 from earwitness.errors import DataError, one_line
 from earwitness.io.parquet import need_parquet
+from earwitness.io.suffixes import SOUND_SUFFIXES
 
 MARK = "#"
 """stands between a shard and what is read from it: shard.tar#key.flac, shard.parquet#12"""
@@ -158,7 +158,7 @@ def _tar_rows(path: Path) -> Iterator[dict[str, Any]]:
         groups.setdefault(f"{folder}/{key}" if folder else key, {})[f".{ending.lower()}"] = name
     with path.open("rb") as file:
         for key, members in groups.items():
-            sound = next((members[e] for e in members if e in ENDINGS), None)
+            sound = next((members[e] for e in members if e in SOUND_SUFFIXES), None)
             if sound is None:
                 continue
             told: dict[str, Any] = {}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.errors import DataError, MissingDependencyError
 from earwitness.gap.plots.projection import first_captions, project, unit
+from earwitness.io.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,14 +200,12 @@ def save_figures(figures: "Mapping[str, Figure]", folder: str | Path) -> list[Pa
     import matplotlib as mpl
 
     place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {place}: {error.strerror}") from error
     written = []
     for name, figure in figures.items():
         with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-            figure.savefig(place / f"{name}.png", dpi=_DPI)
-            figure.savefig(place / f"{name}.svg", metadata={"Date": None})
+            with replacing(place / f"{name}.png") as file:
+                figure.savefig(file, format="png", dpi=_DPI)
+            with replacing(place / f"{name}.svg") as file:
+                figure.savefig(file, format="svg", metadata={"Date": None})
         written += [place / f"{name}.png", place / f"{name}.svg"]
     return written
