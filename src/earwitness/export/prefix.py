@@ -81,16 +81,14 @@ def _ask(g: Graph, x: Value, name: str, heads: int, dim: int) -> Value:
     """`lamb.two_stream.QueryAttention`: LN(MHA(Q, x) + Q)."""
     queries = g.weight(FILE, f"{name}.queries")
     part = f"{name}.attention"
-    weights = g.several("Split", 3, g.weight(FILE, f"{part}.in_proj_weight"), axis=0, num_outputs=3)
-    biases = g.several("Split", 3, g.weight(FILE, f"{part}.in_proj_bias"), axis=0, num_outputs=3)
+    weight, bias = g.weight(FILE, f"{part}.in_proj_weight"), g.weight(FILE, f"{part}.in_proj_bias")
     scale = g.number((dim // heads) ** -0.5)
-    asked = g.op("Add", g.op("MatMul", queries, g.turned(weights[0])), biases[0])
-    q = g.reshape(g.op("Mul", asked, scale), 1, -1, heads, dim // heads)
+    asked = g.op("MatMul", queries, g.turned(g.cut(weight, 0, 0, dim)))
+    asked = g.op("Mul", g.op("Add", asked, g.cut(bias, 0, 0, dim)), scale)
+    q = g.reshape(asked, 1, -1, heads, dim // heads)
     q = g.op("Transpose", q, perm=[0, 2, 1, 3])
-    # One product for keys and values.
-    both = g.op("Concat", weights[1], weights[2], axis=0)
-    kv = g.op("MatMul", x, g.turned(both))
-    kv = g.op("Add", kv, g.op("Concat", biases[1], biases[2], axis=0))
+    kv = g.op("MatMul", x, g.turned(g.cut(weight, 0, dim, 3 * dim)))
+    kv = g.op("Add", kv, g.cut(bias, 0, dim, 3 * dim))
     kv = g.reshape(kv, 0, -1, 2 * heads, dim // heads)
     k, v = g.several("Split", 2, kv, axis=2, num_outputs=2)
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 3, 1]))
@@ -157,9 +155,10 @@ def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
 
 
 def _gates(g: Graph, name: str) -> Value:
-    weight = g.weight(FILE, f"prefix.gru.{name}")
-    reset, update, new = g.several("Split", 3, weight, axis=0, num_outputs=3)
-    return g.op("Unsqueeze", g.op("Concat", update, reset, new, axis=0), g.ints(0))
+    """A GRU weight in ONNX's order of gates, with an axis for the direction in front."""
+    reset, update, new = np.split(np.arange(g.shape_of(FILE, f"prefix.gru.{name}")[0]), 3)
+    order = np.concatenate([update, reset, new]).astype(np.int64)
+    return g.op("Gather", g.weight(FILE, f"prefix.gru.{name}"), g.constant(order[None]), axis=0)
 
 
 def _sum(g: Graph, values: list[Value]) -> Value:

@@ -38,9 +38,10 @@ class RuntimeCaptioner:
         self._settings = files.runtime
         self.sample_rate = files.runtime.sample_rate
         sessions = Sessions(files.places, threads)
-        self._encoder, self._prefix, language_model = (
+        # The prefix takes the most memory to open; the others then use what it leaves free.
+        self._prefix, language_model, self._encoder = (
             sessions.open(files.folder / f"{name}.onnx", files.runtime.graphs[name])
-            for name in ("encoder", "prefix", "decoder")
+            for name in ("prefix", "decoder", "encoder")
         )
         table = sessions.weight_file("decoder/model.safetensors").rows("model.embed_tokens.weight")
         self._language_model = LanguageModel(language_model, table, files.runtime)
