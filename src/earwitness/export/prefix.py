@@ -8,7 +8,7 @@ from earwitness.export.graph import Graph, Value
 from earwitness.lamb.baselines import LinearPrefixConfig
 from earwitness.lamb.token_guide import TokenGuideConfig
 from earwitness.lamb.two_stream import TwoStreamConfig
-from earwitness.link import DiffusionLink, LinkPrefixConfig
+from earwitness.link import DiffusionLink, LinkPrefix, NoBridge
 from earwitness.link.base import Noise, alpha_bar
 from earwitness.link.bridge import DiffusionLinkConfig
 from earwitness.link.diffusion import ddim_times, timestep_embedding
@@ -34,22 +34,32 @@ def linear_tokens(g: Graph, h: Value, config: LinearPrefixConfig, dim: int) -> V
     return g.linear(g.layer_norm(h, FILE, "prefix.norm"), FILE, "prefix.project")
 
 
-def link_tokens(g: Graph, h: Value, config: LinkPrefixConfig, dim: int) -> Value:
+def link_tokens(g: Graph, h: Value, part: LinkPrefix, dim: int) -> Value:
     """`link.prefix.LinkPrefix`: [B, 1, C] to [B, 1, E].
+
+    Where there is a bridge, the outputs "z_both" [B, 2, E] and "embeddings" [B, 2, C] show what it
+    does: the first row is without it, the second with it.
 
     Raises:
         ConfigError: a bridge that has no ONNX form.
     """
-    e = g.unit(g.op("Squeeze", h, g.ints(1)))
-    bridge = config.bridge.build(dim)
-    kind = config.bridge.kind
+    e, bridge = g.unit(h), part.bridge
+    bridges = isinstance(bridge, DiffusionLink)
+    if not bridges and not isinstance(bridge, NoBridge):
+        raise ConfigError(
+            f"a bridge of type {type(bridge).__name__} has no ONNX form here; expected "
+            "diffusion_link or none"
+        )
     if isinstance(bridge, DiffusionLink):
-        e = _diffused(g, e, bridge.config)
-    elif kind != "none":
-        raise ConfigError(f"bridge {kind!r} has no ONNX form; expected 'diffusion_link' or 'none'")
-    e = g.op("Mul", g.unit(e), g.number(dim**0.5))
-    x = g.op("Relu", g.linear(e, FILE, "prefix.projector.layers.0"))
-    return g.op("Unsqueeze", g.linear(x, FILE, "prefix.projector.layers.2"), g.ints(1))
+        bridged = g.unit(_diffused(g, g.op("Squeeze", e, g.ints(1)), bridge.config))
+        e = g.op("Concat", e, g.op("Unsqueeze", bridged, g.ints(1)), axis=1)
+        e = g.output(e, "embeddings", ["clips", 2, dim])
+    x = g.op("Relu", g.linear(g.op("Mul", e, g.number(part.scale)), FILE, "prefix.projector.layers.0"))
+    z = g.linear(x, FILE, "prefix.projector.layers.2")
+    if not bridges:
+        return z
+    z = g.output(z, "z_both", ["clips", 2, g.shape_of(FILE, "prefix.projector.layers.2.weight")[0]])
+    return g.cut(z, 1, 1, 2)
 
 
 def guide_bias(
