@@ -313,3 +313,17 @@ def _files(folder: Path) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
+
+
+def min_score(card: dict[str, Any], model: str) -> float:
+    """The lowest score that the card of `model` lets pass; 0 where it names none.
+
+    Raises:
+        CheckpointError: the card's `min_score` is not a number from 0 to 1.
+    """
+    value = card.get("min_score", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise CheckpointError(
+            f"{model}: min_score {value!r} in its card; expected a number from 0 to 1"
+        )
+    return float(value)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from earwitness.runtime.decoder import Cache, LanguageModel
 from earwitness.runtime.scores import Scores, log_softmax, warped
-from earwitness.runtime.types import Decoding
+from earwitness.caption import Decoding
 
 _NEVER = np.float32(-1e9)
 
