@@ -22,6 +22,7 @@ LAYERS: dict[str, int] = {
     "io": 1,
     "statistics": 1,
     "text": 1,
+    "templates": 1,
     "audio": 2,
     "gap": 2,
     "evaluation": 2,

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from serving import in_thread, wav
 
 from earwitness.caption import Caption, Decoding
 from earwitness.captioning.local import Heard
-from earwitness.captioning.segments import Segment, cover, merge
+from earwitness.captioning.segments import Candidate, Segment, cover, merge
 from earwitness.serve import card, picture
 from earwitness.serve.batching import Batcher
 from earwitness.serve.hearing import settled
@@ -249,9 +250,39 @@ def test_settled_segments_are_those_of_the_whole(texts: list[str], hop: float, s
     ]
 
 
-def test_png_holds_its_pixels() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    assert (np.asarray(Image.open(io.BytesIO(picture.png(pixels)))) == pixels).all()
+def test_spectrogram_is_a_png_that_is_bright_where_the_sound_is() -> None:
+    sound = np.concatenate([np.zeros(16000), noise(1.0)]).astype(np.float32)
+    image = Image.open(io.BytesIO(picture.spectrogram_png(sound, 16000)))
+    pixels = np.asarray(image)
+    assert (image.format, pixels.shape) == ("PNG", (picture.ROWS, 250, 3))
+    assert (pixels[:, :120] == pixels[0, 0]).all()
+    assert pixels[:, 130:].mean() > 2 * pixels[:, :120].mean()
+
+
+def test_headline_of_a_long_sound_is_what_fills_most_of_it() -> None:
+    texts = ["a dog barks", "rain falls", "dogs barking", "a bell", "wind blows", "rain falls"]
+    seconds = [2.0, 9.0, 3.0, 1.0, 4.0, 9.0]
+    edges = np.cumsum([0.0, *seconds])
+    segments = [
+        Segment(start, end, text, 0.5)
+        for start, end, text in zip(edges, edges[1:], texts, strict=False)
+    ]
+    assert card.headline(segments[:1]) == "a dog barks"
+    assert card.headline(segments) == "a dog barks; rain falls; wind blows; and 1 more"
+    silent = Segment(0.0, 9.0, "no distinct sound", None, "silence")
+    assert card.headline([silent, segments[0]]) == "a dog barks"
+    assert card.headline([silent, silent]) == "no distinct sound"
+
+
+def test_n_best_is_in_the_order_of_the_score_that_is_shown() -> None:
+    candidates = tuple(Candidate(t, s, r) for t, s, r in (("a", 0.2, 0.9), ("b", 0.4, None)))
+    candidates += (Candidate("c", 0.3, 0.95),)
+    segment = Segment(0.0, 1.0, "a", 0.2, candidates=candidates)
+    heard = Heard("x.wav", 1.0, (segment,))
+    for second, expected in (("", ["b", "c", "a"]), ("agreement", ["c", "a", "b"])):
+        html = card.result(heard, noise(1.0), 16000, card.Insight(second=second), "m")
+        assert re.findall(r'class="ew-label">(\w)<', html) == expected
+        assert re.findall(r'class="ew-chosen"><span class="ew-label">(\w)<', html) == ["a"]
 
 
 @pytest.mark.parametrize("hertz", [200.0, 1000.0, 6000.0])

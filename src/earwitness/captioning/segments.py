@@ -197,12 +197,20 @@ def says_the_same(left: Segment, right: Segment) -> bool:
 
 def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
     """One text for a whole sound, its different captions in order; their mean score over time."""
-    spoken = [segment for segment in segments if segment.gate is None]
-    if not spoken:
+    groups = distinct(segments)
+    if not groups:
         return NOTHING, _mean_score(segments)
-    different = {gist(segment.caption): segment.caption for segment in reversed(spoken)}
-    ordered = dict.fromkeys(different[gist(segment.caption)] for segment in spoken)
-    return "; ".join(ordered), _mean_score(spoken)
+    spoken = [segment for segment in segments if segment.gate is None]
+    return "; ".join(group[0].caption for group in groups), _mean_score(spoken)
+
+
+def distinct(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """The segments that no gate closed, those that say the same together, in order of time."""
+    groups: dict[tuple[str, ...], list[Segment]] = {}
+    for segment in segments:
+        if segment.gate is None:
+            groups.setdefault(gist(segment.caption), []).append(segment)
+    return list(groups.values())
 
 
 def _joined(group: list[Segment]) -> Segment:

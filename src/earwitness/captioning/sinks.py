@@ -142,6 +142,8 @@ class SubtitleOutput(Sink):
             sys.stdout.write(text)
         else:
             write_text(self._path, text, DataError)
+        for problem in self._speech.problems if self._speech else ():
+            self._say(f"the lines of speech, {problem}; this cue is left out")
         if homeless:
             self._say(f"{homeless} sounds found no gap between the lines of speech")
 

@@ -107,18 +107,18 @@ def csv_text(records: Iterable[Record], header: bool = True) -> str:
 def subtitle_text(
     record: Record, kind: Literal["srt", "vtt"], speech: Subtitles | None = None
 ) -> tuple[str, int]:
-    """A sound as subtitles, and how many sounds found no gap between the lines of `speech`.
+    """A sound as subtitles, and how many captions found no gap between the lines of `speech`.
 
-    Alone, every second is covered, gates included; between speech only what is heard.
+    Stretches without a distinct sound have no cue.
     """
     cues = [
-        Cue(row["start"], row["end"], row["caption"]) for row in rows(record) if row["rank"] == 1
+        Cue(row["start"], row["end"], row["caption"])
+        for row in rows(record)
+        if row["rank"] == 1 and row["caption"] != NOTHING
     ]
-    homeless = 0
-    subtitles = Subtitles(tuple(cues))
+    subtitles, homeless = Subtitles(tuple(cues)), 0
     if speech is not None:
-        heard = [cue for cue in cues if cue.text != NOTHING]
-        subtitles, homeless = add_sounds(speech, heard)
+        subtitles, homeless = add_sounds(speech, cues)
     return (to_srt if kind == "srt" else to_vtt)(subtitles), homeless
 
 

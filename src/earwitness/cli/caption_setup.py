@@ -89,8 +89,8 @@ def list_sources(
 
 
 def read_speech(path: Path | None) -> "Subtitles | None":
-    """The subtitles in `path`: UTF-8, UTF-16 with a mark, else Windows-1252."""
-    from earwitness.captioning.subtitles import parse
+    """The subtitles in the file `path`. Raises DataError."""
+    from earwitness.captioning.subtitles import read
 
     if path is None:
         return None
@@ -100,12 +100,7 @@ def read_speech(path: Path | None) -> "Subtitles | None":
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); expected SRT or WebVTT"
         ) from None
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return parse(content.decode("utf-16", errors="replace"), str(path))
-    try:
-        return parse(content.decode("utf-8-sig"), str(path))
-    except UnicodeDecodeError:
-        return parse(content.decode("cp1252", errors="replace"), str(path))
+    return read(content, str(path))
 
 
 def listening_of(

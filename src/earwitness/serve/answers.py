@@ -28,7 +28,10 @@ def captions(
     if kind == "text":
         return PlainTextResponse("\n".join(as_lines(record, named=False)) + "\n")
     text, homeless = subtitle_text(record, kind, speech)
-    found = {"X-Sounds-Without-Gap": str(homeless)} if speech is not None else {}
+    found: dict[str, str] = {}
+    if speech is not None:
+        found["X-Sounds-Without-Gap"] = str(homeless)
+        found["X-Cues-Left-Out"] = str(len(speech.problems))
     return Response(text, media_type=_SUBTITLE_TYPES[kind], headers=found)
 
 

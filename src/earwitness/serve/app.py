@@ -16,7 +16,7 @@ from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.local import Heard, Listening
 from earwitness.captioning.rerank import Reranker
 from earwitness.captioning.segments import summary
-from earwitness.captioning.subtitles import parse
+from earwitness.captioning.subtitles import read
 from earwitness.errors import (
     AudioError,
     AudioTooLargeError,
@@ -115,7 +115,7 @@ async def _captions(
         )
     if wishes.stream:
         return _streamed(_caption_events(service, upload, wishes.listening))
-    speech = None if merge is None else parse(await _text(merge), _upload(merge).name)
+    speech = None if merge is None else read(await _content(merge), _upload(merge).name)
     heard = await _unless_gone(request, service.heard(upload, wishes.listening))
     return answers.captions(heard, wishes.response_format, service.captioner.name, speech)
 
@@ -269,15 +269,12 @@ def _upload(file: FormFile) -> Upload:
     return Upload(file.filename or "", file.file)
 
 
-async def _text(file: FormFile) -> str:
-    """An uploaded text file: UTF-8, else Windows-1252. Raises AudioTooLargeError."""
+async def _content(file: FormFile) -> bytes:
+    """An uploaded subtitle file. Raises AudioTooLargeError."""
     content = await file.read(_MERGE_BYTES + 1)
     if len(content) > _MERGE_BYTES:
-        raise AudioTooLargeError(f"merge is larger than {_MERGE_BYTES} bytes, the limit in force")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
+        raise AudioTooLargeError(f"merge is larger than {_MERGE_BYTES} bytes")
+    return content
 
 
 async def _expected(_: Request, error: Exception) -> Response:

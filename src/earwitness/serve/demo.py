@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -126,7 +125,7 @@ def _local_only(block: Any) -> Any:
 
 def _page(service: Service) -> gr.Blocks:
     with gr.Blocks(title="earwitness", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.HTML(_header(service), elem_id="ew-header")
+        gr.HTML(card.header(service.captioner.name), elem_id="ew-header")
         with gr.Row(elem_id="ew-input", equal_height=True):
             dropped = gr.File(
                 label="A sound or a video",
@@ -281,14 +280,6 @@ def _example_files() -> list[tuple[str, Path]]:
 
 def _asset(name: str) -> str:
     return resources.files("earwitness.serve").joinpath(name).read_text(encoding="utf-8")
-
-
-def _header(service: Service) -> str:
-    return (
-        "<header><h1>earwitness</h1><p>Says in a sentence what is heard in a sound. Runs on this "
-        f"machine, with <b>{escape(service.captioner.name)}</b>; nothing is sent anywhere else.</p>"
-        "</header>"
-    )
 
 
 def _theme() -> Base:
