@@ -25,7 +25,7 @@ import torch
 
 from earwitness.encoders.ced import CED, CEDConfig
 from earwitness.lamb.two_stream import TwoStreamConfig
-from earwitness.system.captioner import Captioner, CaptionerConfig, PrefixConfig
+from earwitness.system.captioner import Captioner, CaptionerConfig
 from earwitness.system.decoder import Decoder, DecoderConfig, Decoding
 from earwitness.training.lamb import LambTraining
 from earwitness.training.language_model import train_tokenizer
@@ -95,7 +95,7 @@ def _build(args: argparse.Namespace, device: str, checkpointing: bool) -> LambTr
         torch.set_default_dtype(torch.float32)
     decoder = DecoderConfig(dtype="bfloat16", gradient_checkpointing=checkpointing)
     streams = TwoStreamConfig(heads=4) if args.size == "tiny" else TwoStreamConfig()
-    config = CaptionerConfig(prefix=PrefixConfig(two_stream=streams), decoder=decoder)
+    config = CaptionerConfig(prefix=streams, decoder=decoder)
     captioner = Captioner(CED(audio).eval(), Decoder(model, tokenizer, decoder), config)
     return LambTraining(captioner.to(device), 0.0, blind=False)
 

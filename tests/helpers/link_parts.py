@@ -9,8 +9,8 @@ from builders import tiny_decoder, tiny_tokenizer
 from earwitness.encoders import EmbeddingFrames
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
-from earwitness.link import BridgeChoice, LinkPrefixConfig
-from earwitness.system.captioner import Captioner, CaptionerConfig, PrefixConfig
+from earwitness.link import LinkPrefixConfig
+from earwitness.system.captioner import Captioner, CaptionerConfig
 from earwitness.system.decoder import DecoderConfig, Decoding
 from earwitness.training.bridge import BridgeRecipe
 from earwitness.training.contrastive import ContrastiveRecipe
@@ -47,9 +47,9 @@ def tiny_dual(seed: int = 0, **changes: Any) -> DualEncoder:
 
 def untrained_link(kind: str = "diffusion_link") -> Captioner:
     """A system over `tiny_dual` whose bridge is fitted and gives more than zeros."""
-    link = LinkPrefixConfig(bridge=BridgeChoice.model_validate({"kind": kind}), hidden=16)
+    link = LinkPrefixConfig.model_validate({"bridge": {"kind": kind}, "hidden": 16})
     config = CaptionerConfig(
-        prefix=PrefixConfig(kind="link", link=link),
+        prefix=link,
         decoder=DecoderConfig(tune="full"),
         decoding=Decoding(max_new_tokens=6),
         guide=None,

@@ -15,7 +15,7 @@ from earwitness.encoders import EmbeddingFrames, load_embedding_encoder
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.link import LinkPrefixConfig
 from earwitness.models.hub import origin, resolve
-from earwitness.system.captioner import Captioner, CaptionerConfig, PrefixConfig, load_decoder
+from earwitness.system.captioner import Captioner, CaptionerConfig, load_decoder
 from earwitness.system.decoder import DecoderConfig, Decoding, LoraConfig
 from earwitness.system.folder import open_decoder
 from earwitness.training.stages import run_recipe
@@ -208,7 +208,7 @@ def test_lora_goes_on_training_as_it_was(hub_cache, tmp_path):
 
 def test_a_clap_by_name_carries_a_diffusion_link(hub_cache, tmp_path):
     config = CaptionerConfig(
-        prefix=PrefixConfig(kind="link", link=LinkPrefixConfig(hidden=16)),
+        prefix=LinkPrefixConfig(hidden=16),
         decoder=DecoderConfig(),
         guide=None,
         aligner=None,
@@ -258,7 +258,8 @@ clips = 8
 heldout_clips = 4
 [model]
 decoding = {max_new_tokens = 4}
-[model.prefix.two_stream]
+[model.prefix]
+kind = "two_stream"
 n_semantic = 2
 n_temporal = 2
 n_global = 4

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from earwitness.encoders import EmbeddingFrames
-from earwitness.link import LinkPrefix, NoBridge
-from earwitness.link.base import BridgeConfig
+from earwitness.link import LinkPrefix
+from earwitness.link.baselines import NoBridge, NoBridgeConfig
 from earwitness.system.captioner import AudioTokens, Captioner
 
 
@@ -48,7 +48,7 @@ class Bridging:
 
     def __init__(self, captioner: Captioner, prefix: LinkPrefix, encoder: Any) -> None:
         self._captioner, self._prefix, self._encoder = captioner, prefix, encoder
-        self._without = NoBridge(BridgeConfig(dim=encoder.dim))
+        self._without = NoBridgeConfig(dim=encoder.dim).build()
         self._cloud: Tensor | None = None
 
     @classmethod

@@ -25,9 +25,7 @@ from earwitness.models.weights import (
     write_weights,
 )
 from earwitness.system.decoder import Decoder, DecoderConfig
-
-FORMAT = 1
-"""version of a model folder; a newer one is refused by name"""
+from earwitness.system.settings import FORMAT
 
 LORA = "lora"
 """sub-folder with the LoRA weights that are not merged"""
