@@ -18,6 +18,7 @@ LAYERS: dict[str, int] = {
     "__init__": 0,
     "errors": 0,
     "plugins": 0,
+    "cauchy_schwarz": 1,
     "config": 1,
     "io": 1,
     "audio": 2,

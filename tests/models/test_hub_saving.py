@@ -171,7 +171,7 @@ def damage_lora(folder: Path, how: str) -> None:
         ("shape", "has shape"),
         ("finite", "not finite"),
         ("gone", "no such file"),
-        ("cut", "no safetensors file"),
+        ("cut", "not a safetensors file"),
     ],
 )
 def test_damaged_lora_weights_are_refused(hub_cache, tmp_path, how, words):

@@ -20,6 +20,7 @@ from earwitness.data.captions import normalize as plain_words
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.clap_features import window_starts
 from earwitness.errors import AudioError, DataError
+from earwitness.models.hub import WeightsOrigin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,6 +72,9 @@ class DualConfig(Strict):
 
 class DualEncoder(nn.Module):
     """Sounds and sentences to unit vectors of one space. `dim` is C, `sample_rate` in Hz."""
+
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
 
     def __init__(
         self, frames: FrameEncoder, tokenizer: "PreTrainedTokenizerBase", config: DualConfig

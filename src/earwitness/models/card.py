@@ -4,7 +4,6 @@ Nothing is invented: what nobody stated is said to be unknown. The facts lie in 
 under `card`, so a folder can be given its card again at any time.
 """
 
-import hashlib
 import json
 import platform
 import re
@@ -16,8 +15,11 @@ from typing import Any
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from earwitness.config import Strict
+from earwitness.errors import CheckpointError
+from earwitness.io.atomic import replacing
+from earwitness.io.digests import sha256_of
 from earwitness.models.hub import HubPart
-from earwitness.models.weights import read_json, read_settings
+from earwitness.models.json_files import read_json, read_settings
 
 UNKNOWN = "Unknown: whoever saved this model did not say."
 
@@ -116,8 +118,12 @@ def versions() -> dict[str, str]:
 
 
 def write_card(folder: Path) -> None:
-    """Writes the README.md of the model in `folder`. Raises CheckpointError like `model_card`."""
-    (folder / "README.md").write_text(model_card(folder), encoding="utf-8")
+    """Writes the README.md of the model in `folder`. Raises CheckpointError as `model_card` does,
+    and if the file cannot be written.
+    """
+    text = model_card(folder)
+    with replacing(folder / "README.md", CheckpointError) as file:
+        file.write(text.encode())
 
 
 def model_card(folder: Path) -> str:
@@ -305,16 +311,8 @@ def _files(folder: Path) -> str:
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or name == "README.md" or name.startswith("."):
             continue
-        rows.append(f"| `{name}` | {path.stat().st_size:,} | `{_digest(path)}` |")
+        rows.append(f"| `{name}` | {path.stat().st_size:,} | `{sha256_of(path)}` |")
     return "\n".join(rows)
-
-
-def _digest(path: Path) -> str:
-    code = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            code.update(block)
-    return code.hexdigest()
 
 
 def _slug(text: str) -> str:

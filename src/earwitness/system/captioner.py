@@ -29,8 +29,8 @@ from earwitness.models.hub import push
 from earwitness.models.names import model_folder, part_folder
 from earwitness.models.weights import load_weights, read_json, read_weights
 from earwitness.system.decoder import Decoder, Decoding, Generated, Texts
+from earwitness.system.folder import Parts, SaveOptions, open_decoder, save_model
 from earwitness.system.folder import load_decoder as load_decoder
-from earwitness.system.folder import open_decoder, save_model
 from earwitness.system.settings import CaptionerConfig, read_config, written
 
 
@@ -225,7 +225,8 @@ class Captioner(nn.Module):
         """
         settings: dict[str, Any] = {"system": self.config.system, "name": self.name}
         settings |= {"config": written(self.config), "card": self.card}
-        save_model(self, Path(folder), settings, self._own_parts(), dtype, merge, refer)
+        parts = Parts(self.encoder, self.decoder, self._own_parts())
+        save_model(parts, Path(folder), settings, SaveOptions(dtype, merge, refer))
 
     def save_pretrained(
         self, folder: Path | str, *, card: CardFacts | None = None, **options: Any

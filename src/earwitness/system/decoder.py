@@ -20,6 +20,7 @@ from transformers import (
 
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
+from earwitness.models.hub import WeightsOrigin
 
 LAYOUTS: dict[str, tuple[str, str]] = {
     "plain": ("", "{instruction}"),
@@ -97,6 +98,8 @@ class Generated(NamedTuple):
 class Decoder(nn.Module):
     """A causal language model behind audio tokens."""
 
+    origin: WeightsOrigin | None = None
+    """where the language model was loaded from; None if it is new"""
     model: Any
     """a `PreTrainedModel`, or peft's wrapper around one"""
     special: Bool[Tensor, " V"]
