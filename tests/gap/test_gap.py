@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import sqrtm
 
 from earwitness import gap
 from earwitness.errors import ConfigError, DataError
 from earwitness.gap import kernels, linear, moments, retrieval, separability
 from earwitness.gap.clouds import make_pairs
+from earwitness.lamb.aligner import cs_divergence
 from earwitness.statistics import Estimate, Resamples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,11 +175,21 @@ def test_kernel_quantities_equal_double_loops() -> None:
 
 
 def test_kernel_width_is_the_median_rule() -> None:
-    x, y = cloud(9), cloud(9, seed=1)
+    x, y = cloud(9), cloud(9, seed=1) + 1.0
     pairs = make_pairs(x, y, None, normalize=False)
-    points = np.concatenate([x, y]).astype(np.float64)
-    squared = [np.sum((points[i] - points[j]) ** 2) for i in range(18) for j in range(i)]
+    squared = [float(np.sum((a - b) ** 2)) for a in x for b in y]
     assert kernels.median_width(pairs, 0) == pytest.approx(math.sqrt(np.median(squared) / 2))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("shift", [0.0, 0.5, 3.0])
+def test_report_and_aligner_agree_on_the_divergence(shift: float, normalize: bool) -> None:
+    x, y = cloud(40), cloud(40, seed=1) + np.float32(shift)
+    pairs = make_pairs(x, y, None, normalize=normalize)
+    sigma = kernels.median_width(pairs, 0)
+    found = kernels.kernel_quantities(pairs, sigma, 1, 0)["cs_divergence"].value
+    audio, text = torch.from_numpy(pairs.audio).double(), torch.from_numpy(pairs.text).double()
+    assert found == pytest.approx(float(cs_divergence(audio, text, "median")), rel=1e-6)
 
 
 def test_kernel_quantities_stay_finite_for_clouds_far_apart() -> None:

@@ -112,7 +112,7 @@ def test_weights_settings_and_tokenizer_are_fetched_and_nothing_that_could_run(h
     part = origin(folder)
     assert part is not None
     assert (part.hub, part.revision) == ("ada/llm", commit)
-    assert f"ada/llm is taken at commit {commit}" in capsys.readouterr().err
+    assert f"ada/llm resolves to commit {commit}" in capsys.readouterr().err
 
 
 def test_a_revision_is_taken_and_a_commit_is_not_told_again(hub, capsys):
@@ -121,7 +121,7 @@ def test_a_revision_is_taken_and_a_commit_is_not_told_again(hub, capsys):
     assert (resolve("ada/llm@v1") / "model.safetensors").read_bytes() == b"old"
     capsys.readouterr()
     assert (resolve(f"ada/llm@{old}") / "model.safetensors").read_bytes() == b"old"
-    assert "is taken at" not in capsys.readouterr().err
+    assert "resolves to" not in capsys.readouterr().err
 
 
 def test_a_commit_in_the_cache_is_not_asked_for_again(hub):
@@ -154,7 +154,7 @@ def test_a_run_stays_at_the_commit_that_it_began_with(hub, tmp_path):
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        (403, "GatedRepo", ("accept the licence at https://huggingface.co/ada/llm", "hf auth")),
+        (403, "GatedRepo", ("accept the license at https://huggingface.co/ada/llm", "hf auth")),
         (401, "RepoNotFound", ("neither a folder here nor a repository", "hf auth login")),
         (404, "RepoNotFound", ("neither a folder here nor a repository",)),
         (418, "", ("not (or not whole) in the cache", "huggingface.co answers HTTP 418")),
@@ -169,7 +169,7 @@ def test_what_the_hub_refuses_is_told(hub, status, code, words):
 def test_files_behind_a_gate_are_refused_though_the_repository_is_seen(hub):
     hub.add("meta/llama", FILES)
     hub.problems["/meta/llama/resolve"] = (403, "GatedRepo")
-    refused("meta/llama", "accept the licence at https://huggingface.co/meta/llama")
+    refused("meta/llama", "accept the license at https://huggingface.co/meta/llama")
 
 
 def test_an_unknown_repository_and_revision_are_told_apart(hub):

@@ -16,7 +16,7 @@ from earwitness.encoders import EmbeddingFrames, load_embedding_encoder
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.link import LinkPrefixConfig
 from earwitness.models.hub import origin, resolve
-from earwitness.system.captioner import CaptionerConfig, PrefixConfig, TorchCaptioner, load_decoder
+from earwitness.system.captioner import CaptionerConfig, TorchCaptioner, load_decoder
 from earwitness.system.decoder import DecoderConfig, LoraConfig
 from earwitness.system.folder import open_decoder
 from earwitness.training.stages import run_recipe
@@ -175,7 +175,7 @@ def damage_lora(folder: Path, how: str) -> None:
         ("shape", "has shape"),
         ("finite", "not finite"),
         ("gone", "no such file"),
-        ("cut", "no safetensors file"),
+        ("cut", "not a safetensors file"),
     ],
 )
 def test_damaged_lora_weights_are_refused(hub_cache, tmp_path, how, words):
@@ -212,7 +212,7 @@ def test_lora_goes_on_training_as_it_was(hub_cache, tmp_path):
 
 def test_a_clap_by_name_carries_a_diffusion_link(hub_cache, tmp_path):
     config = CaptionerConfig(
-        prefix=PrefixConfig(kind="link", link=LinkPrefixConfig(hidden=16)),
+        prefix=LinkPrefixConfig(hidden=16),
         decoder=DecoderConfig(),
         guide=None,
         aligner=None,
@@ -262,7 +262,8 @@ clips = 8
 heldout_clips = 4
 [model]
 decoding = {max_new_tokens = 4}
-[model.prefix.two_stream]
+[model.prefix]
+kind = "two_stream"
 n_semantic = 2
 n_temporal = 2
 n_global = 4

@@ -19,6 +19,7 @@ from earwitness.config import Strict, validate
 from earwitness.encoders.base import Frames
 from earwitness.encoders.log_mel import LogMel, LogMelConfig
 from earwitness.errors import CheckpointError
+from earwitness.models.hub import WeightsOrigin
 
 
 class CEDConfig(Strict):
@@ -99,6 +100,9 @@ class _Chunk(NamedTuple):
 
 class CED(nn.Module):
     """Waveforms to frames `h_a` of width `dim`; also patch tokens and AudioSet scores."""
+
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
 
     def __init__(self, config: CEDConfig) -> None:
         super().__init__()

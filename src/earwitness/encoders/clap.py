@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earwitness.encoders.clap_features import ClapFeatures, ClapFeatureSettings, window_starts
-from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError
+from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError, one_line
 from earwitness.io.batches import batched
+from earwitness.models.hub import WeightsOrigin
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
@@ -38,6 +39,9 @@ class ClapEncoder(nn.Module):
     Models with feature fusion load too: every window is within their window length, so the
     fusion branch, made for longer clips and fed at random places, is not entered.
     """
+
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
 
     def __init__(
         self,
@@ -91,7 +95,8 @@ class ClapEncoder(nn.Module):
             extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder}: processor not readable ({_line(error)})") from None
+            reason = one_line(error)[:200]
+            raise CheckpointError(f"{folder}: processor not readable ({reason})") from None
         return cls(
             model,
             extractor,
@@ -241,7 +246,8 @@ def _check_files(folder: Path) -> None:
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: config.json is not readable ({_line(error)})") from None
+        reason = one_line(error)[:200]
+        raise CheckpointError(f"{folder}: config.json is not readable ({reason})") from None
     if kind != "clap":
         raise CheckpointError(f"{folder}: config.json is of a {kind!r} model; 'clap' is expected")
 
@@ -259,7 +265,7 @@ def _load_model(folder: Path) -> "ClapModel":
             output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: weights not readable ({_line(error)})") from None
+        raise CheckpointError(f"{folder}: weights not readable ({one_line(error)[:200]})") from None
     model, report = loaded
     unknown = [
         key for key in report["unexpected_keys"] if key.rpartition(".")[2] not in _COMPUTED_BUFFERS
@@ -269,7 +275,3 @@ def _load_model(folder: Path) -> "ClapModel":
             first = sorted(keys)[0]
             raise CheckpointError(f"{folder}: its weights {what} '{first}' ({len(keys)} in all)")
     return model
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from earwitness.config import Strict
 from earwitness.encoders.base import Frames
 from earwitness.encoders.log_mel import LogMel, LogMelConfig
+from earwitness.models.hub import WeightsOrigin
 
 _STRIDE = 16
 """log-mel frames, and mel bins, that fall together in one output position"""
@@ -75,6 +76,9 @@ def _down(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 class CNN(nn.Module):
     """Waveforms to frames `h_a` of width `dim`, 160 ms each."""
+
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
 
     def __init__(self, config: CNNConfig) -> None:
         super().__init__()

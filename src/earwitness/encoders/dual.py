@@ -20,6 +20,7 @@ from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.clap_features import window_starts
 from earwitness.errors import AudioError, DataError
 from earwitness.io.batches import batched
+from earwitness.models.hub import WeightsOrigin
 from earwitness.text import normalize as plain_words
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ class DualConfig(Strict):
 
 class DualEncoder(nn.Module):
     """Sounds and sentences to unit vectors of one space. `dim` is C, `sample_rate` in Hz."""
+
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
 
     def __init__(
         self, frames: FrameEncoder, tokenizer: "PreTrainedTokenizerBase", config: DualConfig

@@ -20,10 +20,14 @@ Schedule = Literal["scaled_linear", "cosine"]
 
 
 class BridgeConfig(Strict):
-    """What every bridge needs to know."""
+    """What every bridge needs to know. Each kind adds its own `kind`, settings and `build`."""
 
     dim: PositiveInt = 512
-    """C, numbers in an embedding"""
+    """C, the size of an embedding; in a captioner always the encoder's"""
+
+    def build(self) -> "Bridge":
+        """A new, untrained bridge with these settings."""
+        raise NotImplementedError
 
 
 class Bridge(nn.Module):

@@ -23,9 +23,14 @@ from earwitness.link.network import NetworkConfig, ResidualMLP
 
 
 class RegressorConfig(NetworkConfig):
-    """Recipe of the regressor."""
+    """Settings of the regressor."""
 
+    kind: Literal["regressor"] = "regressor"
     loss: Literal["l1", "mse"] = "l1"
+
+    def build(self) -> "Regressor":
+        """An untrained regressor."""
+        return Regressor(self)
 
 
 class Regressor(Bridge):
@@ -59,8 +64,9 @@ class Regressor(Bridge):
 
 
 class DiffusionBridgeConfig(NetworkConfig):
-    """Recipe of Diffusion Bridge; the defaults are those of its image captioning on MSCOCO."""
+    """Settings of Diffusion Bridge; the defaults are those of its image captioning on MSCOCO."""
 
+    kind: Literal["diffusion_bridge"] = "diffusion_bridge"
     diffusion_steps: PositiveInt = 1000
     norm: PositiveFloat = 5.0
     """length of every centred vector, and of the network's input at every time"""
@@ -71,6 +77,10 @@ class DiffusionBridgeConfig(NetworkConfig):
     """where text is noised to and denoised from, as augmentation of decoder training"""
     restore_mean: bool = True
     """put the text mean back, so that results compare with raw text; the original does not"""
+
+    def build(self) -> "DiffusionBridge":
+        """An untrained bridge without statistics."""
+        return DiffusionBridge(self)
 
     @model_validator(mode="after")
     def _starts_lie_in_schedule(self) -> "DiffusionBridgeConfig":
@@ -142,13 +152,18 @@ class DiffusionBridge(Bridge):
 
 
 class ConditionalPriorConfig(NetworkConfig):
-    """Recipe of the conditional prior."""
+    """Settings of the conditional prior."""
 
+    kind: Literal["conditional_prior"] = "conditional_prior"
     diffusion_steps: PositiveInt = 1000
     predicts: Literal["noise", "x_0"] = "noise"
     steps: PositiveInt = 50
     draws: PositiveInt = 1
     """samples whose predictions are averaged"""
+
+    def build(self) -> "ConditionalPrior":
+        """An untrained prior."""
+        return ConditionalPrior(self)
 
 
 class ConditionalPrior(Bridge):

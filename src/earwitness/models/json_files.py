@@ -1,4 +1,4 @@
-"""The JSON files of a model folder: settings, strict where they are read."""
+"""The JSON files of a model folder: written whole, read strictly. Needs no torch."""
 
 import json
 from pathlib import Path

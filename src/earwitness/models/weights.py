@@ -1,4 +1,4 @@
-"""Weights of model folders as torch tensors: safetensors, strict in both directions."""
+"""Weights as safetensors: written whole, loaded with every key and shape accounted for."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = Non
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in `path`. Raises CheckpointError where it is missing or no whole safetensors
+    """The tensors in `path`. Raises CheckpointError if it is missing or not a whole safetensors
     file.
     """
     if not path.is_file():
@@ -33,7 +33,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or no safetensors file ({error})") from None
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from None
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -21,6 +21,7 @@ from transformers import (
 from earwitness.caption import Decoding
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
+from earwitness.models.hub import WeightsOrigin
 from earwitness.text import REPEATABLE_WORDS
 
 LAYOUTS: dict[str, tuple[str, str]] = {
@@ -80,6 +81,8 @@ class Generated(NamedTuple):
 class Decoder(nn.Module):
     """A causal language model behind audio tokens."""
 
+    origin: WeightsOrigin | None = None
+    """where the language model was loaded from; None if it is new"""
     model: Any
     """a `PreTrainedModel`, or peft's wrapper around one"""
     special: Bool[Tensor, " V"]
