@@ -19,7 +19,8 @@ from torch.nn.functional import normalize
 
 from earwitness import audio
 from earwitness.caption import Caption
-from earwitness.captioning.local import Listening, caption_files
+from earwitness.captioning.local import caption_files
+from earwitness.captioning.pipeline import CaptionSettings
 from earwitness.captioning.rerank import CONSENSUS, Reranker, consensus, overlap_f1
 from earwitness.captioning.segments import Windows
 from earwitness.captioning.sources import Source
@@ -255,7 +256,7 @@ def test_file_is_decoded_once(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(audio, "stream", counted)
     clap = KnownClap(COSINES)
-    listening = Listening(Windows(5.0, 5.0, 5.0), reranker=Reranker("known", 1.0, clap))
+    listening = CaptionSettings(Windows(5.0, 5.0, 5.0), reranker=Reranker("known", 1.0, clap))
     heard = next(caption_files(knowing_captioner(), [Source("x", path)], listening))[0]
     assert opened == [path]
     assert clap.heard == [[5 * RATE] * 3]

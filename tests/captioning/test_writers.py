@@ -140,7 +140,7 @@ def test_ending_names_the_format(ending):
 
 
 def test_unknown_ending_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"no format has the ending '.xls'; accepted are .txt"):
+    with pytest.raises(ConfigError, match=r"no format has the ending '.xls'; expected .txt"):
         format_of(Path("x.xls"))
 
 

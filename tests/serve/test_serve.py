@@ -16,7 +16,8 @@ from builders import noise, tiny_model_folder
 from serving import Process, noise_silence_noise, sound, wav
 
 from earwitness.captioning import subtitles
-from earwitness.captioning.local import Listening, caption_segments
+from earwitness.captioning.local import caption_segments
+from earwitness.captioning.pipeline import CaptionSettings
 from earwitness.captioning.segments import Windows
 from earwitness.system.captioner import TorchCaptioner
 
@@ -90,7 +91,9 @@ def test_long_sound_has_the_segments_of_the_command_line(
     samples = noise_silence_noise()
     answer = post(service, sound(samples), window=5, hop=4).json()
     expected = caption_segments(
-        captioner, (samples, 16000), Listening(Windows(window=5.0, hop=4.0, whole=7.5), timed=True)
+        captioner,
+        (samples, 16000),
+        CaptionSettings(Windows(window=5.0, hop=4.0, whole=7.5), timed=True),
     )
     assert [(s["start"], s["end"], s["caption"]) for s in answer["segments"]] == [
         (s.start, s.end, s.caption) for s in expected

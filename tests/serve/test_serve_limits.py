@@ -19,11 +19,10 @@ from PIL import Image
 from serving import in_thread, wav
 
 from earwitness.caption import Caption, Decoding
-from earwitness.captioning.local import Heard
+from earwitness.captioning.pipeline import SoundResult, settled
 from earwitness.captioning.segments import Candidate, Segment, cover, merge
 from earwitness.serve import card, picture
 from earwitness.serve.batching import Batcher
-from earwitness.serve.hearing import settled
 from earwitness.serve.limits import knows_key
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
@@ -278,7 +277,7 @@ def test_n_best_is_in_the_order_of_the_score_that_is_shown() -> None:
     candidates = tuple(Candidate(t, s, r) for t, s, r in (("a", 0.2, 0.9), ("b", 0.4, None)))
     candidates += (Candidate("c", 0.3, 0.95),)
     segment = Segment(0.0, 1.0, "a", 0.2, candidates=candidates)
-    heard = Heard("x.wav", 1.0, (segment,))
+    heard = SoundResult("x.wav", 1.0, (segment,))
     for second, expected in (("", ["b", "c", "a"]), ("agreement", ["c", "a", "b"])):
         html = card.result(heard, noise(1.0), 16000, card.Insight(second=second), "m")
         assert re.findall(r'class="ew-label">(\w)<', html) == expected
@@ -303,7 +302,7 @@ def test_waveform_reaches_both_edges_where_the_sound_is_loudest() -> None:
 
 def test_card_escapes_what_strangers_named() -> None:
     segment = Segment(0.0, 1.0, "<script>alert(1)</script> & more", 0.5)
-    heard = Heard('<img src="x">.wav', 1.0, (segment,))
+    heard = SoundResult('<img src="x">.wav', 1.0, (segment,))
     insight = card.Insight(card.GuideWords([("<b>", 1.0)], 0.0, 1.0))
     html = card.result(heard, noise(1.0), 16000, insight, "m<i>")
     assert "<script>" not in html

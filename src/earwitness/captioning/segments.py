@@ -1,8 +1,8 @@
-"""Long sounds as windows, and captioned windows as a gapless list of segments.
+"""Long sounds cut into windows, and captioned windows joined into segments without gaps.
 
 A sound is cut while it is being decoded, so that its length does not matter. Windows may overlap;
-every second of the sound belongs to exactly one segment. Pure numpy: what captions a window is not
-known here.
+every second of the sound belongs to exactly one segment. Pure numpy: the captioner is not known
+here.
 """
 
 import math
@@ -49,17 +49,17 @@ class Windows:
     def __post_init__(self) -> None:
         if not 0.1 <= self.window <= _MAX_WHOLE:
             raise ConfigError(
-                f"a window of {self.window:g} s; accepted are 0.1 to {_MAX_WHOLE:g} s"
+                f"expected a window of 0.1 to {_MAX_WHOLE:g} s, got {self.window:g} s"
             )
         if not 0.01 <= self.hop <= self.window:
             raise ConfigError(
-                f"a hop of {self.hop:g} s leaves gaps or stands still; "
-                f"accepted is 0.01 s up to the window, {self.window:g} s"
+                f"expected a hop from 0.01 s to the length of the window, {self.window:g} s, got "
+                f"{self.hop:g} s"
             )
         if not self.window <= self.whole <= _MAX_WHOLE:
             raise ConfigError(
-                f"sounds up to {self.whole:g} s whole; accepted are the window, "
-                f"{self.window:g} s, to {_MAX_WHOLE:g} s"
+                f"expected whole from the length of the window, {self.window:g} s, to "
+                f"{_MAX_WHOLE:g} s, got {self.whole:g} s"
             )
 
 
@@ -77,10 +77,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Segment:
-    """What is heard from `start` to `end`, in seconds.
+    """The caption of a stretch of a sound, from `start` to `end` in seconds.
 
-    `score` is that of the caption, None where no model was asked. `gate` says what closed the
-    segment, None where the caption is the model's: "silence", "low score", or "no words" (an empty
+    `score` is that of the caption, None if the model was not asked. `gate` says what closed the
+    segment, None if the caption is the model's: "silence", "low score", or "no words" (an empty
     caption). `candidates` are the n-best captions with their scores, empty unless several were
     asked for. `rerank` is the caption's second score, None where none was asked for.
     """
@@ -162,9 +162,9 @@ def level_db(samples: Float32[np.ndarray, " T"], rate: int) -> float:
 
 
 def cover(segments: Sequence[Segment]) -> list[Segment]:
-    """Overlapping neighbours set side by side: the border is halfway through the overlap.
+    """The segments with overlaps removed: neighbors meet halfway through their overlap.
 
-    `segments` are in order, and neighbours overlap or touch. Times are rounded to milliseconds.
+    `segments` are in order, and neighbors overlap or touch. Times are rounded to milliseconds.
     """
     borders = [
         (left.end + right.start) / 2 for left, right in zip(segments, segments[1:], strict=False)
@@ -178,7 +178,9 @@ def cover(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def merge(segments: Sequence[Segment]) -> list[Segment]:
-    """Neighbours that say the same joined, in the words of the surest, with their mean score."""
+    """The segments with neighbors that say the same joined: the caption of the highest score, their
+    mean score.
+    """
     merged: list[list[Segment]] = []
     for segment in segments:
         if merged and says_the_same(merged[-1][-1], segment):

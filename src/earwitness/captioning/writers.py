@@ -43,7 +43,7 @@ def format_of(path: Path) -> Format:
     """The format of an output file by its ending. Raises ConfigError for an unknown one."""
     if path.suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"{path}: no format has the ending {path.suffix!r}; accepted are "
+            f"{path}: no format has the ending {path.suffix!r}; expected "
             f"{', '.join(ENDINGS)}, or any ending with --format"
         )
     return ENDINGS[path.suffix.lower()]
@@ -84,7 +84,7 @@ def as_lines(record: Record, named: bool) -> list[str]:
 
 
 def as_json(record: Record) -> str:
-    """The record as one line of JSON; a file name that is no text is escaped."""
+    """The record as one line of JSON; a file name that is not valid text is escaped."""
     line = json.dumps(record, ensure_ascii=False)
     try:
         line.encode()

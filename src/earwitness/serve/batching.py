@@ -1,4 +1,4 @@
-"""One worker thread runs the model; windows that wait, of whatever requests, share its batches."""
+"""One worker thread runs the model; waiting windows of all requests share its batches."""
 
 import asyncio
 from collections.abc import Callable, Sequence

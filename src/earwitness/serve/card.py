@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from earwitness.captioning.local import Heard
+from earwitness.captioning.pipeline import SoundResult as Heard
 from earwitness.captioning.segments import NOTHING, Candidate, Segment, distinct
 from earwitness.captioning.writers import subtitle_text
 from earwitness.serve.bridging import BridgeView
