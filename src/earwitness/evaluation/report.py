@@ -44,7 +44,7 @@ def make_report(
 
 
 def table(report: Report) -> str:
-    """The corpus scores with their intervals, one metric a line, and what was not run."""
+    """The corpus scores with their intervals, one metric per line, and what was not run."""
     many = len(report.runs) > 1
     rows = [["metric", "value", "95 % interval"] + (["sd over seeds", "runs"] if many else [])]
     for name, score in report.pooled.items():

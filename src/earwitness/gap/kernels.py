@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.cauchy_schwarz import SMALLEST_WIDTH, divergence, log_kernel, squared_width
-from earwitness.gap.clouds import Pairs, draw_clips
+from earwitness.gap.clouds import PairedClouds, draw_clips
 from earwitness.statistics import Estimate
 
 CAPTION_LIMIT = 3000
@@ -27,7 +27,7 @@ def squared_distances(
     return np.maximum(squares - 2.0 * products, 0.0)
 
 
-def sampled(pairs: Pairs, limit: int, seed: int) -> Pairs:
+def sampled(pairs: PairedClouds, limit: int, seed: int) -> PairedClouds:
     """All pairs, or as many clips, drawn without replacement, as have `limit` captions together."""
     if pairs.captions <= limit:
         return pairs
@@ -37,7 +37,7 @@ def sampled(pairs: Pairs, limit: int, seed: int) -> Pairs:
     return pairs.subset(clips[:kept])
 
 
-def median_width(pairs: Pairs, seed: int) -> float:
+def median_width(pairs: PairedClouds, seed: int) -> float:
     """sigma by the median rule of `earwitness.cauchy_schwarz`: over the pairs between the clouds.
 
     Every sound with every caption, each pair once; of at most 1000 captions and their sounds.
@@ -62,7 +62,9 @@ def _means(
     return np.einsum("km,km->k", left @ kernel, right)
 
 
-def kernel_quantities(pairs: Pairs, sigma: float, bootstrap: int, seed: int) -> dict[str, Estimate]:
+def kernel_quantities(
+    pairs: PairedClouds, sigma: float, bootstrap: int, seed: int
+) -> dict[str, Estimate]:
     """Cauchy-Schwarz divergence and MMD; a clip with several captions shares its weight among them.
 
     V-statistics: kernel values of a point with itself are kept, as in LAMB's aligner, so both are

@@ -135,7 +135,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "down",
         "accuracy of logistic regression, sound or caption?, on clips it was not fitted to",
-        "How often a straight cut tells sounds from captions; 0.5 is guessing.",
+        "How often a straight cut separates sounds from captions; 0.5 is guessing.",
         "classifier two-sample test, Lopez-Paz and Oquab 2017, arXiv 1610.06545",
     ),
     Definition(

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.errors import MissingDependencyError
-from earwitness.gap.clouds import Pairs, draw_clips
+from earwitness.gap.clouds import PairedClouds, draw_clips
 from earwitness.gap.kernels import sampled
 from earwitness.statistics import Estimate
 
@@ -12,7 +12,7 @@ CAPTION_LIMIT = 2500
 FOLDS = 5
 
 
-def _one_caption_each(pairs: Pairs, seed: int) -> Float[np.ndarray, "N C"]:
+def _one_caption_each(pairs: PairedClouds, seed: int) -> Float[np.ndarray, "N C"]:
     captions = np.bincount(pairs.owner)
     starts = np.cumsum(captions) - captions
     drawn = np.random.default_rng([seed, pairs.clips, 3]).integers(captions)
@@ -46,8 +46,8 @@ def _held_out_accuracy(
     return accuracy
 
 
-def separability_quantities(pairs: Pairs, bootstrap: int, seed: int) -> dict[str, Estimate]:
-    """Accuracy of logistic regression on standardised numbers, five folds, clips kept whole.
+def separability_quantities(pairs: PairedClouds, bootstrap: int, seed: int) -> dict[str, Estimate]:
+    """Accuracy of logistic regression on standardized numbers, five folds, clips kept whole.
 
     One caption per clip, drawn by the seed, so that guessing is right half the time. Above 2500
     captions a random part of the clips is used. The interval draws clips; the classifiers stay.

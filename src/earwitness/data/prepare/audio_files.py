@@ -30,7 +30,7 @@ class AudioFiles:
         """All sound files below `root`, hidden ones left out.
 
         Raises:
-            DataError: `root` is no folder, or holds none.
+            DataError: `root` is not a folder, or holds none.
         """
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; expected one that holds the sounds")

@@ -43,7 +43,7 @@ def read_black_list(path: Path, metadata: Sequence[Path] = ()) -> BlackList:
     Understood are AudioCaps and AudioSet segment lists (YouTube ids), Clotho's metadata (Freesound
     numbers) and captions (file names; with `metadata` their Freesound numbers), WavCaps' black
     lists (JSON object of lists), manifests written by `earwitness prepare` (recordings), any other
-    table with a column of ids, and lists of ids (.txt, a line each; JSON).
+    table with a column of ids, and lists of ids (.txt, one per line; JSON).
 
     Raises:
         DataError: the file cannot be read or names nothing.

@@ -1,4 +1,4 @@
-"""Matplotlib figures of the gap, in the colours of Okabe and Ito; shape and line style repeat them.
+"""Matplotlib figures of the gap, in the colors of Okabe and Ito; shape and line style repeat them.
 
 Figures are made without pyplot, so nothing global changes and no display is needed.
 """
@@ -159,7 +159,7 @@ def sweep_figure(
     given = (t_stars, steps, values) if intervals is None else (t_stars, steps, values, intervals)
     lengths = {len(part) for part in given}
     if len(lengths) != 1 or not len(values):
-        raise DataError(f"a sweep of {sorted(lengths)} entries; accepted are equal lengths above 0")
+        raise DataError(f"a sweep of {sorted(lengths)} entries; expected equal lengths above 0")
     t, k, v = np.asarray(t_stars), np.asarray(steps), np.asarray(values, np.float64)
     figure, axes = _new("start time t*", quantity)
     for index, count in enumerate(np.unique(k)):
@@ -185,7 +185,7 @@ def training_curve_figure(
     if not len(steps) or any(len(curve) != len(steps) for curve in curves.values()):
         raise DataError(
             f"{len(steps)} steps for curves of {[len(c) for c in curves.values()]} values; "
-            "accepted are equal lengths above 0"
+            "expected equal lengths above 0"
         )
     figure, axes = _new("training step", quantity)
     for index, (name, curve) in enumerate(curves.items()):
