@@ -47,8 +47,8 @@ class TokenGuide(nn.Module):
     ) -> Float[Tensor, "B V"]:
         """The bias beta * g that is added to the logits.
 
-        Scores are centered over ordinary tokens, and special tokens (end of sentence among them) get
-        0: the guide changes neither the length of a caption nor lets padding through. Centering
+        Scores are centered over ordinary tokens, and special tokens (end of sentence among them)
+        get 0: the guide neither changes the length of a caption nor lets padding through. Centering
         changes no softmax over ordinary tokens. In float32 even under autocast.
         """
         with torch.autocast(z_a.device.type, enabled=False):
