@@ -21,8 +21,6 @@ LAYERS: dict[str, int] = {
     "cauchy_schwarz": 1,
     "config": 1,
     "io": 1,
-    "cauchy_schwarz": 1,
-    "caption": 2,
     "statistics": 1,
     "text": 1,
     "templates": 1,
