@@ -12,7 +12,7 @@ from huggingface_hub import errors
 
 from earwitness.config import Strict, validate
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.models.hub import HubName, WeightsName, hub_name, origin, push, resolve, resolved
+from earwitness.models.hub import HubName, WeightsName, hub_name, hub_part, push, resolve, resolved
 from earwitness.models.names import model_folder
 
 FILES = {
@@ -109,7 +109,7 @@ def test_weights_settings_and_tokenizer_are_fetched_and_nothing_that_could_run(h
     }
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     assert not [path for path in hub.asked if path.endswith((".bin", ".pt", ".py"))]
-    part = origin(folder)
+    part = hub_part(folder)
     assert part is not None
     assert (part.hub, part.revision) == ("ada/llm", commit)
     assert f"ada/llm resolves to commit {commit}" in capsys.readouterr().err
@@ -147,7 +147,7 @@ def test_a_run_stays_at_the_commit_that_it_began_with(hub, tmp_path):
     assert json.loads(record.read_text()) == {"ada/llm": first}
     second = hub.add("ada/llm", {**FILES, "model.safetensors": b"newer"})
     assert resolved(recipe, ("weights",), record).weights == begun
-    assert str(origin(resolve("ada/llm"))) == f"ada/llm@{second}"
+    assert str(hub_part(resolve("ada/llm"))) == f"ada/llm@{second}"
     assert resolved(Recipe(), ("weights",), record) == Recipe()
 
 
@@ -246,7 +246,7 @@ def test_a_model_that_is_neither_folder_nor_name_is_told(name):
     ],
 )
 def test_other_folders_have_no_origin(path):
-    assert origin(Path("/cache") / path) is None
+    assert hub_part(Path("/cache") / path) is None
 
 
 def test_push_makes_the_repository_and_the_branch_and_names_the_commit(tmp_path, monkeypatch):

@@ -138,7 +138,7 @@ def _check_sizes(config: TwoStreamConfig, dim: int) -> None:
         )
     even = [kernel for kernel in config.kernels if kernel % 2 == 0]
     if even or not config.kernels:
-        raise ConfigError(f"kernels {list(config.kernels)}: one or more odd sizes are expected")
+        raise ConfigError(f"kernels {list(config.kernels)}: expected one or more odd sizes")
 
 
 def match_token_norm(project: nn.Linear, token_norm: float) -> None:

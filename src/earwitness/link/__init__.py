@@ -7,7 +7,7 @@
 """
 
 from earwitness.link.base import Bridge, Side
-from earwitness.link.baselines import NoBridgeConfig
+from earwitness.link.baselines import NoBridge, NoBridgeConfig
 from earwitness.link.bridge import DiffusionLink, DiffusionLinkConfig, start_time_sweep
 from earwitness.link.choice import AnyBridgeConfig, bridge_kinds, load_bridge, save_bridge
 from earwitness.link.prefix import LinkPrefix, LinkPrefixConfig
@@ -19,6 +19,7 @@ __all__ = [
     "DiffusionLinkConfig",
     "LinkPrefix",
     "LinkPrefixConfig",
+    "NoBridge",
     "NoBridgeConfig",
     "Side",
     "bridge_kinds",

@@ -248,7 +248,8 @@ def _load_tokenizer(folder: Path) -> Any:
         ) from None
     except (OSError, RuntimeError, *_WRONG) as error:
         raise CheckpointError(
-            f"{folder}: not a readable causal language model (its tokenizer: {one_line(error)[:200]})"
+            f"{folder}: not a readable causal language model "
+            f"(its tokenizer: {one_line(error)[:200]})"
         ) from None
 
 

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from earwitness.caption import BridgeEffect, Caption, CaptionCalls, Decoding
 from earwitness.encoders import EmbeddingFrames
 from earwitness.errors import ConfigError
-from earwitness.link import LinkPrefix, NoBridge
-from earwitness.link.base import BridgeConfig
+from earwitness.link import LinkPrefix, NoBridge, NoBridgeConfig
 from earwitness.models.card import min_score
 from earwitness.system.audio_text import TorchAudioText
 
@@ -185,7 +184,7 @@ class Inference(CaptionCalls):
 
         frames = self.encode([waveform])
         e = frames.h[:, 0].float()
-        without = NoBridge(BridgeConfig(dim=self.encoder.dim))
+        without = NoBridgeConfig(dim=self.encoder.dim).build()
         embeddings = torch.cat([without(e), self.prefix.bridge(e)])
         z = self.prefix.projector(embeddings * self.prefix.scale)
         settings = self.decoding.model_copy(update={"n_best": 1})
