@@ -24,6 +24,7 @@ EMBED_BYTES = 600_000
 _MEDIA = {".wav": "wav", ".flac": "flac", ".mp3": "mpeg", ".m4a": "mp4", ".mp4": "mp4"}
 _UNSCALED = ("vocabulary", "length")
 _STYLES = ("first", "second")
+_MISSING = PooledScore(math.nan, math.nan, math.nan, math.nan, [])
 _RANK_HINT = (
     "Clips are ordered by their mean rank over " + ", ".join(RANKED) + " (those that were run); "
     "a rank is the share of captions that a caption beats, and the length of the bars. Words found "
@@ -127,7 +128,7 @@ def _scores(report: Report) -> list[dict[str, object]]:
     counts = [len(report.runs), len(report.other)]
     rows: list[dict[str, object]] = []
     for name in report.pooled:
-        scores = [one.get(name, PooledScore(*[math.nan] * 4, [])) for one in pooled]
+        scores = [one.get(name, _MISSING) for one in pooled]
         ends = [x for score in scores for x in (score.value, score.high) if not math.isnan(x)]
         scaled = name not in _UNSCALED
         cells = [
