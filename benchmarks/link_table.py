@@ -38,13 +38,13 @@ BRIDGES: dict[str, list[str]] = {
     "conditional_prior": [],
     "conditional_prior_x0": [
         'bridge.kind="conditional_prior"',
-        'bridge.conditional_prior.predicts="x_0"',
+        'bridge.predicts="x_0"',
     ],
     LINK: [],
-    "lambda_0": ["bridge.diffusion_link.topology_weight=0.0"],
-    "lambda_0.1": ["bridge.diffusion_link.topology_weight=0.1"],
-    "lambda_10": ["bridge.diffusion_link.topology_weight=10.0"],
-    "lambda_1_by_time": ['bridge.diffusion_link.topology_time_weight="alpha_bar"'],
+    "lambda_0": ["bridge.topology_weight=0.0"],
+    "lambda_0.1": ["bridge.topology_weight=0.1"],
+    "lambda_10": ["bridge.topology_weight=10.0"],
+    "lambda_1_by_time": ['bridge.topology_time_weight="alpha_bar"'],
 }
 """row of the table -> changes to recipes/pocket_bridge.toml; the lambda rows are gap only"""
 

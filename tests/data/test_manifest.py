@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from manifests import write_manifest
 
-from earwitness.data.manifest import Clip, read_manifest, write_manifest
+from earwitness.data.manifest import Clip, read_manifest
 from earwitness.errors import DataError
 
 

@@ -57,11 +57,11 @@ def test_bad_audiocaps_table_is_one_sentence(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["audiocaps", "caps.csv", "--audio", "a", "-o", "m.csv"], "tells no split"),
+        (["audiocaps", "caps.csv", "--audio", "a", "-o", "m.csv"], "gives no split"),
         (["audiocaps", "train.csv", "--audio", "a", "-o", "m.csv"], "train.csv: no such file"),
         (["macs", "a.wav", "--audio", ".", "-o", "m.csv"], "not a readable YAML file"),
         (["macs", "MACS.yaml", "--audio", ".", "-o", "m.csv"], "no such file"),
-        (["wavcaps", "x.json", "--audio", ".", "-o", "m.csv"], "tells the source"),
+        (["wavcaps", "x.json", "--audio", ".", "-o", "m.csv"], "gives the source"),
         (["wavcaps", "sb_final.json", "--audio", ".", "-o", "m.csv"], "no such file"),
         (["folder", "nowhere", "-o", "m.csv"], "nowhere: no such folder"),
         (["folder", ".", "-o", "m.xlsx"], "a manifest is .csv, .jsonl, .parquet"),

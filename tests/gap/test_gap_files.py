@@ -121,7 +121,7 @@ def test_command_measures_tokens_without_normalising(folder: Path) -> None:
     [
         ("--audio a.npy --text none.npy", "none.npy: no such file"),
         ("--audio a.npy --text c.csv", "expected embeddings as .npy, .safetensors, .parquet"),
-        ("--audio a.npy --text t.npy --projection tsne", "accepted are pca, umap"),
+        ("--audio a.npy --text t.npy --projection tsne", "expected pca, umap"),
         ("--audio a.npy --text t.npy --report none/out.html", "existing folder"),
         ("--audio a.npy --text t.npy --shown 0", "1 or more"),
         ("--audio a.npy --text t.npy --bootstrap 0", "2 to 100000"),

@@ -14,7 +14,7 @@ from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.ced import CED, CEDConfig
 from earwitness.lamb.two_stream import TwoStreamConfig
 from earwitness.models.hub import resolve
-from earwitness.system.captioner import CaptionerConfig, PrefixConfig, TorchCaptioner, load_decoder
+from earwitness.system.captioner import CaptionerConfig, TorchCaptioner, load_decoder
 from earwitness.system.decoder import DecoderConfig
 
 SOURCES = [(noise(2.0), 16000), (noise(0.7, 1), 16000), (noise(3.1, 2), 16000)]
@@ -135,9 +135,7 @@ def lamb(decoder="ada/llama", **settings) -> TorchCaptioner:
     """A LAMB of parts by name, its own parts and LoRA weights made loud enough to be heard."""
     torch.manual_seed(0)
     config = CaptionerConfig(
-        prefix=PrefixConfig(
-            two_stream=TwoStreamConfig(n_semantic=2, n_temporal=2, n_global=4, heads=2)
-        ),
+        prefix=TwoStreamConfig(n_semantic=2, n_temporal=2, n_global=4, heads=2),
         decoder=DecoderConfig(**settings),
         decoding=Decoding(max_new_tokens=8),
     )

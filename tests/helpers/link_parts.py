@@ -10,8 +10,8 @@ from earwitness.caption import Decoding
 from earwitness.encoders import EmbeddingFrames
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
-from earwitness.link import BridgeChoice, LinkPrefixConfig
-from earwitness.system.captioner import CaptionerConfig, PrefixConfig, TorchCaptioner
+from earwitness.link import LinkPrefixConfig
+from earwitness.system.captioner import CaptionerConfig, TorchCaptioner
 from earwitness.system.decoder import DecoderConfig
 from earwitness.training.bridge import BridgeRecipe
 from earwitness.training.contrastive import ContrastiveRecipe
@@ -48,9 +48,9 @@ def tiny_dual(seed: int = 0, **changes: Any) -> DualEncoder:
 
 def untrained_link(kind: str = "diffusion_link") -> TorchCaptioner:
     """A system over `tiny_dual` whose bridge is fitted and gives more than zeros."""
-    link = LinkPrefixConfig(bridge=BridgeChoice.model_validate({"kind": kind}), hidden=16)
+    link = LinkPrefixConfig.model_validate({"bridge": {"kind": kind}, "hidden": 16})
     config = CaptionerConfig(
-        prefix=PrefixConfig(kind="link", link=link),
+        prefix=link,
         decoder=DecoderConfig(tune="full"),
         decoding=Decoding(max_new_tokens=6),
         guide=None,

@@ -15,7 +15,7 @@ from earwitness.captioning.rerank import Reranker
 from earwitness.data.synthetic import RATE, synthetic_clip
 from earwitness.encoders import load_embedding_encoder, one_frame
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.link import BRIDGES, BridgeChoice, load_bridge, save_bridge
+from earwitness.link import NoBridgeConfig, bridge_kinds, load_bridge, save_bridge
 from earwitness.models import names as pocket
 from earwitness.system.captioner import TorchCaptioner
 from earwitness.training import bridge, contrastive, link
@@ -57,7 +57,7 @@ def test_a_captioner_that_never_heard_audio_captions_new_sounds(runs):
 def test_the_bridge_brings_sounds_nearer_to_their_captions(runs):
     pairs = open_embeddings(bridge_recipe(runs).source, runs / "clap/best/encoder", runs).test
     bridged = bridge.score(load_bridge(runs / "bridge/best/bridge"), pairs)
-    raw = bridge.score(BridgeChoice(kind="none").build(16), pairs)
+    raw = bridge.score(NoBridgeConfig(dim=16).build(), pairs)
     assert bridged["paired_cosine"] > raw["paired_cosine"] + 0.05
 
 
@@ -122,7 +122,7 @@ def test_halves_of_pairs_keep_captions_with_their_clips():
     assert pairs.half(odd=False).owner.tolist() == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("kind", list(BRIDGES))
+@pytest.mark.parametrize("kind", bridge_kinds())
 def test_a_saved_system_captions_the_same_behind_every_bridge(kind, tmp_path):
     captioner = untrained_link(kind)
     captioner.save(tmp_path / "model")
@@ -217,7 +217,7 @@ def test_a_reference_out_of_the_package_is_refused(package, reference):
 
 
 def test_a_bridge_of_another_width_is_refused(runs, tmp_path):
-    save_bridge(BridgeChoice(kind="none").build(8), tmp_path / "narrow")
+    save_bridge(NoBridgeConfig(dim=8).build(), tmp_path / "narrow")
     recipe = link_recipe(runs, "zero_shot", bridge=tmp_path / "narrow")
     with pytest.raises(ConfigError, match="embeddings of 8 numbers.* gives 16"):
         link.run(recipe, runs / "refused")

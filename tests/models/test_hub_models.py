@@ -137,7 +137,7 @@ def test_quantisation_without_its_package_names_the_extra(hub_cache, monkeypatch
 
 
 def test_a_quantised_model_is_not_trained_in_full(hub_cache):
-    with pytest.raises(ConfigError, match="'full': a language model quantised to nf4"):
+    with pytest.raises(ConfigError, match="decoder.tune 'full' with quantize 'nf4'"):
         lamb(quantize="nf4", tune="full")
 
 

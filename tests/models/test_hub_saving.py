@@ -15,8 +15,8 @@ from earwitness.caption import Decoding
 from earwitness.encoders import EmbeddingFrames, load_embedding_encoder
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.link import LinkPrefixConfig
-from earwitness.models.hub import origin, resolve
-from earwitness.system.captioner import CaptionerConfig, PrefixConfig, TorchCaptioner, load_decoder
+from earwitness.models.hub import hub_part, resolve
+from earwitness.system.captioner import CaptionerConfig, TorchCaptioner, load_decoder
 from earwitness.system.decoder import DecoderConfig, LoraConfig
 from earwitness.system.folder import open_decoder
 from earwitness.training.stages import run_recipe
@@ -33,12 +33,12 @@ def test_what_came_from_the_hub_is_named_and_not_copied(hub_cache, tmp_path, dec
         "lora/adapter_model.safetensors",
     }
     settings = json.loads((tmp_path / "model/earwitness.json").read_text())
-    expected = {name: origin(resolve(f"ada/{name}")) for name in ("ced",)}
+    expected = {name: hub_part(resolve(f"ada/{name}")) for name in ("ced",)}
     assert settings["parts"]["encoder"] == expected["ced"].model_dump()
-    assert settings["parts"]["decoder"] == origin(resolve(decoder)).model_dump()
+    assert settings["parts"]["decoder"] == hub_part(resolve(decoder)).model_dump()
     adapter = json.loads((tmp_path / "model/lora/adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == decoder
-    assert adapter["revision"] == origin(resolve(decoder)).revision
+    assert adapter["revision"] == hub_part(resolve(decoder)).revision
     assert str(tmp_path) not in (tmp_path / "model/earwitness.json").read_text()
 
 
@@ -175,7 +175,7 @@ def damage_lora(folder: Path, how: str) -> None:
         ("shape", "has shape"),
         ("finite", "not finite"),
         ("gone", "no such file"),
-        ("cut", "no safetensors file"),
+        ("cut", "not a safetensors file"),
     ],
 )
 def test_damaged_lora_weights_are_refused(hub_cache, tmp_path, how, words):
@@ -212,7 +212,7 @@ def test_lora_goes_on_training_as_it_was(hub_cache, tmp_path):
 
 def test_a_clap_by_name_carries_a_diffusion_link(hub_cache, tmp_path):
     config = CaptionerConfig(
-        prefix=PrefixConfig(kind="link", link=LinkPrefixConfig(hidden=16)),
+        prefix=LinkPrefixConfig(hidden=16),
         decoder=DecoderConfig(),
         guide=None,
         aligner=None,
@@ -249,7 +249,7 @@ def test_a_self_contained_model_makes_the_round_trip(tmp_path, monkeypatch):
     loaded = TorchCaptioner.load("ada/tiny")
     assert loaded.caption_batch(SOURCES) == captioner.caption_batch(SOURCES)
     assert loaded.card == captioner.card
-    assert origin(resolve("ada/tiny")).revision == name.partition("@")[2]
+    assert hub_part(resolve("ada/tiny")).revision == name.partition("@")[2]
 
 
 RECIPE = """
@@ -262,7 +262,8 @@ clips = 8
 heldout_clips = 4
 [model]
 decoding = {max_new_tokens = 4}
-[model.prefix.two_stream]
+[model.prefix]
+kind = "two_stream"
 n_semantic = 2
 n_temporal = 2
 n_global = 4
@@ -277,7 +278,7 @@ batch_size = 4
 def test_a_recipe_names_its_weights_and_its_model_the_commits(hub_cache, tmp_path):
     (tmp_path / "lamb.toml").write_text(RECIPE)
     run_recipe(tmp_path / "lamb.toml", tmp_path / "run")
-    commits = {n: origin(resolve(n)).revision for n in ("ada/ced", "ada/smol")}
+    commits = {n: hub_part(resolve(n)).revision for n in ("ada/ced", "ada/smol")}
     record = json.loads((tmp_path / "run/weights.json").read_text())
     assert record == {"ada/ced": commits["ada/ced"], "ada/smol@main": commits["ada/smol"]}
     model = tmp_path / "run/best"

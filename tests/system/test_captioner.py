@@ -13,9 +13,10 @@ from earwitness.caption import Decoding
 from earwitness.encoders.base import Frames
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.lamb.aligner import AlignerConfig, cs_token
-from earwitness.lamb.baselines import LinearPrefixConfig
+from earwitness.lamb.baselines import LinearPrefixConfig, QFormerConfig
 from earwitness.lamb.token_guide import TokenGuideConfig
-from earwitness.system.captioner import Batch, PrefixConfig, TorchCaptioner
+from earwitness.lamb.two_stream import TwoStreamConfig
+from earwitness.system.captioner import Batch, TorchCaptioner
 from earwitness.system.decoder import DecoderConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
@@ -114,12 +115,11 @@ def test_a_new_system_speaks_at_the_norm_of_the_token_embeddings():
 
 @pytest.mark.parametrize("kind", ["two_stream", "linear", "q_former"])
 def test_a_source_gets_the_same_caption_alone_as_in_a_batch(kind):
-    prefix = PrefixConfig(
-        kind=kind,
-        two_stream={"heads": 2},
-        q_former={"heads": 2},
-        linear=LinearPrefixConfig(stack=4),
-    )
+    prefix = {
+        "two_stream": TwoStreamConfig(heads=2),
+        "q_former": QFormerConfig(heads=2),
+        "linear": LinearPrefixConfig(stack=4),
+    }[kind]
     captioner = strong(tiny_captioner(prefix=prefix))
     sources = [(clip, 16000) for clip in CLIPS]
     alone = [captioner.caption(source) for source in sources]

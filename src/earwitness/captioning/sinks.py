@@ -17,9 +17,9 @@ from earwitness.captioning.writers import (
     rows,
     subtitle_text,
     write,
-    write_text,
 )
 from earwitness.errors import ConfigError, DataError
+from earwitness.io.atomic import write_text
 from earwitness.io.parquet import need_parquet
 
 
@@ -141,7 +141,7 @@ class SubtitleOutput(Sink):
         if self._path is None:
             sys.stdout.write(text)
         else:
-            write_text(self._path, text)
+            write_text(self._path, text, DataError)
         for problem in self._speech.problems if self._speech else ():
             self._say(f"the lines of speech, {problem}; this cue is left out")
         if homeless:

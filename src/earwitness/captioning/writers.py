@@ -142,12 +142,6 @@ def write(path: Path, kind: Format, records: Iterable[Record], *, named: bool = 
                 file.write(_bytes(text))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` in one step."""
-    with replacing(path, DataError) as file:
-        file.write(_bytes(text))
-
-
 def sidecar_paths(names: list[str], ending: str, folder: Path | None) -> dict[str, Path]:
     """Where the sidecar of each sound goes: beside it, or at the same place below `folder`.
 

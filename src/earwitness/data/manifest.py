@@ -3,9 +3,7 @@
 Any table that `io.tables` reads, or a folder of shards.
 """
 
-import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,32 +82,6 @@ def read_manifest(path: Path | str) -> list[Clip]:
     if not clips:
         raise DataError(f"{path}: no rows; expected one clip per row")
     return list(clips.values())
-
-
-def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
-    """Writes JSON lines with `id`, `audio` and `captions`; paths below the manifest's folder become
-    relative.
-    """
-    path = Path(path)
-    with path.open("w", encoding="utf-8") as file:
-        for clip in clips:
-            place = clip.place
-            row: dict[str, Any] = {"id": clip.id}
-            if isinstance(place, Packed):
-                row["audio"] = f"{_relative(place.shard, path.parent)}#{place.member}"
-                if place.size is not None:
-                    row |= {"offset": place.start, "bytes": place.size}
-            else:
-                row["audio"] = _relative(place, path.parent)
-            row["captions"] = list(clip.captions)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _relative(audio: Path, folder: Path) -> str:
-    """`audio` as a manifest in `folder` writes it: relative where it lies below the folder."""
-    if audio.is_absolute() and audio.is_relative_to(folder.resolve()):
-        audio = audio.relative_to(folder.resolve())
-    return str(audio)
 
 
 def _seconds(row: dict[str, Any]) -> float | None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from earwitness.errors import DataError
 from earwitness.io.names import key_of
+from earwitness.io.suffixes import SOUND_SUFFIXES
 from earwitness.io.tables import Cells, read_table
 from earwitness.io.text_files import read_json
 
@@ -33,24 +34,6 @@ TEXT_COLUMNS = ["caption", "candidate", "prediction", "predicted", "text", "hypo
 REFERENCE_COLUMNS = ["reference", "caption", "text"]
 LIST_COLUMNS = ["references", "captions", "refs"]
 RUN_FILES = ("captions.jsonl", "captions.csv", "predictions.jsonl", "predictions.csv")
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".m4a",
-        ".aac",
-        ".aiff",
-        ".aif",
-        ".mp4",
-        ".webm",
-        ".wma",
-        ".au",
-    ]
-)
 _NUMBERED = re.compile(r"(?:captions?|references?|raw)_\d+")
 _NAMED = 5
 
@@ -162,7 +145,7 @@ def match(
 def without_suffix(name: str) -> str:
     """The file name of a path, without the suffix of an audio format."""
     path = PurePosixPath(name.replace("\\", "/"))
-    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
+    return path.stem if path.suffix.lower() in SOUND_SUFFIXES else path.name
 
 
 _KEYS: tuple[tuple[str, Callable[[str], str]], ...] = (

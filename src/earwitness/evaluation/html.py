@@ -12,10 +12,11 @@ from urllib.parse import quote
 from earwitness.errors import DataError
 from earwitness.evaluation.compare import PooledScore, pool
 from earwitness.evaluation.extremes import RANKED, extremes, joint_ranks, most_changed
-from earwitness.evaluation.files import AUDIO_SUFFIXES, without_suffix
+from earwitness.evaluation.files import without_suffix
 from earwitness.evaluation.report import Report, p_value
 from earwitness.evaluation.scores import Evaluation
 from earwitness.evaluation.text import simple
+from earwitness.io.suffixes import SOUND_SUFFIXES
 from earwitness.templates import render
 
 CARDS = 9
@@ -23,6 +24,7 @@ EMBED_BYTES = 600_000
 _MEDIA = {".wav": "wav", ".flac": "flac", ".mp3": "mpeg", ".m4a": "mp4", ".mp4": "mp4"}
 _UNSCALED = ("vocabulary", "length")
 _STYLES = ("first", "second")
+_MISSING = PooledScore(math.nan, math.nan, math.nan, math.nan, [])
 _RANK_HINT = (
     "Clips are ordered by their mean rank over " + ", ".join(RANKED) + " (those that were run); "
     "a rank is the share of captions that a caption beats, and the length of the bars. Words found "
@@ -126,7 +128,7 @@ def _scores(report: Report) -> list[dict[str, object]]:
     counts = [len(report.runs), len(report.other)]
     rows: list[dict[str, object]] = []
     for name in report.pooled:
-        scores = [one.get(name, PooledScore(*[math.nan] * 4, [])) for one in pooled]
+        scores = [one.get(name, _MISSING) for one in pooled]
         ends = [x for score in scores for x in (score.value, score.high) if not math.isnan(x)]
         scaled = name not in _UNSCALED
         cells = [
@@ -211,7 +213,7 @@ def _sounds(folder: Path | None) -> dict[str, Path]:
         return {}
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of sounds")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
     return {path.stem: path for path in found}
 
 

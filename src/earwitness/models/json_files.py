@@ -1,4 +1,4 @@
-"""The JSON files of a model folder: settings, strict where they are read."""
+"""The JSON files of a model folder: written whole, read strictly. Needs no torch."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,14 @@ from pydantic import BaseModel
 
 from earwitness.config import validate
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.io.atomic import write_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes `value`, indented, in one step: a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(path.suffix + ".new")
-    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_text(path, json.dumps(value, indent=2) + "\n", CheckpointError)
 
 
 def read_json(path: Path) -> dict[str, Any]:

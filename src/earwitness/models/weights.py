@@ -1,4 +1,4 @@
-"""Weights of model folders as torch tensors: safetensors, strict in both directions."""
+"""Weights as safetensors: written whole, loaded with every key and shape accounted for."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from earwitness.errors import CheckpointError
+from earwitness.io.atomic import replacing_path
 from earwitness.models.json_files import read_json as read_json
 from earwitness.models.json_files import read_settings as read_settings
 from earwitness.models.json_files import write_json as write_json
@@ -15,18 +16,16 @@ from earwitness.models.json_files import write_json as write_json
 
 def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
     """Writes the state of `module`, floating-point tensors as `dtype` where given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
         for name, value in module.state_dict().items()
     }
-    draft = path.with_suffix(".new")
-    save_file(state, draft, metadata={"format": "pt"})
-    draft.replace(path)
+    with replacing_path(path, CheckpointError) as draft:
+        save_file(state, draft, metadata={"format": "pt"})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in `path`. Raises CheckpointError where it is missing or no whole safetensors
+    """The tensors in `path`. Raises CheckpointError if it is missing or not a whole safetensors
     file.
     """
     if not path.is_file():
@@ -34,7 +33,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or no safetensors file ({error})") from None
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from None
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from earwitness.runtime.types import Decoding
+from earwitness.caption import Decoding
 
 
 def log_softmax(x: Float[np.ndarray, "R V"]) -> Float[np.ndarray, "R V"]:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from earwitness.caption import Decoding
 from earwitness.runtime.decoder import Cache, LanguageModel
 from earwitness.runtime.scores import Scores, log_softmax, warped
-from earwitness.runtime.types import Decoding
 
 _NEVER = np.float32(-1e9)
 

@@ -8,72 +8,29 @@ evaluation all call `TorchCaptioner.forward` (losses) or `caption`, and nothing 
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor, nn
 
 from earwitness.caption import Decoding
-from earwitness.config import Strict
 from earwitness.encoders import load_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.lamb.aligner import AlignerConfig, CrossModalAligner, masked_mean
-from earwitness.lamb.baselines import LinearPrefix, LinearPrefixConfig, QFormer, QFormerConfig
-from earwitness.lamb.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
-from earwitness.lamb.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token_norm
-from earwitness.link import LinkPrefix, LinkPrefixConfig
+from earwitness.lamb.aligner import CrossModalAligner, masked_mean
+from earwitness.lamb.token_guide import GuideProcessor, TokenGuide
+from earwitness.lamb.two_stream import match_token_norm
 from earwitness.models.card import CardFacts, facts_of, write_card
 from earwitness.models.hub import push
 from earwitness.models.names import model_folder, part_folder
-from earwitness.models.weights import load_weights, read_json, read_settings, read_weights
-from earwitness.system.decoder import Decoder, DecoderConfig, Generated, Texts
-from earwitness.system.folder import FORMAT, open_decoder, save_model
+from earwitness.models.weights import load_weights, read_json, read_weights
+from earwitness.system.decoder import Decoder, Generated, Texts
+from earwitness.system.folder import Parts, SaveOptions, open_decoder, save_model
 from earwitness.system.folder import load_decoder as load_decoder
 from earwitness.system.inference import Inference
-
-PREFIXES: dict[str, tuple[type[Strict], Any]] = {
-    "two_stream": (TwoStreamConfig, TwoStreamAdapter),
-    "q_former": (QFormerConfig, QFormer),
-    "linear": (LinearPrefixConfig, LinearPrefix),
-    "link": (LinkPrefixConfig, LinkPrefix),
-}
-
-
-class PrefixConfig(Strict):
-    """Which prefix, and its own settings."""
-
-    kind: Literal["two_stream", "q_former", "linear", "link"] = "two_stream"
-    two_stream: TwoStreamConfig = TwoStreamConfig()
-    q_former: QFormerConfig = QFormerConfig()
-    linear: LinearPrefixConfig = LinearPrefixConfig()
-    link: LinkPrefixConfig = LinkPrefixConfig()
-
-
-_OFF = BeforeValidator(lambda value: None if value == "off" else value)
-"""TOML has no null"""
-
-
-class CaptionerConfig(Strict):
-    """Everything that is not weights. `guide = "off"` and `aligner = "off"` leave a part out."""
-
-    prefix: PrefixConfig = PrefixConfig()
-    decoder: DecoderConfig = DecoderConfig()
-    guide: Annotated[TokenGuideConfig | None, _OFF] = TokenGuideConfig()
-    aligner: Annotated[AlignerConfig | None, _OFF] = AlignerConfig()
-    decoding: Decoding = Decoding()
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """in training only; none in LAMB's predecessors"""
-    max_seconds: PositiveFloat = 3600.0
-    """longest clip that is captioned as a whole"""
-
-    @property
-    def system(self) -> Literal["lamb", "diffusion-link"]:
-        """Whose system this is, as a model folder says."""
-        return "diffusion-link" if self.prefix.kind == "link" else "lamb"
+from earwitness.system.settings import CaptionerConfig, read_config, written
 
 
 class Batch(NamedTuple):
@@ -109,9 +66,7 @@ class TorchCaptioner(nn.Module, Inference):
         self.config, self.name = config, name
         self.encoder, self.decoder = encoder, decoder
         self.encoder.requires_grad_(False)  # type: ignore[attr-defined]
-        _, prefix_class = PREFIXES[config.prefix.kind]
-        settings = getattr(config.prefix, config.prefix.kind)
-        self.prefix = prefix_class(settings, encoder.dim, decoder.dim)
+        self.prefix = config.prefix.build(encoder.dim, decoder.dim)
         match_token_norm(self.prefix.project, float(decoder.table.float().norm(dim=1).mean()))
         self.guide = TokenGuide(config.guide) if config.guide else None
         self.aligner = CrossModalAligner(config.aligner) if config.aligner else None
@@ -158,8 +113,8 @@ class TorchCaptioner(nn.Module, Inference):
         if bias is not None:
             losses["guide"] = _cross_entropy(logits + bias[:, None], texts, smoothing)
         if self.aligner is not None:
-            z_t, spoken = self._caption_tokens(texts)
-            losses |= self.aligner(*z_a, z_t, spoken, clip)
+            z_t, t_mask = self._caption_tokens(texts)
+            losses |= self.aligner(*z_a, z_t, t_mask, clip)
         return losses
 
     def pooled_audio(self, frames: Frames) -> Float[Tensor, "B E"]:
@@ -173,8 +128,8 @@ class TorchCaptioner(nn.Module, Inference):
 
     def _caption_tokens(self, texts: Texts) -> tuple[Float[Tensor, "B L E"], Bool[Tensor, "B L"]]:
         """`z_t` and where it is real: caption words, without special tokens."""
-        spoken = texts.mask & ~self.decoder.special[texts.ids]
-        return nn.functional.embedding(texts.ids, self.decoder.table), spoken
+        words = texts.mask & ~self.decoder.special[texts.ids]
+        return nn.functional.embedding(texts.ids, self.decoder.table), words
 
     def generate(self, z_a: AudioTokens, settings: Decoding) -> list[list[Generated]]:
         """Hop 4: the n-best captions of each row of `z_a`, with the guide if there is one."""
@@ -201,8 +156,9 @@ class TorchCaptioner(nn.Module, Inference):
             ConfigError: a quantised language model cannot be merged.
         """
         settings: dict[str, Any] = {"system": self.config.system, "name": self.name}
-        settings |= {"config": self.config.model_dump(mode="json"), "card": self.card}
-        save_model(self, Path(folder), settings, self._own_parts(), dtype, merge, refer)
+        settings |= {"config": written(self.config), "card": self.card}
+        parts = Parts(self.encoder, self.decoder, self._own_parts())
+        save_model(parts, Path(folder), settings, SaveOptions(dtype, merge, refer))
 
     def save_pretrained(
         self, folder: Path | str, *, card: CardFacts | None = None, **options: Any
@@ -251,17 +207,7 @@ class TorchCaptioner(nn.Module, Inference):
         """
         folder = model_folder(model)
         settings = read_json(folder / "earwitness.json")
-        version = settings.get("format")
-        if type(version) is not int or version != FORMAT:
-            raise CheckpointError(
-                f"{folder}: model format {version!r}; this version reads format {FORMAT}"
-            )
-        config = read_settings(CaptionerConfig, settings.get("config"), folder / "earwitness.json")
-        if settings.get("system") != config.system:
-            raise CheckpointError(
-                f"{folder}: holds a {settings.get('system')!r} system; {config.system!r} is "
-                f"expected with the prefix {config.prefix.kind!r}"
-            )
+        config = read_config(settings, folder / "earwitness.json")
         decoder = open_decoder(folder, config.decoder)
         audio_folder = part_folder(folder, "encoder/audio", settings)
         encoder = load_encoder(part_folder(folder, "encoder", settings), audio_folder)

@@ -11,9 +11,9 @@ from jaxtyping import Float
 
 from earwitness.caption import BridgeEffect, Caption, CaptionCalls, Decoding
 from earwitness.encoders import EmbeddingFrames
-from earwitness.errors import CheckpointError, ConfigError
-from earwitness.link import LinkPrefix, NoBridge
-from earwitness.link.base import BridgeConfig
+from earwitness.errors import ConfigError
+from earwitness.link import LinkPrefix, NoBridge, NoBridgeConfig
+from earwitness.models.card import min_score
 from earwitness.system.audio_text import TorchAudioText
 
 if TYPE_CHECKING:
@@ -69,17 +69,8 @@ class Inference(CaptionCalls):
 
     @property
     def min_score(self) -> float:
-        """The lowest score that the model's card lets pass; 0 where it names none.
-
-        Raises:
-            CheckpointError: the card's `min_score` is not a number from 0 to 1.
-        """
-        value = self.card.get("min_score", 0.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise CheckpointError(
-                f"{self.name}: min_score {value!r} in its card; expected a number from 0 to 1"
-            )
-        return float(value)
+        """The lowest score that the model's card lets pass. Raises CheckpointError."""
+        return min_score(self.card, self.name)
 
     @property
     def batch_limit(self) -> int:
@@ -193,7 +184,7 @@ class Inference(CaptionCalls):
 
         frames = self.encode([waveform])
         e = frames.h[:, 0].float()
-        without = NoBridge(BridgeConfig(dim=self.encoder.dim))
+        without = NoBridgeConfig(dim=self.encoder.dim).build()
         embeddings = torch.cat([without(e), self.prefix.bridge(e)])
         z = self.prefix.projector(embeddings * self.prefix.scale)
         settings = self.decoding.model_copy(update={"n_best": 1})

@@ -10,6 +10,7 @@ from earwitness.data.manifest import Clip, read_manifest
 from earwitness.errors import DataError
 from earwitness.evaluation import Evaluation, MetricNotRunError, evaluate
 from earwitness.evaluation.java import java_runtime
+from earwitness.io.atomic import write_text
 from earwitness.models.weights import write_json
 from earwitness_lab.reproduce.plan import Plan, Row, Say
 
@@ -90,8 +91,7 @@ def tables(plan: Plan, scores: dict[str, Evaluation]) -> str:
 def write_tables(plan: Plan, scores: dict[str, Evaluation]) -> Path:
     """Writes `reproduce_SYSTEM.md` and `.json` (with intervals) into the folder of runs."""
     path = plan.runs / f"reproduce_{plan.system}_{plan.size}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tables(plan, scores) + "\n", encoding="utf-8")
+    write_text(path, tables(plan, scores) + "\n", DataError)
     numbers = {
         label: {
             "scores": {k: {"value": v.value, "low": v.low, "high": v.high} for k, v in s.items()},

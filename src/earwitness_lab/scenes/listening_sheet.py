@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earwitness.errors import DataError
+from earwitness.io.atomic import write_text
 from earwitness.templates import render
 from earwitness_lab.scenes.mixing import Scene, SceneEvent
 
@@ -24,10 +25,7 @@ def write_listening_sheet(
     page = render(
         "listening_sheet.html", title=title, scenes=[_shown(scene, rate) for scene in scenes]
     )
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+    write_text(Path(path), page, DataError, make_folder=False)
 
 
 def _shown(scene: Scene, rate: int) -> dict[str, object]:

@@ -22,7 +22,7 @@ def read(captions: Sequence[Path], split: str | None, metadata: Sequence[Path] =
     different sounds of one name in two splits.
 
     Raises:
-        DataError: a file is missing, has other columns, or no split can be told.
+        DataError: a file is missing, has other columns, or the split is unclear.
     """
     reading = Reading("clotho")
     sounds = sound_ids(metadata or _beside(captions))

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from earwitness.data.prepare.audio_files import ENDINGS, stem_of, youtube_id
+from earwitness.data.prepare.audio_files import stem_of, youtube_id
 from earwitness.data.prepare.clotho import sound_ids
 from earwitness.data.prepare.entries import Entry
 from earwitness.errors import DataError
+from earwitness.io.suffixes import SOUND_SUFFIXES
 from earwitness.io.tables import Table, cell, read_table, table_of
 from earwitness.io.text_files import read_json, read_text
 
@@ -42,7 +43,7 @@ def read_black_list(path: Path, metadata: Sequence[Path] = ()) -> BlackList:
     Understood are AudioCaps and AudioSet segment lists (YouTube ids), Clotho's metadata (Freesound
     numbers) and captions (file names; with `metadata` their Freesound numbers), WavCaps' black
     lists (JSON object of lists), manifests written by `earwitness prepare` (recordings), any other
-    table with a column of ids, and lists of ids (.txt, a line each; JSON).
+    table with a column of ids, and lists of ids (.txt, one per line; JSON).
 
     Raises:
         DataError: the file cannot be read or names nothing.
@@ -139,7 +140,7 @@ def _recording(space: str | None, text: str) -> str:
 def _plain(values: Iterable[str]) -> set[str]:
     texts = {value.strip() for value in values} - {""}
     # "FreeSound/12" is an id and stays whole; "wavs/12.flac" is a file, and stands for "12" too.
-    return texts | {stem_of(text) for text in texts if Path(text).suffix.lower() in ENDINGS}
+    return texts | {stem_of(text) for text in texts if Path(text).suffix.lower() in SOUND_SUFFIXES}
 
 
 def _ids_of(entry: Entry) -> set[str]:

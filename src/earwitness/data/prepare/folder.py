@@ -10,7 +10,7 @@ from earwitness.io.text_files import read_json, read_text
 
 
 def read(root: Path, split: str | None) -> Reading:
-    """All sounds below `root`; a .txt holds a caption a line, a .json a caption or a list.
+    """All sounds below `root`; a .txt holds one caption per line, a .json one caption or a list.
 
     Sounds without such a file stay in, without caption. Where every sound lies in a folder named
     after a split (train, val, ...) directly below `root`, that is its split. The recording of a
@@ -42,7 +42,7 @@ def read(root: Path, split: str | None) -> Reading:
     if silent:
         reading.notes.append(
             f"{silent} of {len(below)} clips have no caption (no .txt or .json of the same stem): "
-            "fit for captioning and embedding, refused by training"
+            "usable for captioning and embedding, refused by training"
         )
     return reading
 

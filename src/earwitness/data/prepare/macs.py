@@ -42,7 +42,7 @@ def read(path: Path, split: str | None) -> Reading:
 def _entry(item: dict[str, Any], place: str, split: str) -> Entry:
     annotations = item.get("annotations")
     if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
-        raise DataError(f"{place}: 'annotations' of '{item['filename']}' are no list of objects")
+        raise DataError(f"{place}: 'annotations' of '{item['filename']}' must be a list of objects")
     name = item["filename"].replace("\\", "/").rpartition("/")[2]
     location = _TAU.fullmatch(Path(name).stem)
     return Entry(

@@ -32,7 +32,7 @@ class Columns:
     seconds: str | None = None
     index: str | None = None
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The choice in words."""
         parts = [f"sound '{self.audio}'", f"captions {', '.join(map(repr, self.captions))}"]
         others = {"id": self.id, "recording": self.group, "split": self.split}
@@ -51,7 +51,7 @@ def read(
 ) -> tuple[Reading, list[tuple[Table, Columns]]]:
     """The clips of the tables, and each table with its columns (for `shifts`).
 
-    One row a caption and several captions a row are both read: rows of one sound are joined.
+    Both one caption per row and several per row are read: rows of one sound are joined.
     A sound's split is `split`, else its row's, else train; its recording is the cell of `group`,
     else the stem of its file, or its whole path where a column gives the splits.
 
@@ -75,7 +75,7 @@ def read(
             reading.notes.append(f"{path}: {empty} rows name no sound")
         reading.rows += len(table.rows)
         reading.inputs.append(path)
-        reading.notes += [*table.notes(), f"{path}: {columns.told()}"]
+        reading.notes += [*table.notes(), f"{path}: {columns.in_words()}"]
     reading.take(entries)
     return reading, used
 
