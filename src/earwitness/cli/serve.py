@@ -58,7 +58,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"File of API keys, one per line; or {KEYS_VARIABLE}, separated by commas. Without keys, "
+            help=f"API keys, one per line; or {KEYS_VARIABLE}, separated by commas. Without keys, "
             "the service is open to all.",
             rich_help_panel=_NET,
         ),
