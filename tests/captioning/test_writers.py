@@ -193,7 +193,7 @@ def test_journal_refuses_other_settings_and_a_second_writer(tmp_path):
     path = tmp_path / "j.jsonl"
     with closing(Journal(path, "s")) as journal:
         journal.add([record("a")])
-        with pytest.raises(DataError, match="another run writes to it"):
+        with pytest.raises(DataError, match="another run is writing to it"):
             Journal(path, "s")
     with pytest.raises(DataError, match="another model or other settings"):
         Journal(path, "t")

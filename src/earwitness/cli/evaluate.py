@@ -55,9 +55,7 @@ def evaluate(
     ] = None,
     tokenizer: Annotated[
         str,
-        typer.Option(
-            help="Tokenizer: simple, or ptb (needs Java).", rich_help_panel=_SCORES
-        ),
+        typer.Option(help="Tokenizer: simple, or ptb (needs Java).", rich_help_panel=_SCORES),
     ] = "simple",
     partial: Annotated[
         bool,
@@ -143,9 +141,7 @@ def evaluate(
     from earwitness.evaluation.files import match, read_predictions, read_references
     from earwitness.evaluation.scores import select
 
-    named = {".json": json_path, ".csv": csv_path, ".html": html_path}
-    outputs = by_ending(output or [], tuple(named))
-    outputs |= {ending: path for ending, path in named.items() if path is not None}
+    outputs = _outputs(output or [], json_path, csv_path, html_path)
     wanted = None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()]
     select(wanted)
     groups = _groups(files or [], cross or [])
@@ -175,14 +171,29 @@ def evaluate(
         )
 
     reports = [_report(paths, truth, against or [], load, run) for truth, paths in groups]
-    if len({report.dataset for report in reports}) < len(reports):
-        pairs = zip(reports, groups, strict=True)
-        reports = [replace(report, dataset=str(truth)) for report, (truth, _) in pairs]
+    reports = _with_distinct_names(reports, [truth for truth, _ in groups])
     _write(reports, outputs, audio)
     _print(reports)
     asked = {*(wanted or []), *(["sbert_sim"] if sbert else []), *(["fer"] if fluency else [])}
     if asked & {name for report in reports for name in report.not_run}:
         raise typer.Exit(1)
+
+
+def _outputs(
+    output: list[Path], json_path: Path | None, csv_path: Path | None, html_path: Path | None
+) -> dict[str, Path]:
+    """The output files by ending; those of --json, --csv and --html may have any name."""
+    named = {".json": json_path, ".csv": csv_path, ".html": html_path}
+    given = {ending: path for ending, path in named.items() if path is not None}
+    return by_ending(output, tuple(named)) | given
+
+
+def _with_distinct_names(reports: "list[Report]", references: list[Path]) -> "list[Report]":
+    """The reports named by the paths of their references where the short names are not unique."""
+    if len({report.dataset for report in reports}) == len(reports):
+        return reports
+    pairs = zip(reports, references, strict=True)
+    return [replace(report, dataset=str(path)) for report, path in pairs]
 
 
 def _groups(files: list[Path], cross: list[str]) -> list[tuple[Path, list[Path]]]:
