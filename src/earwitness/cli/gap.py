@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from earwitness.cli.outputs import by_ending
 from earwitness.errors import ConfigError, DataError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from earwitness.gap import GapReport
     from earwitness.gap.plots import Projection
+
+
+_IN, _HOW, _PLOTS, _OUT = "Input", "Measurement", "Plots", "Output"
 
 
 @dataclass(frozen=True)
@@ -33,41 +37,91 @@ def gap(
         Path | None, typer.Argument(help="A model folder, together with --pairs.")
     ] = None,
     pairs: Annotated[
-        Path | None, typer.Option(help="Manifest of clips and captions for a model folder.")
+        Path | None,
+        typer.Option(
+            help="Manifest of clips and captions, for a model folder.", rich_help_panel=_IN
+        ),
     ] = None,
     audio: Annotated[
-        str | None, typer.Option(help="Sounds, one vector per row: .npy, .safetensors, .parquet.")
+        str | None,
+        typer.Option(
+            help="Sounds, one vector per row: .npy, .safetensors, .parquet.", rich_help_panel=_IN
+        ),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Captions, one vector per row.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Captions, one vector per row.", rich_help_panel=_IN)
+    ] = None,
     bridged: Annotated[
-        str | None, typer.Option(help="The sounds after a bridge, in the order of --audio.")
+        str | None,
+        typer.Option(
+            help="The sounds after a bridge, in the order of --audio.", rich_help_panel=_IN
+        ),
     ] = None,
     captions: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with a column caption, a line per row of --text; a column owner gives the "
-            "row of its sound."
+            help="CSV with a column caption, one line per row of --text; a column owner gives the "
+            "row of its sound.",
+            rich_help_panel=_IN,
         ),
     ] = None,
     tokens: Annotated[
-        bool, typer.Option(help="Pooled LLM tokens: L2 and cosine as they are (LAMB, Table 2).")
+        bool,
+        typer.Option(
+            help="Compare pooled LLM tokens by L2 and cosine, not normalized (LAMB, Table 2).",
+            rich_help_panel=_HOW,
+        ),
     ] = False,
-    normalize: Annotated[bool, typer.Option(help="Bring every vector to length one.")] = True,
-    projection: Annotated[str, typer.Option(help="pca, umap, or pca,umap.")] = "pca",
+    normalize: Annotated[
+        bool, typer.Option(help="Scale every vector to length one.", rich_help_panel=_HOW)
+    ] = True,
+    projection: Annotated[
+        str, typer.Option(help="pca, umap, or pca,umap.", rich_help_panel=_PLOTS)
+    ] = "pca",
     sweep: Annotated[
-        Path | None, typer.Option(help="CSV t_star,steps,value (low,high): the t* sweep.")
+        Path | None,
+        typer.Option(
+            help="CSV t_star,steps,value (low,high): a sweep over t*.", rich_help_panel=_PLOTS
+        ),
     ] = None,
     curve: Annotated[
-        Path | None, typer.Option(help="CSV step,... : quantities along the training.")
+        Path | None,
+        typer.Option(help="CSV step,...: quantities during training.", rich_help_panel=_PLOTS),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Folder for PNG and SVG figures.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the numbers.")] = None,
-    bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals.")] = 1000,
-    shown: Annotated[int, typer.Option(help="Pairs in the scatter plots.")] = 300,
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .json (the numbers) or .html (a report); repeat it.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for PNG and SVG figures.", rich_help_panel=_OUT)
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", hidden=True)] = None,
+    bootstrap: Annotated[
+        int, typer.Option(help="Resamples for the intervals.", rich_help_panel=_HOW)
+    ] = 1000,
+    shown: Annotated[
+        int, typer.Option(help="Pairs in the scatter plots.", rich_help_panel=_PLOTS)
+    ] = 300,
+    seed: Annotated[
+        int, typer.Option(help="Seed of every random choice.", rich_help_panel=_HOW)
+    ] = 0,
 ) -> None:
-    """Print every quantity of the gap between sounds and captions, with 95 % intervals."""
+    """Measures the gap between sounds and captions, each quantity with a 95 % interval.
+
+    Examples:
+
+      earwitness gap runs/link/best --pairs test.csv
+
+      earwitness gap --audio audio.npy --text text.npy --bridged bridged.npy -o gap.html
+    """
+    outputs = by_ending(output or [], (".json", ".html"))
+    report, json_file = outputs.get(".html", report), outputs.get(".json", json_file)
     given = _given(model, pairs, audio, text, bridged, captions)
     methods = _methods(projection)
     settings: dict[str, Any] = {"seed": seed, "bootstrap": bootstrap}
@@ -107,7 +161,7 @@ def _embeddings_from_model(model: Path, manifest: Path) -> Embeddings:
     captions = [text for clip in clips for text in clip.captions]
     owner = np.array([i for i, clip in enumerate(clips) for _ in clip.captions])
     rows = []
-    for clip in track(clips, "listening", console=Console(stderr=True)):
+    for clip in track(clips, "encoding sounds", console=Console(stderr=True)):
         waveform = audio.load(clip.audio, captioner.encoder.sample_rate)
         rows.append(captioner.pooled_audio(captioner.encode([waveform])).detach().numpy()[0])
     text = captioner.pooled_text(captions).detach().numpy()

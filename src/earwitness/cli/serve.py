@@ -11,60 +11,95 @@ from earwitness.errors import ConfigError, MissingDependencyError
 
 KEYS_VARIABLE = "EARWITNESS_API_KEYS"
 
-_LIMITS = "Limits"
+_MODEL, _NET, _RUN, _LIMITS = "Model", "Service", "Running", "Limits"
 
 
 def serve(
-    model: Annotated[str, typer.Option(help="A pocket model, or a model folder.")] = "pocket-lamb",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A pocket model, a model folder, or owner/name on the Hugging Face hub.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "pocket-lamb",
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
+        str,
+        typer.Option(
+            help="Address to listen on; 0.0.0.0 for all of this machine's.", rich_help_panel=_NET
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="0 takes a free one.", rich_help_panel=_NET)
+    ] = 8000,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
+    ] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of the model; default: one a core.")
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads of the model; default: one per core.", rich_help_panel=_RUN
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 8,
-    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Serve the web page.")] = True,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Windows per batch.", rich_help_panel=_RUN)
+    ] = 8,
+    demo: Annotated[
+        bool, typer.Option("--demo/--no-demo", help="Serve the web page.", rich_help_panel=_NET)
+    ] = True,
     rerank: Annotated[
         str | None,
         typer.Option(
             metavar="CLAP",
-            help="Let requests choose among their n-best with this CLAP: pocket-link, or a folder.",
+            help="Let requests choose among their n-best by this CLAP: pocket-link, or a folder.",
+            rich_help_panel=_MODEL,
         ),
     ] = None,
     keys: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"API keys, a line each; or {KEYS_VARIABLE}, with commas. Without: open to all.",
+            help=f"API keys, one per line; or {KEYS_VARIABLE}, separated by commas. Without keys, "
+            "the service is open to all.",
+            rich_help_panel=_NET,
         ),
     ] = None,
     alias: Annotated[
         list[str] | None,
-        typer.Option(help="Another name that clients may give the model; default whisper-1."),
+        typer.Option(
+            help="Another name for the model in requests; repeat it. Default: whisper-1.",
+            rich_help_panel=_NET,
+        ),
     ] = None,
     max_mb: Annotated[
-        float, typer.Option(min=0.001, help="Largest upload.", rich_help_panel=_LIMITS)
+        float, typer.Option(min=0.001, help="Largest upload, in MB.", rich_help_panel=_LIMITS)
     ] = 200.0,
     max_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Longest sound.", rich_help_panel=_LIMITS)
+        float, typer.Option(min=0.1, help="Longest sound, in seconds.", rich_help_panel=_LIMITS)
     ] = 3600.0,
     queue: Annotated[
-        int, typer.Option(min=1, help="Requests at once; then 429.", rich_help_panel=_LIMITS)
+        int,
+        typer.Option(
+            min=1, help="Requests at a time; further ones get 429.", rich_help_panel=_LIMITS
+        ),
     ] = 64,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds for a request.", rich_help_panel=_LIMITS)
+        float,
+        typer.Option(min=0.1, help="Seconds that a request may take.", rich_help_panel=_LIMITS),
     ] = 300.0,
     access_log: Annotated[
-        bool, typer.Option("--access-log", help="A line for each request: its path, nothing more.")
+        bool,
+        typer.Option(
+            "--access-log",
+            help="Log one line per request: its path, nothing more.",
+            rich_help_panel=_NET,
+        ),
     ] = False,
 ) -> None:
     """Serves sound captions over HTTP, and a web page to try them.
 
     POST /v1/audio/captions and OpenAI's POST /v1/audio/transcriptions;
-    /v1/models, /health, /ready, /metrics; the page is /demo/. The signal to stop
-    lets accepted requests finish.
+    /v1/models, /health, /ready, /metrics; the page is /demo/. Accepted
+    requests are finished before the service stops.
 
     Examples:
 
@@ -134,7 +169,7 @@ def _keys(path: Path | None) -> tuple[str, ...]:
         raise ConfigError(f"--keys {path}: cannot be read ({error})") from None
     keys = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not keys:
-        raise ConfigError(f"--keys {path}: holds no key; expected one a line")
+        raise ConfigError(f"--keys {path}: contains no key; expected one per line")
     return keys
 
 
@@ -146,5 +181,5 @@ def _listener(host: str, port: int) -> socket.socket:
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else str(error)
         raise ConfigError(
-            f"cannot listen on {host} port {port} ({reason}); another --port or --host may do"
+            f"cannot listen on {host} port {port} ({reason}); choose another --port or --host"
         ) from None

@@ -11,21 +11,21 @@ def train(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the run; runs/<recipe name> unless named. A stopped run goes on."
+            help="Folder of the run; default: runs/<recipe name>. An interrupted run continues."
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of sounds and captions, in place of the recipe's.")
+        Path | None, typer.Option(help="Folder of sounds and captions, instead of the recipe's.")
     ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Changes one key; repeatable."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeat it."),
     ] = None,
 ) -> None:
     """Trains what a recipe describes.
 
     The run folder holds log.jsonl (losses and scores), TensorBoard files, the last checkpoint, and
-    the best and the last weights. The same command goes on where a stopped run stands.
+    the best and the last weights. The same command continues an interrupted run.
 
     Examples:
 

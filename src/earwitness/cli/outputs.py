@@ -1,0 +1,23 @@
+"""Output files of a command, told apart by their endings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from earwitness.errors import ConfigError
+
+
+def by_ending(paths: Sequence[Path], known: Sequence[str]) -> dict[str, Path]:
+    """The path of each ending, such as ".json".
+
+    Raises:
+        ConfigError: an ending is not one of `known`, or two paths share one.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        ending = path.suffix.lower()
+        if ending not in known:
+            raise ConfigError(f"--output {path}: expected a file {', '.join(known)}")
+        if ending in found:
+            raise ConfigError(f"--output {path}: {found[ending]} has the same format")
+        found[ending] = path
+    return found
