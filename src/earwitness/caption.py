@@ -132,6 +132,8 @@ class AudioTextEncoder(Protocol):
 class CaptionCalls:
     """The public calls of every captioner, all by way of `caption_together`."""
 
+    name: str
+
     @property
     @abstractmethod
     def sample_rate(self) -> int:

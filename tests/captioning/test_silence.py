@@ -6,7 +6,8 @@ import soundfile
 from builders import tiny_captioner
 from sounds import tone
 
-from earwitness.captioning.segments import NOTHING, SILENCE_DB, level_db
+from earwitness.audio.levels import SILENCE_DB, level_db
+from earwitness.caption import NOTHING
 
 SILENCES = {
     "zeros": np.zeros(16000),
@@ -44,7 +45,7 @@ def test_class_calls_silence_by_its_name() -> None:
     captioner = tiny_captioner()
     sounds = [(SILENCES[name], 16000) for name in SILENCES]
     mixed = [sounds[0], (tone(16000, 2.0), 16000), *sounds[1:]]
-    captions = captioner.caption(mixed, batch_size=2)
+    captions = captioner.caption_batch(mixed, batch_size=2)
     assert [c.text == NOTHING for c in captions] == [True, False, *[True] * 4]
     assert captions[1] == captioner.caption((tone(16000, 2.0), 16000))
     assert (captions[0].score, captions[0].end_s) == (0.0, 1.0)

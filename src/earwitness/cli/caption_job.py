@@ -337,7 +337,7 @@ class Job:
                 self.sink.add([one.record(self.captioner.name) for one in good])
                 for one in results:
                     for note in one.notes:
-                        self.talk.say(note)
+                        self.progress.say(note)
                     if one.error is not None:
                         self._note_failure(one.name, str(one.error))
                 failed += len(results) - len(good)
