@@ -336,6 +336,8 @@ class Job:
                 good = [one for one in results if one.error is None]
                 self.sink.add([one.record(self.captioner.name) for one in good])
                 for one in results:
+                    for note in one.notes:
+                        self.progress.say(note)
                     if one.error is not None:
                         self._note_failure(one.name, str(one.error))
                 failed += len(results) - len(good)
