@@ -50,7 +50,7 @@ def test_decode_and_guide_losses_count_caption_and_end_tokens_and_nothing_else(c
     z_a = captioner.audio_tokens(batch().frames)
     bias = captioner.guide_bias(z_a)
     decoder = captioner.decoder
-    before, after = decoder._prompt_ids()
+    before, after = decoder.prompt_ids()
     embed = decoder.model.get_input_embeddings()
     plain, guided = [], []
     for row, caption in enumerate(CAPTIONS):

@@ -97,7 +97,7 @@ def test_logits_equal_a_forward_of_the_whole_sequence_one_clip_at_a_time(decoder
     texts = decoder.tokenize(captions)
     together = decoder(z, mask, texts)
     embed = decoder.model.get_input_embeddings()
-    before, after = decoder._prompt_ids()
+    before, after = decoder.prompt_ids()
     for row in range(3):
         real = texts.ids[row][texts.mask[row]]
         inputs = torch.cat(

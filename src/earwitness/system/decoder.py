@@ -222,7 +222,7 @@ class Decoder(nn.Module):
         it.
         """
         embed = self.model.get_input_embeddings()
-        before, after = self._prompt_ids()
+        before, after = self.prompt_ids()
         size = len(z)
         parts, keep = [], []
         for ids in (before, after):
@@ -240,7 +240,7 @@ class Decoder(nn.Module):
         dtype = self.table.dtype
         return inputs if dtype == torch.float32 else inputs.to(dtype)
 
-    def _prompt_ids(self) -> tuple[list[int], list[int]]:
+    def prompt_ids(self) -> tuple[list[int], list[int]]:
         layout, instruction = self.config.layout, self.config.instruction
         if layout not in self._prompt:
             before, after = (part.format(instruction=instruction) for part in LAYOUTS[layout])

@@ -1,0 +1,1 @@
+"""ONNX graphs of a model folder, for captioning without torch."""

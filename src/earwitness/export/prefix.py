@@ -1,0 +1,209 @@
+"""`prefix.onnx`: frames to the audio tokens that the language model reads, and the Token Guide."""
+
+import numpy as np
+import torch
+
+from earwitness.errors import ConfigError
+from earwitness.export.graph import Graph, Value
+from earwitness.lamb.baselines import LinearPrefixConfig
+from earwitness.lamb.token_guide import TokenGuideConfig
+from earwitness.lamb.two_stream import TwoStreamConfig
+from earwitness.link import DiffusionLink, LinkPrefixConfig
+from earwitness.link.base import Noise, alpha_bar
+from earwitness.link.bridge import DiffusionLinkConfig
+from earwitness.link.diffusion import ddim_times, timestep_embedding
+
+FILE = "prefix.safetensors"
+"""holds the weights of prefix and guide"""
+
+
+def two_stream_tokens(g: Graph, h: Value, config: TwoStreamConfig, dim: int) -> Value:
+    """`lamb.two_stream.TwoStreamAdapter`: [B, N, D] to [B, n_global, E]."""
+    h_s = _ask(g, h, "prefix.semantic", config.heads, dim)
+    context = _gru(g, _multi_scale(g, h, config), config.gru_layers, dim)
+    h_t = _ask(g, context, "prefix.temporal", config.heads, dim)
+    both = g.op("Concat", h_s, h_t, axis=1)
+    return g.linear(_ask(g, both, "prefix.fusion", config.heads, dim), FILE, "prefix.project")
+
+
+def linear_tokens(g: Graph, h: Value, config: LinearPrefixConfig, dim: int) -> Value:
+    """`lamb.baselines.LinearPrefix`: [B, N, D] to [B, N / stack, E]."""
+    missing = g.op("Mod", g.op("Neg", g.size(h, 1)), g.ints(config.stack))
+    pads = g.op("Concat", g.ints(0, 0, 0, 0), missing, g.ints(0), axis=0)
+    h = g.reshape(g.op("Pad", h, pads), 0, -1, config.stack * dim)
+    return g.linear(g.layer_norm(h, FILE, "prefix.norm"), FILE, "prefix.project")
+
+
+def link_tokens(g: Graph, h: Value, config: LinkPrefixConfig, dim: int) -> Value:
+    """`link.prefix.LinkPrefix`: [B, 1, C] to [B, 1, E].
+
+    Raises:
+        ConfigError: a bridge that has no ONNX form.
+    """
+    e = g.unit(g.op("Squeeze", h, g.ints(1)))
+    bridge = config.bridge.build(dim)
+    kind = config.bridge.kind
+    if isinstance(bridge, DiffusionLink):
+        e = _diffused(g, e, bridge.config)
+    elif kind != "none":
+        raise ConfigError(f"bridge {kind!r} has no ONNX form; expected 'diffusion_link' or 'none'")
+    e = g.op("Mul", g.unit(e), g.number(dim**0.5))
+    x = g.op("Relu", g.linear(e, FILE, "prefix.projector.layers.0"))
+    return g.op("Unsqueeze", g.linear(x, FILE, "prefix.projector.layers.2"), g.ints(1))
+
+
+def guide_bias(
+    g: Graph, z: Value, config: TokenGuideConfig, table: Value, special: np.ndarray
+) -> Value:
+    """beta times the centered scores of `lamb.token_guide.TokenGuide`, [B, V].
+
+    Raises:
+        ConfigError: a metric or aggregation that has no ONNX form.
+    """
+    if (config.metric, config.aggregation) != ("l2", "mean"):
+        raise ConfigError(
+            f"guide metric {config.metric!r} with aggregation {config.aggregation!r} has no ONNX "
+            "form; expected 'l2' with 'mean'"
+        )
+    mean = g.op("ReduceMean", z, g.ints(1), keepdims=0)
+    near = g.op("Mul", g.op("MatMul", mean, g.turned(table)), g.number(2.0))
+    norms = g.op("ReduceSumSquare", table, g.ints(1), keepdims=0)
+    # The spread of the audio tokens is the same for all words: centering takes it out again.
+    scores = g.op("Sub", near, norms)
+    ordinary = g.constant((~special).astype(np.float32))
+    total = g.op("ReduceSum", g.op("Mul", scores, ordinary), g.ints(1), keepdims=1)
+    center = g.op("Div", total, g.number(float((~special).sum())))
+    centered = g.op("Mul", g.op("Sub", scores, center), ordinary)
+    return g.op("Mul", centered, g.weight(FILE, "guide.beta"))
+
+
+def _ask(g: Graph, x: Value, name: str, heads: int, dim: int) -> Value:
+    """`lamb.two_stream.QueryAttention`: LN(MHA(Q, x) + Q)."""
+    queries = g.weight(FILE, f"{name}.queries")
+    part = f"{name}.attention"
+    weights = g.several("Split", 3, g.weight(FILE, f"{part}.in_proj_weight"), axis=0, num_outputs=3)
+    biases = g.several("Split", 3, g.weight(FILE, f"{part}.in_proj_bias"), axis=0, num_outputs=3)
+    scale = g.number((dim // heads) ** -0.5)
+    asked = g.op("Add", g.op("MatMul", queries, g.turned(weights[0])), biases[0])
+    q = g.reshape(g.op("Mul", asked, scale), 1, -1, heads, dim // heads)
+    q = g.op("Transpose", q, perm=[0, 2, 1, 3])
+    # One product for keys and values.
+    both = g.op("Concat", weights[1], weights[2], axis=0)
+    kv = g.op("MatMul", x, g.turned(both))
+    kv = g.op("Add", kv, g.op("Concat", biases[1], biases[2], axis=0))
+    kv = g.reshape(kv, 0, -1, 2 * heads, dim // heads)
+    k, v = g.several("Split", 2, kv, axis=2, num_outputs=2)
+    scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 3, 1]))
+    found = g.op("MatMul", g.op("Softmax", scores, axis=-1), g.op("Transpose", v, perm=[0, 2, 1, 3]))
+    found = g.reshape(g.op("Transpose", found, perm=[0, 2, 1, 3]), 0, -1, dim)
+    found = g.linear(found, FILE, f"{part}.out_proj")
+    return g.layer_norm(g.op("Add", found, queries), FILE, f"{name}.norm")
+
+
+def _multi_scale(g: Graph, h: Value, config: TwoStreamConfig) -> Value:
+    """`lamb.two_stream.MultiScaleConv`: its kernels, padded to the widest, are one convolution."""
+    widest = max(config.kernels)
+    kernels, biases = [], []
+    for index, kernel in enumerate(config.kernels):
+        name = f"prefix.conv.branches.{index}"
+        pad = (widest - kernel) // 2
+        weight = g.weight(FILE, f"{name}.weight")
+        kernels.append(g.op("Pad", weight, g.ints(0, 0, pad, 0, 0, pad)) if pad else weight)
+        biases.append(g.weight(FILE, f"{name}.bias"))
+    x = g.op("Transpose", h, perm=[0, 2, 1])
+    x = g.op(
+        "Conv", x, _sum(g, kernels), _sum(g, biases),
+        kernel_shape=[widest], pads=[widest // 2] * 2,
+    )
+    local = g.gelu(g.op("Transpose", x, perm=[0, 2, 1]))
+    return g.layer_norm(g.op("Add", h, local), FILE, "prefix.conv.norm")
+
+
+def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
+    """torch's bidirectional GRU; its gates are (reset, update, new), ONNX has (update, reset, new).
+    """
+    x = g.op("Transpose", x, perm=[1, 0, 2])
+    for layer in range(layers):
+        weights = [
+            g.op("Concat", *(_gates(g, f"{part}_l{layer}{way}") for way in ("", "_reverse")), axis=0)
+            for part in ("weight_ih", "weight_hh")
+        ]
+        biases = [
+            g.op(
+                "Concat",
+                *(_gates(g, f"{part}_l{layer}{way}") for part in ("bias_ih", "bias_hh")),
+                axis=1,
+            )
+            for way in ("", "_reverse")
+        ]
+        x = g.op(
+            "GRU", x, *weights, g.op("Concat", *biases, axis=0),
+            hidden_size=dim // 2, direction="bidirectional", linear_before_reset=1,
+        )
+        x = g.reshape(g.op("Transpose", x, perm=[0, 2, 1, 3]), 0, 0, dim)
+    return g.op("Transpose", x, perm=[1, 0, 2])
+
+
+def _gates(g: Graph, name: str) -> Value:
+    weight = g.weight(FILE, f"prefix.gru.{name}")
+    reset, update, new = g.several("Split", 3, weight, axis=0, num_outputs=3)
+    return g.op("Unsqueeze", g.op("Concat", update, reset, new, axis=0), g.ints(0))
+
+
+def _sum(g: Graph, values: list[Value]) -> Value:
+    total = values[0]
+    for value in values[1:]:
+        total = g.op("Add", total, value)
+    return total
+
+
+def _diffused(g: Graph, e: Value, config: DiffusionLinkConfig) -> Value:
+    """`link.bridge.DiffusionLink.bridged_from` at seed 0: the noise is a constant of the graph."""
+    x_0 = g.op("Mul", g.unit(e), g.number(config.dim**0.5))
+    bars = alpha_bar(config.schedule, config.diffusion_steps, torch.device("cpu"))
+    times = ddim_times(config.start_time, config.steps)
+    noise = Noise(0)
+    totals = []
+    for _ in range(config.draws if config.add_start_noise else 1):
+        x_t = x_0
+        if config.add_start_noise:
+            drawn = noise.like(torch.zeros(1, config.dim)).numpy()
+            x_t = _noised(g, x_0, float(bars[times[0]]), g.constant(drawn))
+        totals.append(_ddim(g, x_t, times, bars, config))
+    return g.unit(_sum(g, totals))
+
+
+def _ddim(
+    g: Graph, x_t: Value, times: list[int], bars: torch.Tensor, config: DiffusionLinkConfig
+) -> Value:
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x_0 = _denoised(g, x_t, t, config)
+        bar = float(bars[t])
+        signal = g.op("Mul", x_0, g.number(bar**0.5))
+        noise = g.op("Div", g.op("Sub", x_t, signal), g.number((1 - bar) ** 0.5))
+        x_t = _noised(g, x_0, float(bars[s]), noise)
+    return _denoised(g, x_t, times[-1], config)
+
+
+def _noised(g: Graph, x_0: Value, bar: float, noise: Value) -> Value:
+    signal = g.op("Mul", x_0, g.number(bar**0.5))
+    return g.op("Add", signal, g.op("Mul", noise, g.number((1 - bar) ** 0.5)))
+
+
+def _denoised(g: Graph, x: Value, t: int, config: DiffusionLinkConfig) -> Value:
+    """`link.network.ResidualMLP` at time `t`."""
+    name = "prefix.bridge.network"
+    width = config.width or 2 * config.dim
+    time = g.constant(timestep_embedding(torch.tensor([t]), width).numpy())
+    time = g.silu(g.linear(time, FILE, f"{name}.time.0"))
+    time = g.linear(time, FILE, f"{name}.time.2")
+    h = g.linear(x, FILE, f"{name}.input")
+    for index in range(config.blocks):
+        block = f"{name}.blocks.{index}"
+        y = g.silu(g.layer_norm(h, FILE, f"{block}.inner.0"))
+        y = g.linear(y, FILE, f"{block}.inner.2")
+        y = g.op("Add", y, g.linear(g.silu(time), FILE, f"{block}.time.1"))
+        y = g.silu(g.layer_norm(y, FILE, f"{block}.outer.0"))
+        h = g.op("Add", h, g.linear(y, FILE, f"{block}.outer.3"))
+    h = g.silu(g.layer_norm(h, FILE, f"{name}.output.0", epsilon=1e-6))
+    return g.linear(h, FILE, f"{name}.output.2")

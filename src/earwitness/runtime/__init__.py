@@ -1,0 +1,1 @@
+"""Captions without torch: ONNX graphs run by onnxruntime, searched in numpy."""

@@ -1,0 +1,71 @@
+"""The files of a model folder that captioning without torch needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from earwitness.errors import CheckpointError
+from earwitness.models.names import model_folder, part_folder
+from earwitness.models.weights import read_json, read_settings
+from earwitness.runtime.settings import FORMAT, GRAPHS, RuntimeSettings
+from earwitness.runtime.types import Decoding
+
+_PARTS = ("encoder", "encoder/audio", "decoder")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where everything lies, and what the folder says of itself."""
+
+    folder: Path
+    name: str
+    card: dict[str, Any]
+    decoding: Decoding
+    max_seconds: float
+    runtime: RuntimeSettings
+    places: dict[str, Path]
+    """weight files by the names that graphs have for them"""
+    tokenizer: Path
+
+    @classmethod
+    def of(cls, model: Path | str) -> "ModelFiles":
+        """The files of `model`: a folder, a pocket model by name, or one of the hub.
+
+        Raises:
+            CheckpointError: the folder is missing or damaged, or was not exported.
+        """
+        folder = model_folder(model)
+        settings = read_json(folder / "earwitness.json")
+        if not (folder / "runtime.json").is_file():
+            raise CheckpointError(
+                f"{folder}: was not exported to ONNX, so captioning with it needs torch: "
+                "pip install 'earwitness[train]'"
+            )
+        written = read_json(folder / "runtime.json")
+        version = written.get("format")
+        if type(version) is not int or version != FORMAT:
+            raise CheckpointError(
+                f"{folder / 'runtime.json'}: format {version!r}; this version reads {FORMAT}"
+            )
+        runtime = read_settings(RuntimeSettings, written, folder / "runtime.json")
+        if set(runtime.graphs) != set(GRAPHS):
+            raise CheckpointError(
+                f"{folder / 'runtime.json'}: names the graphs {', '.join(sorted(runtime.graphs))}; "
+                f"expected {', '.join(GRAPHS)}"
+            )
+        parts = {part: part_folder(folder, part, settings) for part in _PARTS}
+        places = {f"{part}/model.safetensors": parts[part] / "model.safetensors" for part in _PARTS}
+        places["prefix.safetensors"] = folder / "prefix.safetensors"
+        config = settings.get("config")
+        own = config if isinstance(config, dict) else {}
+        card = settings.get("card")
+        return cls(
+            folder=folder,
+            name=str(settings.get("name", folder.name)),
+            card=card if isinstance(card, dict) else {},
+            decoding=read_settings(Decoding, own.get("decoding"), folder / "earwitness.json"),
+            max_seconds=float(own.get("max_seconds", 3600.0)),
+            runtime=runtime,
+            places=places,
+            tokenizer=parts["decoder"] / "tokenizer.json",
+        )

@@ -1,0 +1,112 @@
+"""Opening the graphs of a model folder: strict, with weights from inside the folder only."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from earwitness.errors import CheckpointError
+from earwitness.runtime.weights import WeightFile, not_finite
+from earwitness.runtime.wire import External, external_weights
+
+_FATAL = 4
+
+
+@dataclass
+class Sessions:
+    """Opens graphs that share weight files.
+
+    `places` says where the files lie that graphs name: a part that two models share lies in the
+    folder of one of them. `threads` None: as many as the machine has cores.
+    """
+
+    places: dict[str, Path]
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        self.files: dict[str, WeightFile] = {}
+
+    def weight_file(self, location: str) -> WeightFile:
+        """The weight file that graphs call `location`. Raises CheckpointError."""
+        if location not in self.files:
+            self.files[location] = WeightFile(self.places[location])
+        return self.files[location]
+
+    def open(self, path: Path, digest: str) -> ort.InferenceSession:
+        """A session of the graph at `path`, whose SHA-256 is `digest`.
+
+        Raises:
+            CheckpointError: it is missing, damaged or another graph, or its weights are missing,
+                not those that it was written for, or outside of the folder.
+        """
+        model = read_graph(path, digest)
+        try:
+            weights = external_weights(model)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: damaged or no ONNX file ({error})") from None
+        options = self._options()
+        # The arrays must outlive the session's making only: it takes what it needs.
+        arrays = [self._array(path, weight) for weight in weights]
+        options.add_external_initializers([weight.name for weight in weights], arrays)
+        try:
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no common base of their own
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{path}: onnxruntime cannot run it ({reason})") from None
+
+    def _options(self) -> ort.SessionOptions:
+        options = ort.SessionOptions()
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        options.log_severity_level = _FATAL
+        # Threads that spin while they wait slow down whoever decodes the next sounds.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def _array(self, path: Path, weight: External) -> ort.OrtValue:
+        if weight.location not in self.places:
+            raise CheckpointError(
+                f"{path}: takes weights from {weight.location!r}; expected one of "
+                f"{', '.join(sorted(self.places))} in its folder"
+            )
+        file = self.weight_file(weight.location)
+        place = (weight.dtype, weight.shape, weight.offset, weight.size)
+        name = weight.name.partition(":")[2]
+        stored = file.tensors.get(name)
+        if stored is None:
+            raise CheckpointError(f"{file.path}: weight '{name}' is missing, which {path} needs")
+        if (stored.dtype, stored.shape, stored.offset, stored.size) != place:
+            raise CheckpointError(
+                f"{file.path}: weight '{name}' is not the one that {path.name} was written for; "
+                "export the model again"
+            )
+        data = file.bytes_of(weight.offset, weight.size)
+        if not_finite(weight.dtype, data):
+            raise CheckpointError(
+                f"{file.path}: weight '{name}' holds numbers that are not finite"
+            )
+        kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
+        if weight.dtype in kinds:
+            array = data.view(kinds[weight.dtype]).reshape(weight.shape)
+            return ort.OrtValue.ortvalue_from_numpy(array)
+        words = data.view(np.uint16).reshape(weight.shape)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(words, 16)
+
+
+def read_graph(path: Path, digest: str) -> bytes:
+    """The bytes of the graph at `path`.
+
+    Raises:
+        CheckpointError: it is missing, or its SHA-256 is not `digest`.
+    """
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: no readable file ({error.strerror})") from None
+    if hashlib.sha256(model).hexdigest() != digest:
+        raise CheckpointError(
+            f"{path}: damaged, or not the graph that runtime.json describes; export the model again"
+        )
+    return model

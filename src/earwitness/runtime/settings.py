@@ -1,0 +1,50 @@
+"""`runtime.json` of a model folder: what the torch-free captioner must know beside its graphs."""
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from earwitness.config import Strict
+
+FORMAT = 1
+"""version of `runtime.json` and of the graphs; a newer one is refused by name"""
+
+GRAPHS = ("encoder", "prefix", "decoder")
+"""names of the graphs, each a file `NAME.onnx`"""
+
+
+class Windows(Strict):
+    """How a long clip is cut for an encoder that gives one embedding per window, in samples."""
+
+    size: PositiveInt
+    stride: PositiveInt
+
+
+class RuntimeSettings(Strict):
+    """Facts of an exported model. Token ids are those of `decoder/tokenizer.json`."""
+
+    format: PositiveInt = FORMAT
+    graphs: dict[str, str]
+    """SHA-256 of each graph"""
+    tokenizer: str
+    """SHA-256 of `tokenizer.json`"""
+    sample_rate: PositiveInt
+    """Hz"""
+    shortest: PositiveInt
+    """samples; a shorter clip is padded with zeros"""
+    windows: Windows | None = None
+    """None: the encoder takes a clip of any length whole"""
+    vocabulary: PositiveInt
+    layers: PositiveInt
+    key_heads: PositiveInt
+    head_dim: PositiveInt
+    end: NonNegativeInt
+    """the end-of-sentence token"""
+    before: tuple[NonNegativeInt, ...]
+    """prompt in front of the audio tokens"""
+    after: tuple[NonNegativeInt, ...]
+    """prompt behind them"""
+    special: tuple[NonNegativeInt, ...]
+    """tokens that are no text"""
+    content: tuple[NonNegativeInt, ...]
+    """tokens that are whole content words, which a caption may be forbidden to repeat"""
+    guide: bool
+    """whether `prefix.onnx` gives the bias of a Token Guide"""
