@@ -22,11 +22,10 @@ import numpy as np
 from dev import read_dev
 
 from earwitness import Captioner, evaluate
-from earwitness.data.captions import normalize
 from earwitness.gap.plots import save_figures, training_curve_figure
 from earwitness.models.names import model_folder
 from earwitness.models.weights import read_json, write_json
-from earwitness.system.decoder import FUNCTION_WORDS
+from earwitness.text import REPEATABLE_WORDS, normalize
 
 RATE, SECONDS = 16000, 10.0
 LEVELS_DB = (-15.0, -30.0, -45.0)
@@ -53,14 +52,14 @@ def main() -> None:
     args = parser.parse_args()
     captioner = Captioner.load(args.model)
     files, references = read_dev(args.data / "dev")
-    captions = captioner.caption([str(file) for file in files])
+    captions = captioner.caption_batch([str(file) for file in files])
     scores = np.array([caption.score for caption in captions])
     texts = [caption.text for caption in captions]
     per_clip = evaluate(texts, references, metrics=["cider_d"], resamples=0).per_clip
     quality = np.array([clip["cider_d"] for clip in per_clip])
     right = np.array([is_right(t, many) for t, many in zip(texts, references, strict=True)])
     noise = {
-        kind: np.array([caption.score for caption in captioner.caption(clips)])
+        kind: np.array([caption.score for caption in captioner.caption_batch(clips)])
         for kind, clips in noises(args.noises).items()
     }
     found = facts(scores, quality, right, noise, args.keep)
@@ -142,7 +141,7 @@ def is_right(caption: str, references: list[str]) -> bool:
 
 def content_words(caption: str) -> set[str]:
     """The words that tell something, endings of number and tense taken off."""
-    words = [w for w in normalize(caption).split() if len(w) > 2 and w not in FUNCTION_WORDS]
+    words = [w for w in normalize(caption).split() if len(w) > 2 and w not in REPEATABLE_WORDS]
     return {w.removesuffix("ing").removesuffix("s").removesuffix("e") for w in words}
 
 

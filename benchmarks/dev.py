@@ -18,9 +18,8 @@ import numpy as np
 import torch
 
 from earwitness import Captioner, audio, evaluate
-from earwitness.data.captions import normalize
 from earwitness.system.captioner import AudioTokens
-from earwitness.system.decoder import FUNCTION_WORDS
+from earwitness.text import REPEATABLE_WORDS, normalize
 
 METRICS = ("cider_d", "meteor", "rouge_l", "bleu_4")
 
@@ -72,7 +71,7 @@ def caption_all(
         settings["guide_strength"] = 0.0
     decoding = type(captioner.config.decoding)(**settings)
     start = time.perf_counter()
-    captions = captioner.caption([str(f) for f in files], decoding=decoding)
+    captions = captioner.caption_batch([str(f) for f in files], decoding=decoding)
     return [c.text for c in captions], time.perf_counter() - start
 
 
@@ -115,7 +114,7 @@ def repeats(captions: list[str]) -> float:
 
 def repeats_word(caption: str) -> bool:
     """True where a content word is said twice."""
-    content = [w for w in caption.split() if len(w) > 2 and w not in FUNCTION_WORDS]
+    content = [w for w in caption.split() if len(w) > 2 and w not in REPEATABLE_WORDS]
     return len(content) != len(set(content))
 
 

@@ -23,7 +23,7 @@ from earwitness.encoders import load_embedding_encoder, one_frame
 from earwitness.gap import measure
 from earwitness.link import Bridge, DiffusionLink, load_bridge, start_time_sweep
 from earwitness.models.weights import write_json
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 from earwitness.training.embeddings import Pairs, embed_clips, open_embeddings
 from earwitness.training.stages import read_recipe, run_recipe
 
@@ -38,13 +38,13 @@ BRIDGES: dict[str, list[str]] = {
     "conditional_prior": [],
     "conditional_prior_x0": [
         'bridge.kind="conditional_prior"',
-        'bridge.conditional_prior.predicts="x_0"',
+        'bridge.predicts="x_0"',
     ],
     LINK: [],
-    "lambda_0": ["bridge.diffusion_link.topology_weight=0.0"],
-    "lambda_0.1": ["bridge.diffusion_link.topology_weight=0.1"],
-    "lambda_10": ["bridge.diffusion_link.topology_weight=10.0"],
-    "lambda_1_by_time": ['bridge.diffusion_link.topology_time_weight="alpha_bar"'],
+    "lambda_0": ["bridge.topology_weight=0.0"],
+    "lambda_0.1": ["bridge.topology_weight=0.1"],
+    "lambda_10": ["bridge.topology_weight=10.0"],
+    "lambda_1_by_time": ['bridge.topology_time_weight="alpha_bar"'],
 }
 """row of the table -> changes to recipes/pocket_bridge.toml; the lambda rows are gap only"""
 
@@ -171,14 +171,14 @@ class Table:
         changes = [f"bridge={self._bridge_folder(name, seed)}", f"fit.seed={seed}"]
         recipe = Path(f"recipes/pocket_link_{protocol.replace('_', '')}.toml")
         scores = run_recipe(recipe, run, [*self.common, *changes, *SHORT, *self.args.set_link])
-        captioner = Captioner.load(run / "best")
+        captioner = TorchCaptioner.load(run / "best")
         found = {name: say(captioner, pairs) for name, pairs in self.sets.items()}
         shutil.rmtree(run)
         return {**found, "scores": dict(scores)}
 
 
 @torch.inference_mode()
-def say(captioner: Captioner, pairs: Pairs, batch_size: int = 64) -> list[str]:
+def say(captioner: TorchCaptioner, pairs: Pairs, batch_size: int = 64) -> list[str]:
     """The captions of clips whose embeddings are there already: hops 3 to 5 of a captioner."""
     captions: list[str] = []
     for start in range(0, len(pairs.audio), batch_size):

@@ -54,7 +54,7 @@ def _plan(name: str, quantized: bool, checkpointing: bool) -> tuple[Plan, Counte
 
 
 def _training(names: list[str]) -> list[str]:
-    head = "| language model | way | weights | a clip more | " + " | ".join(
+    head = "| language model | method | weights | per extra clip | " + " | ".join(
         f"{size} GB: batch, clips/s" for size in CARDS
     )
     lines = [head + " |", "|---|---|---|---|" + "---|" * len(CARDS)]
@@ -79,7 +79,7 @@ def _cell(plan: Plan, counted: Counted, size: int) -> str:
 
 
 def _captioning(names: list[str]) -> list[str]:
-    head = "| language model | weights | a clip more, beam 4 | " + " | ".join(
+    head = "| language model | weights | per extra clip, beam 4 | " + " | ".join(
         f"{size} GB: beam 4 / greedy" for size in CARDS
     )
     lines = [head + " |", "|---|---|---|" + "---|" * len(CARDS)]

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from earwitness.caption import Decoding
 from earwitness.encoders.ced import CED, CEDConfig
 from earwitness.lamb.two_stream import TwoStreamConfig
-from earwitness.system.captioner import Captioner, CaptionerConfig, PrefixConfig
-from earwitness.system.decoder import Decoder, DecoderConfig, Decoding
+from earwitness.system.captioner import CaptionerConfig, TorchCaptioner
+from earwitness.system.decoder import Decoder, DecoderConfig
 from earwitness.training.lamb import LambTraining
 from earwitness.training.language_model import train_tokenizer
 from earwitness.training.sources import collate
@@ -95,8 +96,8 @@ def _build(args: argparse.Namespace, device: str, checkpointing: bool) -> LambTr
         torch.set_default_dtype(torch.float32)
     decoder = DecoderConfig(dtype="bfloat16", gradient_checkpointing=checkpointing)
     streams = TwoStreamConfig(heads=4) if args.size == "tiny" else TwoStreamConfig()
-    config = CaptionerConfig(prefix=PrefixConfig(two_stream=streams), decoder=decoder)
-    captioner = Captioner(CED(audio).eval(), Decoder(model, tokenizer, decoder), config)
+    config = CaptionerConfig(prefix=streams, decoder=decoder)
+    captioner = TorchCaptioner(CED(audio).eval(), Decoder(model, tokenizer, decoder), config)
     return LambTraining(captioner.to(device), 0.0, blind=False)
 
 

@@ -197,3 +197,39 @@ def test_a_section_may_be_left_out_with_none():
 def test_models_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Inner().heads = 3
+
+
+class Square(Strict):
+    kind: Literal["square"]
+    side: PositiveInt = 1
+
+
+class Circle(Strict):
+    kind: Literal["circle"]
+    radius: PositiveFloat = 1.0
+
+
+class Drawing(Strict):
+    shape: Square | Circle = Field(default=Square(kind="square"), discriminator="kind")
+
+
+def test_a_section_that_changes_its_kind_starts_anew(tmp_path):
+    write(tmp_path, "base.toml", '[shape]\nkind = "square"\nside = 3')
+    path = write(tmp_path, "top.toml", 'base = "base.toml"\nshape.kind = "circle"')
+    assert load_recipe(Drawing, path).shape == Circle(kind="circle")
+    assert load_recipe(Drawing, path, ['shape.kind="square"']).shape == Square(kind="square")
+    assert load_recipe(Drawing, tmp_path / "base.toml", ["shape.side=4"]).shape.side == 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"kind": "circle", "side": 1}, r"unknown key 'shape\.side'"),
+        ({"kind": "circle", "radius": -1}, r"key 'shape\.radius'"),
+        ({"kind": "star"}, r"key 'shape\.kind': expected one of 'square', 'circle', got 'star'"),
+        ({"side": 1}, r"missing key 'shape\.kind'"),
+    ],
+)
+def test_a_wrong_key_of_a_section_with_a_kind_is_named(shape, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(Drawing, {"shape": shape}, "here")

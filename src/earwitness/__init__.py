@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from earwitness.caption import Caption
+    from earwitness.captioning.captioner import Captioner
     from earwitness.errors import (
         AudioError,
         CheckpointError,
@@ -15,13 +17,12 @@ if TYPE_CHECKING:
         EarwitnessError,
     )
     from earwitness.evaluation import evaluate
-    from earwitness.system.captioner import Caption, Captioner
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Captioner": "earwitness.system.captioner",
-    "Caption": "earwitness.system.captioner",
+    "Captioner": "earwitness.captioning.captioner",
+    "Caption": "earwitness.caption",
     "evaluate": "earwitness.evaluation",
     "EarwitnessError": "earwitness.errors",
     "AudioError": "earwitness.errors",

@@ -90,6 +90,11 @@ def load_recipe(model: type[Model], path: Path, overrides: list[str] | None = No
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`; a section that changes its `kind` starts anew: the settings of another
+    kind mean nothing to it.
+    """
+    if "kind" in below and above.get("kind", below["kind"]) != below["kind"]:
+        return dict(above)
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
@@ -129,6 +134,11 @@ def _first_problem(error: ValidationError, model: type[BaseModel], tables: dict[
         return f"unknown key '{where}'{hint}"
     if problem["type"] == "missing":
         return f"missing key '{where}'"
+    if problem["type"] == "union_tag_not_found":
+        return f"missing key '{where}.kind'"
+    if problem["type"] == "union_tag_invalid":
+        tag, known = (problem.get("ctx", {}).get(key) for key in ("tag", "expected_tags"))
+        return f"key '{where}.kind': expected one of {known}, got {tag!r}"
     wanted = " or ".join(p["msg"].lower() for key, p in problems if key == where)
     return f"key '{where}': {wanted}, got {problem['input']!r}"
 
@@ -139,6 +149,10 @@ def _key(place: tuple[int | str, ...], tables: Any) -> str:
     for part in place:
         if not isinstance(tables, dict | list):
             break
+        if isinstance(tables, list) and not isinstance(part, int):
+            break
+        if isinstance(tables, dict) and part not in tables and part == tables.get("kind"):
+            continue
         parts.append(str(part))
         keys = tables if isinstance(tables, dict) else range(len(tables))
         tables = tables[part] if part in keys else None  # type: ignore[index]

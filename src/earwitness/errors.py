@@ -1,5 +1,5 @@
-"""The exceptions a user can cause. Each message is one sentence: the value, and what would be
-accepted.
+"""The exceptions that a user can cause. Each message is one sentence: the value, and what was
+expected.
 """
 
 
@@ -8,11 +8,11 @@ class EarwitnessError(Exception):
 
 
 class AudioError(EarwitnessError):
-    """A sound that cannot be read, or lies outside the accepted limits."""
+    """A sound that cannot be read, or lies outside the limits."""
 
 
 class AudioTooLargeError(AudioError):
-    """A sound longer or larger than the limit in force."""
+    """A sound longer or larger than the limit."""
 
 
 class ConfigError(EarwitnessError):
@@ -32,4 +32,9 @@ class MissingDependencyError(EarwitnessError):
 
 
 class TrainingError(EarwitnessError):
-    """A training run that cannot go on."""
+    """A training run that cannot continue."""
+
+
+def one_line(error: object) -> str:
+    """The message of `error` with every run of white space, newlines included, as one space."""
+    return " ".join(str(error).split())

@@ -8,7 +8,6 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import FFMPEG_KINDS, NEEDS_FFMPEG, encode, half, tone, wav_bytes
 
-from earwitness.audio import decoding as sound_files
-from earwitness.audio import load, stream
-from earwitness.errors import AudioError, AudioTooLargeError, MissingDependencyError
+from earwitness.audio import decoding, load, stream
+from earwitness.errors import AudioError, AudioTooLargeError
 
 
 @pytest.fixture
@@ -40,29 +38,6 @@ def test_ffmpeg_opens_nothing_but_the_file_itself(tmp_path: Path) -> None:
         playlist.write_text(text)
         with pytest.raises(AudioError, match="not a sound"):
             load(playlist, 16000)
-
-
-@NEEDS_FFMPEG
-def test_ffmpeg_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = encode(tmp_path / "tone.m4a")
-    silent = tmp_path / "bin" / "ffmpeg"
-    silent.parent.mkdir()
-    silent.write_text("#!/bin/sh\nexec sleep 100\n")
-    silent.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{silent.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(sound_files, "_FFMPEG_SECONDS", 0.2)
-    with pytest.raises(AudioError, match="tone.m4a"):
-        load(path, 16000)
-
-
-def test_missing_ffmpeg_is_named_with_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "talk.m4a"
-    path.write_bytes(b"\x00\x00\x00\x1cftypM4A " + bytes(100))
-    with (
-        mock.patch.object(sound_files.shutil, "which", return_value=None),
-        pytest.raises(MissingDependencyError, match=r"talk\.m4a.* ffmpeg"),
-    ):
-        load(path, 16000)
 
 
 def zipped() -> bytes:
@@ -103,8 +78,8 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "nan.wav": (lambda: wav_bytes(mid(math.nan), 16000, subtype="FLOAT"), "not finite"),
     "inf.wav": (lambda: wav_bytes(mid(math.inf), 16000, subtype="FLOAT"), "not finite"),
     "unscaled.wav": (lambda: wav_bytes(mid(20000.0), 16000, subtype="FLOAT"), "beyond 100 times"),
-    "slow.wav": (lambda: wav_bytes(tone(4000), 4000), "4000 Hz; accepted are 8000 to 192000"),
-    "fast.wav": (lambda: wav_bytes(tone(384000, 0.1), 384000), "384000 Hz"),
+    "slow.wav": (lambda: wav_bytes(tone(4000), 4000), "4000 Hz; accepted are 8000 to 768000"),
+    "fast.wav": (lambda: wav_bytes(tone(768001, 0.1), 768001), "768001 Hz"),
     "garbage.m4a": (lambda: b"\x00\x00\x00\x1cftypM4A " + bytes(range(256)) * 9, "garbage.m4a"),
     "garbage.webm": (lambda: b"\x1a\x45\xdf\xa3" + bytes(range(256)) * 9, "garbage.webm"),
     "garbage.ogg": (lambda: b"OggS" + bytes(range(256)) * 9, "damaged"),
@@ -125,7 +100,7 @@ def test_bad_file_is_one_sentence_with_its_name(
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(make())
     for read in (load, lambda source, rate: list(stream(source, rate, 0.1))):
-        with pytest.raises((AudioError, MissingDependencyError)) as caught:
+        with pytest.raises(AudioError) as caught:
             read(name, 16000)
         assert name in str(caught.value)
         assert expected in str(caught.value)
@@ -160,7 +135,6 @@ def test_bad_file_is_one_sentence_with_its_name(
         ((np.zeros(100), math.nan), "nan Hz"),
         ((np.full(100, np.nan), 16000), "not finite"),
         ((np.full(100, 1e300), 16000), "not finite"),
-        ((np.zeros(1), 192000), "too short"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -185,7 +159,7 @@ def test_unreadable_file_is_an_error(wav: Path, monkeypatch: pytest.MonkeyPatch)
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sound_files.Path, "open", refuse)
+    monkeypatch.setattr(decoding.Path, "open", refuse)
     with pytest.raises(AudioError, match=r"tone\.wav' cannot be read \(Permission denied\)"):
         load(wav, 16000)
 
@@ -203,7 +177,8 @@ def test_failing_file_object_is_an_error() -> None:
 
 def test_wrong_kind_of_source_is_an_error() -> None:
     """In a fresh interpreter, without the type checks of the test run."""
-    code = "from earwitness.audio import load, AudioError\nfor s in (None, 3, [0.0], {}):\n"
+    code = "from earwitness import AudioError\nfrom earwitness.audio import load\n"
+    code += "for s in (None, 3, [0.0], {}):\n"
     code += " try: load(s, 16000)\n except AudioError as e: print(e)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.count("accepted are a path, bytes, a binary file object or") == 4
@@ -273,11 +248,12 @@ def test_film_without_sound_says_so(tmp_path: Path) -> None:
 
 
 MARKS = [
-    b"".join(
-        mark.rjust(at - end + len(mark), b"\0") for end, (at, mark) in zip(ends, marks, strict=True)
-    )
-    for marks in [*sound_files._CONTAINERS, *sound_files._FAMILIES]
-    for ends in [[0, *(at + len(mark) for at, mark in marks[:-1])]]
+    *(b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\xff\xf1", b"\xff\xfb"),
+    *(b"RIFF\0\0\0\0AVI ", b"RIFF\0\0\0\0WAVE", b"FORM\0\0\0\0AIFF", b"#!AMR\n", b"\x0b\x77"),
+    *(b"wvpk", b"MAC ", b"TTA1", b"\0\0\x01\xba", b"OggS\0\x02", b"fLaC", b"ID3\x04", b"caff"),
+    *(b"FLV\x01", b".snd", b"\x7f\xfe\x80\x01"),
+    *(b"\0\0\0\x1c" + kind for kind in (b"ftypM4A ", b"moov", b"mdat", b"wide", b"free")),
+    b"\x47".ljust(188, b"\0") + b"\x47".ljust(188, b"\0") + b"\x47",
 ]
 
 
@@ -286,26 +262,16 @@ def read_or_refuse(contents: bytes) -> None:
     refusal = "none"
     try:
         sound = load(contents, 16000, max_seconds=60)
-    except (AudioError, MissingDependencyError) as error:
+    except AudioError as error:
         refusal, sound = str(error), np.zeros(1)
     assert one_sentence(refusal)
     assert len(sound) > 0
     assert np.isfinite(sound).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from([b"", *MARKS]), st.binary(max_size=2000))
 def test_random_bytes_raise_nothing_but_audio_errors(mark: bytes, rest: bytes) -> None:
-    with mock.patch.object(sound_files.shutil, "which", return_value=None):
-        read_or_refuse(mark + rest)
-
-
-@NEEDS_FFMPEG
-@settings(max_examples=12, deadline=None)
-@given(st.sampled_from(MARKS), st.binary(max_size=2000))
-def test_random_bytes_behind_a_mark_raise_nothing_but_audio_errors(
-    mark: bytes, rest: bytes
-) -> None:
     read_or_refuse(mark + rest)
 
 
@@ -320,5 +286,4 @@ def test_damaged_files_raise_nothing_but_audio_errors(
     contents = bytearray(wav_bytes(tone(16000, 0.2), 16000, format=kind))
     for at, value in damage:
         contents[at % len(contents)] = value
-    with mock.patch.object(sound_files.shutil, "which", return_value=None):
-        read_or_refuse(bytes(contents))
+    read_or_refuse(bytes(contents))

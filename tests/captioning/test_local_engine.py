@@ -14,20 +14,21 @@ from builders import noise, tiny_captioner
 from heard import RATE, TONES, knowing_captioner, silence, tone, write_sound
 from torch.nn import BatchNorm1d, BatchNorm2d
 
-from earwitness.captioning.local import Heard, Listening, caption_files, caption_segments
+from earwitness.caption import Decoding
+from earwitness.captioning.local import caption_files, caption_segments
+from earwitness.captioning.pipeline import CaptionSettings, SoundResult
 from earwitness.captioning.read_ahead import End, read_ahead
 from earwitness.captioning.segments import NOTHING, Window, Windows
 from earwitness.captioning.sources import Source
 from earwitness.errors import AudioError, ConfigError
-from earwitness.system.decoder import Decoding
 
 
 def of_array(name: str, samples: np.ndarray) -> Source:
     return Source(name, (samples, RATE))
 
 
-def listen(captioner, sources, listening=None, **options) -> list[Heard]:
-    return [one for some in caption_files(captioner, sources, listening, **options) for one in some]
+def listen(captioner, sources, settings=None, **options) -> list[SoundResult]:
+    return [one for some in caption_files(captioner, sources, settings, **options) for one in some]
 
 
 def wav_bytes(samples: np.ndarray) -> bytes:
@@ -77,10 +78,10 @@ def varied_sounds(count: int) -> list[Source]:
 @pytest.mark.parametrize("decoding", [Decoding(max_new_tokens=8), Decoding(sample=True, seed=3)])
 def test_caption_does_not_depend_on_the_batch(decoding):
     captioner, sources = lively_captioner(), varied_sounds(12)
-    listening = Listening(decoding=decoding.model_copy(update={"max_new_tokens": 8}))
-    alone = [listen(captioner, [source], listening)[0] for source in sources]
-    together = listen(captioner, sources, listening, batch_size=12)
-    backwards = listen(captioner, sources[::-1], listening, batch_size=5)[::-1]
+    settings = CaptionSettings(decoding=decoding.model_copy(update={"max_new_tokens": 8}))
+    alone = [listen(captioner, [source], settings)[0] for source in sources]
+    together = listen(captioner, sources, settings, batch_size=12)
+    backwards = listen(captioner, sources[::-1], settings, batch_size=5)[::-1]
     texts = [one.segments[0].caption for one in alone]
     assert len(set(texts)) > (1 if decoding.sample else 8)
     for other in (together, backwards):
@@ -97,7 +98,7 @@ def test_seed_decides_what_is_drawn():
             for one in listen(
                 captioner,
                 sources,
-                Listening(decoding=Decoding(sample=True, seed=seed, max_new_tokens=8)),
+                CaptionSettings(decoding=Decoding(sample=True, seed=seed, max_new_tokens=8)),
             )
         ]
         for seed in (0, 0, 1)
@@ -120,8 +121,8 @@ def test_long_sound_becomes_segments_that_cover_it():
 
 def test_segments_are_as_fine_as_the_hop():
     samples = np.concatenate([tone(200, 7), silence(6), tone(700, 7)])
-    listening = Listening(windows=Windows(1.0, 1.0, 1.5))
-    segments = caption_segments(knowing_captioner(), (samples, RATE), listening)
+    settings = CaptionSettings(windows=Windows(1.0, 1.0, 1.5))
+    segments = caption_segments(knowing_captioner(), (samples, RATE), settings)
     assert [(s.start, s.end, s.caption, s.gate) for s in segments] == [
         (0.0, 7.0, "a dog barks", None),
         (7.0, 13.0, NOTHING, "silence"),
@@ -131,8 +132,8 @@ def test_segments_are_as_fine_as_the_hop():
 
 def test_overlapping_windows_give_the_same_story():
     samples = np.concatenate([tone(200, 30), tone(700, 33)])
-    listening = Listening(windows=Windows(10.0, 2.5, 15.0))
-    segments = caption_segments(knowing_captioner(), (samples, RATE), listening)
+    settings = CaptionSettings(windows=Windows(10.0, 2.5, 15.0))
+    segments = caption_segments(knowing_captioner(), (samples, RATE), settings)
     assert [s.caption for s in segments] == ["a dog barks", "rain falls"]
     assert segments[0].end == pytest.approx(30.0, abs=2.5)
     assert segments[-1].end == 63.0
@@ -156,7 +157,7 @@ def test_silence_is_not_given_to_the_model(level, gate):
 
 def test_low_score_becomes_no_distinct_sound():
     sources = [of_array("noise", noise(5)), of_array("tone", tone(200, 5))]
-    found = listen(knowing_captioner(), sources, Listening(min_score=0.5))
+    found = listen(knowing_captioner(), sources, CaptionSettings(min_score=0.5))
     assert (found[0].segments[0].caption, found[0].segments[0].gate) == (NOTHING, "low score")
     assert found[0].segments[0].score < 0.5
     assert found[1].segments[0].gate is None
@@ -166,7 +167,7 @@ def test_n_best_is_kept_with_its_scores():
     found = listen(
         knowing_captioner(),
         [of_array("x", tone(200, 3) + tone(700, 3, 0.1))],
-        Listening(decoding=Decoding(n_best=2)),
+        CaptionSettings(decoding=Decoding(n_best=2)),
     )
     assert [c.caption for c in found[0].segments[0].candidates] == ["a dog barks", "rain falls"]
     assert found[0].record("m")["captions"][1]["caption"] == "rain falls"
@@ -197,7 +198,7 @@ def test_seconds_reported_are_those_of_the_sound():
     listen(
         knowing_captioner(),
         sources,
-        Listening(windows=Windows(5.0, 5.0, 5.0)),
+        CaptionSettings(windows=Windows(5.0, 5.0, 5.0)),
         on_seconds=told.append,
     )
     assert sum(told) == pytest.approx(39.0)
@@ -205,14 +206,14 @@ def test_seconds_reported_are_those_of_the_sound():
 
 def test_batch_that_does_not_fit_is_halved():
     captioner = knowing_captioner()
-    whole = captioner.caption_waveforms
+    whole = captioner.caption_at_once
 
-    def small_memory(waveforms, decoding=None):
+    def small_memory(waveforms, decoding):
         if len(waveforms) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(waveforms, decoding)
 
-    captioner.caption_waveforms = small_memory
+    captioner.caption_at_once = small_memory
     sources = [of_array(str(i), tone(f, 1.0)) for i, f in enumerate([*TONES] * 5)]
     found = listen(captioner, sources, batch_size=10)
     assert [one.segments[0].caption for one in found] == [*TONES.values()] * 5
@@ -222,16 +223,16 @@ def test_batch_that_does_not_fit_is_halved():
 def test_window_that_never_fits_is_one_clear_sentence():
     captioner = knowing_captioner()
 
-    def no_memory(waveforms, decoding=None):
+    def no_memory(waveforms, decoding):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    captioner.caption_waveforms = no_memory
-    with pytest.raises(ConfigError, match="10 s of sound do not fit .* smaller window"):
+    captioner.caption_at_once = no_memory
+    with pytest.raises(ConfigError, match="10 s of sound do not fit in memory .* smaller window"):
         listen(captioner, [of_array("x", tone(200, 10))])
 
 
 def test_batch_of_nothing_is_refused():
-    with pytest.raises(ConfigError, match="a batch of 0; accepted is 1 or more"):
+    with pytest.raises(ConfigError, match="a batch size of at least 1, got 0"):
         listen(knowing_captioner(), [], batch_size=0)
 
 
@@ -283,5 +284,7 @@ def test_fault_in_a_reader_is_not_swallowed(monkeypatch):
 
 
 def test_half_precision_runs_the_real_model():
-    found = listen(tiny_captioner(), varied_sounds(3), Listening(precision="bf16"), batch_size=2)
+    found = listen(
+        tiny_captioner(), varied_sounds(3), CaptionSettings(precision="bf16"), batch_size=2
+    )
     assert [one.error for one in found] == [None] * 3

@@ -15,11 +15,12 @@ from builders import noise, tiny_captioner
 from heard import RATE, TONES, knowing_captioner, tone, write_sound
 from link_parts import tiny_dual, untrained_link
 from serving import in_thread, sound
-from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earwitness import audio
-from earwitness.captioning.local import Listening, caption_files
+from earwitness.caption import Caption
+from earwitness.captioning.local import caption_files
+from earwitness.captioning.pipeline import CaptionSettings
 from earwitness.captioning.rerank import CONSENSUS, Reranker, consensus, overlap_f1
 from earwitness.captioning.segments import Windows
 from earwitness.captioning.sources import Source
@@ -29,38 +30,35 @@ from earwitness.encoders import save_embedding_encoder
 from earwitness.encoders.clap import ClapEncoder
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Caption, Captioner
+from earwitness.system.audio_text import TorchAudioText
+from earwitness.system.captioner import TorchCaptioner
 
 TEXTS = [*TONES.values()]
 
 
-class KnownClap(nn.Module):
+class KnownClap:
     """Texts are the axes of a space; every sound lies where `cosines` say."""
 
-    dim = 4
-
     def __init__(self, cosines: Sequence[float], rate: int = RATE) -> None:
-        super().__init__()
-        self.anchor = nn.Parameter(torch.zeros(()))
-        self.sound = torch.tensor(cosines)
+        self.sound = np.array(cosines)
         self.sample_rate = rate
         self.heard: list[list[int]] = []
         self.read: list[list[str]] = []
 
-    def embed_audio(self, waveforms: list[Tensor]) -> Tensor:
+    def embed_audio(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         self.heard.append([len(w) for w in waveforms])
-        return self.sound.expand(len(waveforms), -1)
+        return np.tile(self.sound, (len(waveforms), 1))
 
-    def embed_text(self, texts: list[str]) -> Tensor:
+    def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         self.read.append(list(texts))
-        return torch.eye(4)[[TEXTS.index(text) for text in texts]]
+        return np.eye(4)[[TEXTS.index(text) for text in texts]]
 
 
 def row(*candidates: tuple[str, float]) -> list[Caption]:
     return [Caption(text, score, 0.0, 1.0, "m") for text, score in candidates]
 
 
-def talkative(captioner: Captioner) -> Captioner:
+def talkative(captioner: TorchCaptioner) -> TorchCaptioner:
     """The untrained captioner with uneven odds, so that its captions have words."""
     with torch.no_grad():
         for name, weight in captioner.decoder.model.named_parameters():
@@ -222,20 +220,19 @@ def test_diffusion_link_folder_stands_for_its_encoder(tmp_path: Path) -> None:
 
 def test_what_reads_no_text_cannot_rerank(tmp_path: Path) -> None:
     tiny_captioner().save(tmp_path)
-    with pytest.raises(CheckpointError, match="its encoder reads no text.*'consensus'"):
+    with pytest.raises(CheckpointError, match="its encoder does not read text.*'consensus'"):
         Reranker.load(tmp_path)
     with pytest.raises(CheckpointError, match="concensus: no such model folder.*or 'consensus'"):
         Reranker.load("concensus")
-    with pytest.raises(ConfigError, match="a rerank weight of 1.5; accepted are 0 to 1"):
+    with pytest.raises(ConfigError, match="expected a rerank weight from 0 to 1, got 1.5"):
         Reranker.load(CONSENSUS, 1.5)
 
 
 def test_captioner_returns_the_reranked_captions() -> None:
     captioner = talkative(tiny_captioner(guide=None))
     sounds = [(noise(1.0, seed=i), RATE) for i in range(3)]
-    reranker = Reranker("dual", 1.0, tiny_dual())
-    eight = captioner.config.decoding.model_copy(update={"n_best": 8})
-    listed = captioner.caption(sounds, decoding=eight, rerank=reranker)
+    reranker = Reranker("dual", 1.0, TorchAudioText(tiny_dual()))
+    listed = [captioner.n_best(sound, 8, rerank=reranker) for sound in sounds]
     assert len({c.text for c in listed[0] if c.rerank is not None}) > 4
     listed = [[c for c in found if c.rerank is not None] for found in listed]
     assert [[c.rerank for c in r] for r in listed] == [
@@ -244,7 +241,7 @@ def test_captioner_returns_the_reranked_captions() -> None:
     best = captioner.caption(sounds[1], rerank=reranker)
     assert best.text == listed[1][0].text
     assert (best.start_s, best.end_s, best.model) == (0.0, 1.0, "tiny")
-    plain = captioner.caption(sounds[0], decoding=eight)
+    plain = captioner.n_best(sounds[0], 8)
     assert {c.text for c in listed[0]} == {c.text for c in plain if c.text.strip(" ,.'")}
 
 
@@ -259,7 +256,7 @@ def test_file_is_decoded_once(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(audio, "stream", counted)
     clap = KnownClap(COSINES)
-    listening = Listening(Windows(5.0, 5.0, 5.0), reranker=Reranker("known", 1.0, clap))
+    listening = CaptionSettings(Windows(5.0, 5.0, 5.0), reranker=Reranker("known", 1.0, clap))
     heard = next(caption_files(knowing_captioner(), [Source("x", path)], listening))[0]
     assert opened == [path]
     assert clap.heard == [[5 * RATE] * 3]
@@ -280,10 +277,8 @@ def known(monkeypatch) -> KnownClap:
             else Reranker(str(name), 0.5 if weight is None else weight, clap)
         ),
     )
-    monkeypatch.setattr(Captioner, "load", lambda *_: knowing_captioner())
-    monkeypatch.setattr(
-        "earwitness.captioning.rerank.clap_folders", lambda name: (Path(name), None)
-    )
+    monkeypatch.setattr(TorchCaptioner, "load", lambda *_: knowing_captioner())
+    monkeypatch.setattr("earwitness.captioning.rerank.audio_text_folder", lambda name: Path(name))
     return clap
 
 
@@ -373,7 +368,7 @@ def test_service_of_a_link_model_reranks_with_its_own_encoder() -> None:
             data={"rerank": "tiny-link", "rerank_weight": "1"},
             timeout=120,
         ).json()
-    own = Reranker("own", 1.0, captioner.encoder.encoder)
+    own = Reranker("own", 1.0, captioner.audio_text)
     best = captioner.caption(sound(noise(1.0)), rerank=own)
     assert answer["caption"] == best.text != ""
     assert answer["rerank"] == pytest.approx(best.rerank, abs=1e-3)

@@ -1,5 +1,6 @@
 """SRT and WebVTT in and out, and sounds between lines of speech."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from earwitness.captioning.subtitles import (
     add_sounds,
     bracketed,
     parse,
+    read,
     to_srt,
     to_vtt,
 )
@@ -75,7 +77,7 @@ def test_empty_line_inside_a_text_does_not_end_the_cue():
 @pytest.mark.parametrize(
     "text", ["hello", "1\n00:00:05,000 --> 00:00:01,000\nBackwards\n", "1\n00:xx --> 1\nNo\n"]
 )
-def test_what_is_no_subtitle_is_refused_by_name(text):
+def test_text_without_a_readable_cue_is_refused_by_name(text):
     with pytest.raises(DataError, match=r"talk\.srt: .* expected SRT or WebVTT"):
         parse(text, "talk.srt")
 
@@ -83,6 +85,81 @@ def test_what_is_no_subtitle_is_refused_by_name(text):
 @pytest.mark.parametrize("text", ["", "\n\n", "WEBVTT\n"])
 def test_subtitles_without_a_cue_are_empty(text):
     assert parse(text).cues == ()
+
+
+def test_srt_without_empty_lines_between_cues_is_read_alike():
+    assert times(parse(SRT.replace("\n\n", "\n"))) == times(parse(SRT))
+
+
+def test_number_alone_in_a_text_stays_in_it():
+    countdown = "1\n00:00:01,000 --> 00:00:02,000\nIn\n3\n\n2\n00:00:03,000 --> 00:00:04,000\n2\n"
+    assert [cue.text for cue in parse(countdown).cues] == ["In\n3", "2"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        ("00:00:xx,000 --> 00:00:04,000", "does not start a cue"),
+        ("00:00:03,000 -> 00:00:04,000", "does not start a cue"),
+        ("00:00:03,000 --> soon", "does not start a cue"),
+        ("99999999:00:03,000 --> 99999999:00:04,000", "does not start a cue"),
+        ("00:00:09,000 --> 00:00:04,000", "ends before it starts"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["srt", "no empty lines", "vtt"])
+def test_bad_cue_among_good_ones_is_named_by_its_line_and_the_others_kept(bad, fault, kind):
+    text = (
+        "1\n00:00:01,000 --> 00:00:02,000\nOne.\n\n2\nBAD\nTwo.\n\n"
+        "3\n00:00:05,000 --> 00:00:06,000\nThree.\n"
+    ).replace("BAD", bad)
+    line = 6
+    if kind == "no empty lines":
+        text, line = text.replace("\n\n", "\n"), 5
+    elif kind == "vtt":
+        text, line = "WEBVTT\n\n" + text.replace(",", "."), 8
+        bad = bad.replace(",", ".")
+    subtitles = parse(text)
+    assert times(subtitles) == [(1.0, 2.0, "One."), (5.0, 6.0, "Three.")]
+    assert subtitles.problems == (f"line {line}: {bad!r} {fault}",)
+
+
+def test_vtt_keeps_its_header_lines():
+    text = "WEBVTT - A film\nKind: captions\nLanguage: en\n\n00:01.000 --> 00:02.000\nHello.\n"
+    subtitles = parse(text)
+    assert times(subtitles) == [(1.0, 2.0, "Hello.")]
+    written = to_vtt(subtitles)
+    assert written.startswith("WEBVTT - A film\nKind: captions\nLanguage: en\n\n00:00:01.000 -->")
+    assert parse(written) == subtitles
+
+
+def test_vtt_note_between_cues_is_not_part_of_a_text():
+    text = "WEBVTT\n\n00:01.000 --> 00:02.000\nOne.\n\nNOTE two\nlines\n\n"
+    text += "00:03.000 --> 00:04.000\nTwo."
+    subtitles = parse(text)
+    assert [cue.text for cue in subtitles.cues] == ["One.", "Two."]
+    assert subtitles.problems == ()
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]
+)
+def test_bytes_are_read_in_the_encodings_that_players_write(encoding):
+    text = SRT.replace("Hello", "H\u00e9llo \u2013 \u201cyou\u201d")
+    assert times(read(text.encode(encoding))) == times(parse(text))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300) | st.text(alphabet="0123:.,-> \n\tWEBVTNO", max_size=200))
+def test_any_bytes_give_cues_or_one_sentence(content):
+    data = content if isinstance(content, bytes) else content.encode()
+    subtitles, sentence = Subtitles(()), "talk.srt: line 1"
+    try:
+        subtitles = read(data, "talk.srt")
+    except DataError as error:
+        sentence = str(error)
+    assert re.match(r"talk\.srt: line \d+", sentence)
+    for written in (to_srt(subtitles), to_vtt(subtitles)):
+        assert len(parse(written).cues) == len(subtitles.cues)
 
 
 @settings(max_examples=100, deadline=None)

@@ -16,7 +16,7 @@ from heard import TONES, knowing_captioner, silence, tone, write_sound
 from earwitness.captioning.subtitles import parse
 from earwitness.cli import app
 from earwitness.cli.caption import caption
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def model(tmp_path_factory) -> str:
 def run(capsys, monkeypatch, tmp_path, model):
     """Runs `earwitness caption` where tones are known: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Captioner, "load", lambda *_: knowing_captioner())
+    monkeypatch.setattr(TorchCaptioner, "load", lambda *_: knowing_captioner())
     only = type(app)(pretty_exceptions_enable=False)
     only.command()(caption)
 
@@ -170,7 +170,7 @@ def test_repeated_command_does_only_what_is_missing(run, clips, ending):
     write_sound(clips / "bad.wav", tone(200, 1))
     code, _, err = run("clips", "-o", output)
     assert code == 0
-    assert "4 of 5 captioned before; going on with 1" in err
+    assert "4 of 5 already captioned; continuing with 1" in err
     assert not Path(f"{output}.failed.jsonl").exists()
     if ending not in ("parquet", "json"):
         assert Path(output).read_bytes().startswith(first)
@@ -178,7 +178,7 @@ def test_repeated_command_does_only_what_is_missing(run, clips, ending):
     last = Path(output).read_bytes()
     code, _, err = run("clips", "-o", output)
     assert (code, Path(output).read_bytes()) == (0, last)
-    assert "5 of 5 captioned before; nothing is left to do" in err
+    assert "5 of 5 already captioned; nothing is left to do" in err
 
 
 def test_results_of_other_settings_are_not_mixed(run, clips):
@@ -210,7 +210,7 @@ def test_sidecars_beside_and_below(run, clips):
     assert run("clips", "--sidecar", "txt", "--exclude", "bad*")[0] == 0
     assert (clips / "sub" / "3.txt").read_text() == "birds chirp\n"
     code, _, err = run("clips", "--sidecar", "txt", "--exclude", "bad*")
-    assert "4 of 4 captioned before" in err
+    assert "4 of 4 already captioned" in err
     assert run("clips", "--sidecar", "srt", "-o", "out")[0] == 1
     assert parse(Path("out/sub/3.srt").read_text()).cues[0].text == "birds chirp"
     assert Path("out/failed.jsonl").exists()
@@ -239,7 +239,7 @@ def test_low_score_and_silence_are_no_distinct_sound(run, tmp_path):
     [
         ((), "give files or --manifest"),
         (("clips", "--manifest", "x.csv"), "give files or --manifest"),
-        (("clips", "--column", "x"), "belongs to --manifest"),
+        (("clips", "--column", "x"), "needs --manifest"),
         (("clips", "--json", "-f", "csv"), "is --format jsonl"),
         (("clips", "--seed", "1"), "needs --sample"),
         (("clips", "--top-p", "0.5"), "needs --sample"),
@@ -260,17 +260,17 @@ def test_wrong_usage_exits_2(run, clips, arguments, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("clips", "-o", "x.xls"), "x.xls: no format has the ending '.xls'; accepted are .txt,"),
+        (("clips", "-o", "x.xls"), "x.xls: no format has the ending '.xls'; expected .txt,"),
         (("clips", "-o", "clips", "-f", "csv"), "clips: is a folder; expected the name of a file"),
         (("clips", "-f", "parquet"), "parquet goes into a file only; name one with --output"),
         (("clips", "-f", "srt"), "srt holds the subtitles of one sound, not of 5; --sidecar srt"),
         (("clips", "--shard", "9/4"), "--shard 9/4: expected i/n with i from 1 to n"),
         (("clips", "--exclude", "*"), "holds no sound with a known ending"),
         (("clips/0.wav", "--exclude", "*"), "nothing is left of clips/0.wav after --exclude"),
-        (("clips/0.wav", "--device", "abacus"), "--device abacus: not on this machine; accepted"),
-        (("clips/0.wav", "--device", "cuda:7"), "--device cuda:7: not on this machine; accepted"),
+        (("clips/0.wav", "--device", "abacus"), "--device abacus: not on this machine; expected"),
+        (("clips/0.wav", "--device", "cuda:7"), "--device cuda:7: not on this machine; expected"),
         (("clips/0.wav", "--window", "5", "--hop", "9"), "a hop of 9 s leaves gaps"),
-        (("clips/0.wav", "--window", "0"), "a window of 0 s; accepted are 0.1 to 3600 s"),
+        (("clips/0.wav", "--window", "0"), "expected a window of 0.1 to 3600 s, got 0 s"),
         (("clips/0.wav", "--model", "nowhere"), "nowhere: no such model folder; expected"),
         (("clips/0.wav", "--merge", "no.srt"), "no.srt: cannot be read"),
         (("clips/0.wav", "--merge", "clips/bad.wav"), "expected SRT or WebVTT"),
@@ -317,11 +317,11 @@ def test_kill_in_the_middle_loses_at_most_the_batch_in_flight(tmp_path, model, m
     with journal.open("ab") as file:
         file.write(b'{"file": "clips/059.wav", "capti')
     second = subprocess.run(job, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert f"{done} of 60 captioned before; going on with {60 - done}" in second.stderr
+    assert f"{done} of 60 already captioned; continuing with {60 - done}" in second.stderr
     assert journal.read_bytes().startswith(kept)
     rows = csv_rows((tmp_path / "c.csv").read_text())
     assert [row["file"] for row in rows] == names
-    unbroken = Captioner.load(model).caption([str(tmp_path / name) for name in names])
+    unbroken = TorchCaptioner.load(model).caption_batch([str(tmp_path / name) for name in names])
     assert [row["caption"] for row in rows] == [one.text for one in unbroken]
 
 
@@ -338,10 +338,12 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(run, tmp_path, monke
 
     captioner.caption_waveforms = interrupted
     with monkeypatch.context() as patch:
-        patch.setattr(Captioner, "load", lambda *_: captioner)
+        patch.setattr(TorchCaptioner, "load", lambda *_: captioner)
         code, _, err = run("clips", "-o", "c.jsonl", "--batch-size", "3")
     assert code == 130
-    assert "stopped with 6 of 9 done; the same command goes on" in err
+    assert (
+        "stopped with 6 of 9 done; if the job writes a file, the same command continues it" in err
+    )
     assert len(read("c.jsonl").splitlines()) == 6
     assert run("clips", "-o", "c.jsonl")[0] == 0
     assert len(read("c.jsonl").splitlines()) == 9

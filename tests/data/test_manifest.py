@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from manifests import write_manifest
 
-from earwitness.data.manifest import Clip, read_manifest, write_manifest
+from earwitness.data.manifest import Clip, read_manifest
 from earwitness.errors import DataError
 
 
@@ -35,10 +36,10 @@ def test_parquet_reads_as_csv(tmp_path):
     ("name", "text", "message"),
     [
         ("m.csv", "name,caption\nx,y\n", "names no audio"),
-        ("m.csv", "audio\na.wav\na.wav\n", "stands there twice"),
+        ("m.csv", "audio\na.wav\na.wav\n", "is listed twice"),
         ("m.csv", "audio\n", "no rows"),
-        ("m.jsonl", "{not json}\n", "not a readable manifest"),
-        ("m.xlsx", "", "a manifest is .csv, .jsonl or .parquet"),
+        ("m.jsonl", "{not json}\n", "line 1: not JSON"),
+        ("m.xlsx", "", "a manifest is .csv, .tsv, .jsonl"),
     ],
 )
 def test_bad_manifest_is_one_sentence(tmp_path, name, text, message):
@@ -49,5 +50,5 @@ def test_bad_manifest_is_one_sentence(tmp_path, name, text, message):
 
 
 def test_missing_manifest_is_named(tmp_path):
-    with pytest.raises(DataError, match="nowhere.csv: no such manifest"):
+    with pytest.raises(DataError, match="nowhere.csv: no such file; expected a manifest as .csv"):
         read_manifest(tmp_path / "nowhere.csv")

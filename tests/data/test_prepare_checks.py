@@ -22,9 +22,9 @@ from earwitness.cli import app
 from earwitness.data.manifest import read_manifest
 from earwitness.data.prepare.entries import Entry
 from earwitness.data.prepare.splits import random_split
-from earwitness.data.prepare.tables import read_table
 from earwitness.errors import DataError
 from earwitness.io.atomic import replacing
+from earwitness.io.tables import read_table
 
 WAVES = ("rain", "wind", "dog", "bell", "door", "frog")
 
@@ -38,7 +38,7 @@ def _sounds(folder: Path, names: tuple[str, ...] = WAVES) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("91139,r1nicOVtvkQ,130,A woman\n1,Yabc-_12345,10,x\n", "is no header of AudioCaps"),
+        ("91139,r1nicOVtvkQ,130,A woman\n1,Yabc-_12345,10,x\n", "is not the header of AudioCaps"),
         ("youtube_id,start_time,caption\nr1nicOVtvkQ,130,x\n", "no column 'audiocap_id'"),
         ("audiocap_id,youtube_id,start_time,caption\n", "no rows"),
         ("audiocap_id,youtube_id,start_time,caption\n1,r1nicOVtvkQ,3,a, b\n", "line 2: 5 cells"),
@@ -57,18 +57,18 @@ def test_bad_audiocaps_table_is_one_sentence(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["audiocaps", "caps.csv", "--audio", "a", "-o", "m.csv"], "tells no split"),
+        (["audiocaps", "caps.csv", "--audio", "a", "-o", "m.csv"], "gives no split"),
         (["audiocaps", "train.csv", "--audio", "a", "-o", "m.csv"], "train.csv: no such file"),
-        (["macs", "a.wav", "--audio", ".", "-o", "m.csv"], "not readable as YAML"),
+        (["macs", "a.wav", "--audio", ".", "-o", "m.csv"], "not a readable YAML file"),
         (["macs", "MACS.yaml", "--audio", ".", "-o", "m.csv"], "no such file"),
-        (["wavcaps", "x.json", "--audio", ".", "-o", "m.csv"], "tells the source"),
+        (["wavcaps", "x.json", "--audio", ".", "-o", "m.csv"], "gives the source"),
         (["wavcaps", "sb_final.json", "--audio", ".", "-o", "m.csv"], "no such file"),
         (["folder", "nowhere", "-o", "m.csv"], "nowhere: no such folder"),
         (["folder", ".", "-o", "m.xlsx"], "a manifest is .csv, .jsonl, .parquet"),
         (["folder", ".", "-o", "no/m.csv"], "no folder no"),
         (["folder", ".", "-o", "m.csv", "--random-split", "1.5"], "--random-split 1.5"),
         (["folder", ".", "-o", "m.csv", "--random-split", "0.5"], "from one recording"),
-        (["folder", ".", "-o", "m.csv", "--exclude", "none.txt"], "none.txt: not readable"),
+        (["folder", ".", "-o", "m.csv", "--exclude", "none.txt"], "none.txt: no such file"),
         (["folder", ".", "-o", "m.csv", "--shards", "s", "--shard-size", "0"], "--shard-size 0"),
         (["folder", ".", "-o", "m.csv", "--shards", "."], ".: is not empty"),
         (["csv", "list.csv", "-o", "list.csv"], "is one of the files that are read"),

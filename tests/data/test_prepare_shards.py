@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 from data_sets import prepared, refused, sound
+from manifests import write_manifest
 
 from earwitness import audio
 from earwitness.captioning import sources
 from earwitness.captioning.sources import Source, find
-from earwitness.data.manifest import Clip, read_manifest, write_manifest
+from earwitness.data.manifest import Clip, read_manifest
 from earwitness.errors import AudioError, DataError
 from earwitness.training.source import Opening
 from earwitness.training.sources import ManifestSource, Recordings
@@ -155,7 +156,7 @@ def test_cut_or_lost_shard_is_an_error_and_no_sound(tmp_path, kind):
     ("row", "message"),
     [
         ("x.tar#a.wav", "x.tar: no such shard"),
-        ("x.parquet#a", "'a' is no row number"),
+        ("x.parquet#a", "expected a row number, got 'a'"),
         ("y.tar#a.wav", "not a readable, uncompressed tar"),
     ],
 )

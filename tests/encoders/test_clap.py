@@ -208,7 +208,7 @@ def test_settings_nested_in_a_processor_file_load_too(broken: Path, encoder: Cla
 
 def test_pickled_weights_are_refused(broken: Path) -> None:
     (broken / "model.safetensors").rename(broken / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="pickled.*model.safetensors is expected"):
+    with pytest.raises(CheckpointError, match="pickled.*expected model.safetensors"):
         ClapEncoder.from_folder(broken)
 
 
@@ -245,14 +245,14 @@ def edit(path: Path, **changes: Any) -> None:
 
 def test_another_kind_of_model_is_refused(broken: Path) -> None:
     edit(broken / "config.json", model_type="bert")
-    with pytest.raises(CheckpointError, match="'bert' model; 'clap' is expected"):
+    with pytest.raises(CheckpointError, match="'bert' model; expected 'clap'"):
         ClapEncoder.from_folder(broken)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"truncation": "fusion"}, CheckpointError, "'rand_trunc' is expected"),
+        ({"truncation": "fusion"}, CheckpointError, "expected 'rand_trunc'"),
         ({"feature_size": 32}, CheckpointError, "32 mel bins, the network takes 64"),
         ({"max_length_s": 11}, CheckpointError, "1101 frames, the network takes at most 1024"),
         ({"padding": "mirror"}, ConfigError, "padding"),

@@ -115,7 +115,7 @@ def test_a_missing_weight_and_an_unknown_kind_are_refused(dual, tmp_path):
     with pytest.raises(CheckpointError, match=f"'{first}' is missing"):
         load_embedding_encoder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"kind": "magic"}))
-    with pytest.raises(CheckpointError, match="'magic' is not known"):
+    with pytest.raises(CheckpointError, match="unknown embedding encoder kind 'magic'"):
         load_embedding_encoder(tmp_path)
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from earwitness import evaluate
+from earwitness import evaluate, statistics
 from earwitness.errors import DataError
-from earwitness.evaluation import bootstrap, overlap
+from earwitness.evaluation import overlap
 from earwitness.evaluation.meteor import meteor, meteor_counts
 from earwitness.evaluation.metrics import penalised, spider
 from earwitness.evaluation.text import simple
+from earwitness.statistics import resamples
 
 LEXICAL = ["bleu", "rouge_l", "cider_d"]
 TINY = (
@@ -161,9 +162,9 @@ def test_longest_common_subsequence_equals_recursion():
 
 def picks(clips: int, draws: int, seed: int) -> list[list[int]]:
     """The resamples as lists of clip numbers."""
-    weights = np.concatenate([*bootstrap.resamples(clips, draws, seed)])
+    weights = statistics.Resamples.draw(clips, draws, seed).counts
     assert (weights.sum(axis=1) == clips).all()
-    return [np.repeat(np.arange(clips), row.astype(int)).tolist() for row in weights]
+    return [np.repeat(np.arange(clips), row).tolist() for row in weights]
 
 
 def test_bleu_interval_equals_scoring_each_resample_anew(published):
@@ -196,18 +197,20 @@ def test_cider_d_interval_resamples_scores_with_fixed_document_frequencies():
 
 
 def test_blocks_do_not_change_the_resamples(monkeypatch):
-    whole = np.concatenate([*bootstrap.resamples(7, 50, 1)])
-    monkeypatch.setattr(bootstrap, "_CELLS", 30)
-    assert (np.concatenate([*bootstrap.resamples(7, 50, 1)]) == whole).all()
+    drawn = statistics.Resamples.draw(7, 50, 1)
+    assert len([*drawn.blocks()]) == 1
+    monkeypatch.setattr(resamples, "_CELLS", 30)
+    assert len([*drawn.blocks()]) == 13
+    assert (np.concatenate([*drawn.blocks(np.float64)]) == drawn.counts).all()
 
 
 def test_interval_of_a_mean_covers_at_its_level():
     rng = np.random.default_rng(0)
     hits = 0
     for trial in range(200):
-        statistic = bootstrap.mean_of(rng.normal(size=60))
-        draws = bootstrap.replicates([statistic], 60, 400, trial)[0]
-        low, high = bootstrap.interval(draws)
+        statistic = statistics.mean_of(rng.normal(size=60))
+        draws = statistics.replicates([statistic], 60, 400, trial)[0]
+        low, high = statistics.interval(draws)
         hits += low <= 0 <= high
     assert 0.89 <= hits / 200 <= 0.99
 
@@ -227,8 +230,8 @@ def test_vocabulary_and_diversity_equal_counting_by_hand():
 def test_vocabulary_replicates_equal_counting_each_resample():
     candidates, _ = TINY
     pairs = [(word, i) for i, text in enumerate(candidates) for word in text.split()]
-    statistic = bootstrap.Coverage([w for w, _ in pairs], [i for _, i in pairs])
-    weights = np.concatenate([*bootstrap.resamples(4, 30, 2)])
+    statistic = statistics.Coverage([w for w, _ in pairs], [i for _, i in pairs])
+    weights = statistics.Resamples.draw(4, 30, 2).counts.astype(float)
     expected = [len({w for i in pick for w in candidates[i].split()}) for pick in picks(4, 30, 2)]
     assert statistic.values(weights).tolist() == expected
 

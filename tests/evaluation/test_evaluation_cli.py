@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -147,6 +148,25 @@ def test_page_on_two_systems_shows_both_captions(command, folder: Path):
     text = out.read_text(encoding="utf-8")
     assert "Captions on which the systems differ" in text
     assert "&lt;i&gt;songs&lt;/i&gt;" in text
+
+
+def test_page_on_two_systems_draws_the_scores_of_both(command, folder: Path):
+    out, scores = folder / "report.html", folder / "scores.json"
+    args = [folder / "good.csv", folder / "refs.json", "--against", folder / "bad.csv"]
+    command("evaluate", *args, *FAST, "--html", out, "--json", scores)
+    text = out.read_text(encoding="utf-8")
+    (report,) = json.loads(scores.read_text())["reports"]
+    row = re.search(r'<th scope="row">rouge_l</th>.*?</tr>', text, re.DOTALL)
+    assert row is not None
+    dots = re.findall(r'class="track (\w+)".*?class="dot" style="left:([\d.]+)%', row[0])
+    found = report["differences"]["rouge_l"]
+    assert [(who, float(place) / 100) for who, place in dots] == [
+        ("first", pytest.approx(found["first"], abs=1e-4)),
+        ("second", pytest.approx(found["second"], abs=1e-4)),
+    ]
+    card = re.search(r'<article class="card">.*?</article>', text, re.DOTALL)
+    assert card is not None
+    assert card[0].count('class="meter first"') == card[0].count('class="meter second"') > 0
 
 
 def test_metric_that_was_asked_for_and_cannot_run_gives_exit_one(command, folder: Path):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from earwitness import evaluate
+from earwitness import evaluate, statistics
 from earwitness.errors import DataError
-from earwitness.evaluation import bootstrap, compare, pool
+from earwitness.evaluation import compare, pool
 from earwitness.evaluation.extremes import extremes, most_changed, rank
 
 WORDS = [f"word{n}" for n in range(14)]
@@ -54,8 +54,8 @@ def test_swap_test_is_uniform_when_systems_are_exchangeable():
     ps = []
     for trial in range(200):
         scores = rng.normal(size=(2, 40))
-        pair = (bootstrap.mean_of(scores[0]), bootstrap.mean_of(scores[1]))
-        ps.append(bootstrap.swap_test([pair], 40, 99, trial))
+        pair = (statistics.mean_of(scores[0]), statistics.mean_of(scores[1]))
+        ps.append(statistics.swap_test([pair], 40, 99, trial))
     assert 0.01 <= np.mean(np.array(ps) <= 0.05) <= 0.1
     assert 0.4 <= np.mean(ps) <= 0.6
 
@@ -65,13 +65,13 @@ def test_swap_test_equals_all_swaps_of_three_clips():
     delta = first - second
     signs = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T
     exact = np.mean(np.abs(signs @ delta) >= abs(delta.sum()) - 1e-12)
-    pair = (bootstrap.mean_of(first), bootstrap.mean_of(second))
-    assert bootstrap.swap_test([pair], 3, 20_000, 0) == pytest.approx(exact, abs=0.01)
+    pair = (statistics.mean_of(first), statistics.mean_of(second))
+    assert statistics.swap_test([pair], 3, 20_000, 0) == pytest.approx(exact, abs=0.01)
 
 
 def test_swapping_every_clip_exchanges_the_vocabularies():
-    first, second = (bootstrap.Coverage(items, [0, 1]) for items in (["a", "b"], ["a", "a"]))
-    both = bootstrap.joined(first, second, 2)
+    first, second = (statistics.Coverage(items, [0, 1]) for items in (["a", "b"], ["a", "a"]))
+    both = statistics.joined(first, second, 2)
     weights = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 1], [0, 1, 1, 0]], dtype=float)
     assert both.values(weights).tolist() == [2, 1, 1, 2]
 
@@ -125,7 +125,7 @@ def test_unlike_evaluations_are_not_compared():
     with pytest.raises(DataError, match="2 seeds against 1"):
         compare([one, one], [one])
     other = evaluate(*corpus(30, 0.3, 1), metrics=["bleu"], tokenizer="ptb", resamples=10)
-    with pytest.raises(DataError, match="text normalisation"):
+    with pytest.raises(DataError, match="text normalization"):
         compare(one, other)
     with pytest.raises(DataError, match="no evaluation"):
         pool([])

@@ -74,12 +74,12 @@ def test_failed_clip_of_a_run_counts_as_missing(tmp_path: Path):
         ("p.csv", "id,caption\na,x\nb,y\na,z\n", "more than one caption for 'a'"),
         ("p.csv", "id,words\na,x\n", "line 2: no caption column among id, words"),
         ("p.csv", "key,caption\na,x\n", "no id column among key, caption"),
-        ("p.csv", "id,caption\na,x,y\n", "line 2: 2 cells were expected"),
+        ("p.csv", "id,caption\na,x,y\n", "line 2: 3 cells, the header has 2"),
         ("p.csv", "id,caption\n", "holds no captions"),
-        ("p.jsonl", '{"id": "a", "caption": 3}', "caption '3' is no text"),
+        ("p.jsonl", '{"id": "a", "caption": 3}', "expected text in column 'caption', got '3'"),
         ("p.jsonl", '{"id": "a"\n', "line 1: not JSON"),
         ("p.jsonl", "[1]\n", "expected an object"),
-        ("p.jsonl", '{"id": [1], "caption": "x"}', r"id \[1\] is no id"),
+        ("p.jsonl", '{"id": [1], "caption": "x"}', r"number as the id in column 'id', got \[1\]"),
         ("p.xml", "", "unknown format '.xml'"),
         ("p.json", "3", "expected a list of objects"),
     ],
@@ -110,8 +110,8 @@ def test_missing_file_is_named(tmp_path: Path):
 
 def test_binary_file_is_refused(tmp_path: Path):
     path = tmp_path / "p.csv"
-    path.write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(DataError, match="cannot be read"):
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\x00\r")
+    with pytest.raises(DataError, match="not a readable file"):
         read_predictions(path)
 
 

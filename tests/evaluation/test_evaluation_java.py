@@ -14,7 +14,7 @@ from earwitness.evaluation import spice as spice_module
 from earwitness.evaluation.java import MetricNotRunError, find_java, java_runtime
 from earwitness.evaluation.meteor import meteor
 from earwitness.evaluation.spice import CORENLP_JARS, spice
-from earwitness.evaluation.text import normalise
+from earwitness.evaluation.text import normalize_captions
 
 CANDIDATES = ["a dog barks", "rain falls on a roof", "", "men are speaking"]
 REFERENCES = [
@@ -53,7 +53,7 @@ def test_meteor_corpus_score_is_the_formula_of_the_summed_counts(tmp_path: Path)
 
 
 def test_ptb_tokens_keep_the_order_of_captions_with_newlines_and_empty_lines():
-    texts = normalise(
+    texts = normalize_captions(
         ["A dog's bark,\nnear; (loud)", ""],
         [["It can't stop!", "Caf\u00e9 noise..."], ["x"]],
         "ptb",

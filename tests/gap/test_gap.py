@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import sqrtm
 
 from earwitness import gap
 from earwitness.errors import ConfigError, DataError
-from earwitness.gap import kernels, linear, moments, resampling, retrieval, separability
+from earwitness.gap import kernels, linear, moments, retrieval, separability
 from earwitness.gap.clouds import make_pairs
+from earwitness.lamb.aligner import cs_divergence
+from earwitness.statistics import Estimate, Resamples
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,7 +148,7 @@ def test_rmg_of_two_orthogonal_pairs_by_hand() -> None:
     text = np.eye(4, dtype=np.float32)[2:]
     # Every distance 1 - cos is 1: 1 / (1 + 1).
     pairs = make_pairs(audio, text, None, normalize=True)
-    draws = resampling.Resamples.draw(2, 2, 0)
+    draws = Resamples.draw(2, 2, 0, pairs=True)
     assert linear.linear_quantities(pairs, draws)["rmg"].value == pytest.approx(0.5)
 
 
@@ -172,11 +175,21 @@ def test_kernel_quantities_equal_double_loops() -> None:
 
 
 def test_kernel_width_is_the_median_rule() -> None:
-    x, y = cloud(9), cloud(9, seed=1)
+    x, y = cloud(9), cloud(9, seed=1) + 1.0
     pairs = make_pairs(x, y, None, normalize=False)
-    points = np.concatenate([x, y]).astype(np.float64)
-    squared = [np.sum((points[i] - points[j]) ** 2) for i in range(18) for j in range(i)]
+    squared = [float(np.sum((a - b) ** 2)) for a in x for b in y]
     assert kernels.median_width(pairs, 0) == pytest.approx(math.sqrt(np.median(squared) / 2))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("shift", [0.0, 0.5, 3.0])
+def test_report_and_aligner_agree_on_the_divergence(shift: float, normalize: bool) -> None:
+    x, y = cloud(40), cloud(40, seed=1) + np.float32(shift)
+    pairs = make_pairs(x, y, None, normalize=normalize)
+    sigma = kernels.median_width(pairs, 0)
+    found = kernels.kernel_quantities(pairs, sigma, 1, 0)["cs_divergence"].value
+    audio, text = torch.from_numpy(pairs.audio).double(), torch.from_numpy(pairs.text).double()
+    assert found == pytest.approx(float(cs_divergence(audio, text, "median")), rel=1e-6)
 
 
 def test_kernel_quantities_stay_finite_for_clouds_far_apart() -> None:
@@ -209,7 +222,7 @@ def test_retrieval_equals_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "_ROWS", 40)
     monkeypatch.setattr(retrieval, "_COLUMNS", 33)
     pairs = make_pairs(audio, text, owner, normalize=True)
-    draws = resampling.Resamples.draw(90, 5, 0)
+    draws = Resamples.draw(90, 5, 0)
     found = retrieval.retrieval_quantities(pairs, draws)
     cosine = unit(audio) @ unit(text).T
     for k in (1, 5, 10):
@@ -268,7 +281,7 @@ def test_one_resample_equals_the_definition_on_the_drawn_clips() -> None:
     audio, text, owner = several()
     n, u = len(audio), unit(audio)
     means = np.stack([unit(text)[owner == i].mean(axis=0) for i in range(n)])
-    draws = resampling.Resamples.draw(n, 3, 5)
+    draws = Resamples.draw(n, 3, 5)
     found = linear.linear_quantities(make_pairs(audio, text, owner, normalize=True), draws)
     for k in range(3):
         drawn = np.repeat(np.arange(n), draws.counts[k])
@@ -288,7 +301,7 @@ def test_intervals_of_the_mean_cover_the_truth_as_often_as_they_say() -> None:
         audio = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         text = np.tile([1.0, 0.0], (80, 1))
         pairs = make_pairs(audio, text, None, normalize=True)
-        draws = resampling.Resamples.draw(80, 300, trial)
+        draws = Resamples.draw(80, 300, trial)
         low, high = linear.linear_quantities(pairs, draws)["paired_cosine"].interval()
         hits += low <= truth <= high
     assert 0.90 <= hits / 300 <= 0.99
@@ -297,7 +310,7 @@ def test_intervals_of_the_mean_cover_the_truth_as_often_as_they_say() -> None:
 def test_jackknife_error_equals_the_spread_over_new_samples() -> None:
     rng = np.random.default_rng(0)
 
-    def estimate() -> resampling.Estimate:
+    def estimate() -> Estimate:
         x = rng.standard_normal((400, 2)) + [1.0, 0.0]
         y = rng.standard_normal((400, 2)) * 1.5
         return moments.moment_quantities(make_pairs(x, y, None, normalize=False), 0)["frechet"]
@@ -376,7 +389,7 @@ def test_token_gap_by_hand() -> None:
         ({"audio": np.zeros((10, 6))}, "all zeros in row 0"),
         ({"audio": np.full((10, 6), np.nan)}, "not finite in row 0"),
         ({"audio": cloud(1)}, "N >= 2"),
-        ({"audio": np.array([["a"] * 6] * 10)}, "accepted are real numbers"),
+        ({"audio": np.array([["a"] * 6] * 10)}, "expected real numbers"),
         ({"bridged": cloud(9)}, r"bridged has the shape \(9, 6\)"),
         ({"owner": np.zeros(10, int)}, "sound 1 has no caption"),
         ({"owner": np.arange(10) + 1}, "owner runs from 1 to 10"),
@@ -391,7 +404,7 @@ def test_arrays_that_do_not_fit_are_refused(change: dict[str, np.ndarray], messa
 
 @pytest.mark.parametrize("setting", [{"bootstrap": 1}, {"seed": -1}])
 def test_settings_out_of_range_are_refused(setting: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="accepted is"):
+    with pytest.raises(ConfigError, match="expected"):
         gap.measure(cloud(10), cloud(10, seed=1), **setting)
 
 

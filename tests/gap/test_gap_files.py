@@ -79,11 +79,11 @@ def test_uneven_rows_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"text\nx\n", "missing is caption"),
+        (b"text\nx\n", "no column 'caption'"),
         (b"caption,owner\nx\n", "line 2"),
-        (b"caption,owner\nx,one\n", "no whole number"),
-        (b"caption\n\xff\xfe\n", "UTF-8"),
-        (b"", "missing is caption"),
+        (b"caption,owner\nx,one\n", "counted from 0"),
+        (b"caption\n\x00\x01\n", "not text"),
+        (b"", "no column 'caption'; expected caption, got none"),
     ],
 )
 def test_bad_caption_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -119,9 +119,9 @@ def test_command_measures_tokens_without_normalising(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--audio a.npy --text none.npy", "no file at none.npy"),
-        ("--audio a.npy --text c.csv", "accepted are .npy, .safetensors, .parquet"),
-        ("--audio a.npy --text t.npy --projection tsne", "accepted are pca, umap"),
+        ("--audio a.npy --text none.npy", "none.npy: no such file"),
+        ("--audio a.npy --text c.csv", "expected embeddings as .npy, .safetensors, .parquet"),
+        ("--audio a.npy --text t.npy --projection tsne", "expected pca, umap"),
         ("--audio a.npy --text t.npy --report none/out.html", "existing folder"),
         ("--audio a.npy --text t.npy --shown 0", "1 or more"),
         ("--audio a.npy --text t.npy --bootstrap 0", "2 to 100000"),

@@ -111,7 +111,7 @@ def test_umap_keeps_clusters_apart() -> None:
 
 def test_unknown_projection_is_refused() -> None:
     audio, text, _ = clouds()
-    with pytest.raises(ConfigError, match="accepted are pca and umap"):
+    with pytest.raises(ConfigError, match="expected pca and umap"):
         plots.project(audio, text, method="tsne")
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from earwitness.caption import Decoding
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.lamb.two_stream import TwoStreamConfig
-from earwitness.system.captioner import Captioner, CaptionerConfig, PrefixConfig
-from earwitness.system.decoder import Decoder, DecoderConfig, Decoding
+from earwitness.system.captioner import CaptionerConfig, TorchCaptioner
+from earwitness.system.decoder import Decoder, DecoderConfig
 from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
 
 SENTENCES = [
@@ -33,16 +34,14 @@ def tiny_decoder(config: DecoderConfig | None = None, seed: int = 0) -> Decoder:
     return Decoder(build(size, tokenizer), tokenizer, config or DecoderConfig(tune="full"))
 
 
-def tiny_captioner(seed: int = 0, **changes) -> Captioner:
+def tiny_captioner(seed: int = 0, **changes) -> TorchCaptioner:
     """A whole LAMB system of about 100,000 weights, untrained."""
     torch.manual_seed(seed)
     encoder = CNN(CNNConfig(stem=4, channels=(8, 8, 16), blocks=(0, 0, 0), dim=24, dilations=(1,)))
-    prefix = PrefixConfig(
-        two_stream=TwoStreamConfig(n_semantic=2, n_temporal=2, n_global=4, heads=2, dropout=0.0)
-    )
+    prefix = TwoStreamConfig(n_semantic=2, n_temporal=2, n_global=4, heads=2, dropout=0.0)
     settings = {"prefix": prefix, "decoding": Decoding(max_new_tokens=8), **changes}
     config = CaptionerConfig(**{"decoder": DecoderConfig(tune="full"), **settings})
-    return Captioner(encoder.eval(), tiny_decoder(config.decoder, seed), config, "tiny").eval()
+    return TorchCaptioner(encoder.eval(), tiny_decoder(config.decoder, seed), config, "tiny").eval()
 
 
 def tiny_model_folder(folder: Path, seed: int = 0) -> Path:

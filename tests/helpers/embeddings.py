@@ -3,13 +3,11 @@
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from earwitness.link import (
-    BRIDGES,
-    Bridge,
-)
+from earwitness.link import AnyBridgeConfig, Bridge
 
 D = 16
 TRAINED = ["diffusion_link", "regressor", "diffusion_bridge", "conditional_prior"]
@@ -44,11 +42,16 @@ def gap_pairs(n: int, seed: int, *, rotated: bool = True) -> Pairs:
     return Pairs(normalize(audio, dim=1), text)
 
 
+def fresh(name: str, **settings: Any) -> Bridge:
+    """The bridge `name` as its settings build it."""
+    given = {"kind": name, "dim": D, **settings}
+    return TypeAdapter(AnyBridgeConfig).validate_python(given).build()
+
+
 def build(name: str, **settings: Any) -> Bridge:
     """The bridge `name`, fitted, its network (if any) with random instead of zero outputs."""
-    config, bridge_class = BRIDGES[name]
     torch.manual_seed(0)
-    bridge = bridge_class(config(dim=D, **settings)).eval()
+    bridge = fresh(name, **settings).eval()
     bridge.fit_statistics(units(40, seed=1), units(50, seed=2))
     for module in bridge.modules():
         if isinstance(module, nn.Linear):

@@ -7,8 +7,8 @@ import numpy as np
 import soundfile
 from builders import tiny_captioner
 
-from earwitness.system.captioner import Caption, Captioner
-from earwitness.system.decoder import Decoding
+from earwitness.caption import Caption, Decoding
+from earwitness.system.captioner import TorchCaptioner
 
 RATE = 16000
 TONES = {200.0: "a dog barks", 700.0: "rain falls", 2000.0: "a siren wails", 5000.0: "birds chirp"}
@@ -26,7 +26,7 @@ def silence(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * RATE), dtype=np.float32)
 
 
-def knowing_captioner() -> Captioner:
+def knowing_captioner() -> TorchCaptioner:
     """A captioner that names the strongest tone; its score is that tone's share of the energy.
 
     Everything round the model is real; the model is this rule, so that each test knows its answer.
@@ -35,14 +35,11 @@ def knowing_captioner() -> Captioner:
     captioner = tiny_captioner()
     batches: list[int] = []
 
-    def caption_waveforms(
-        waveforms: Sequence[np.ndarray], decoding: Decoding | None = None
-    ) -> list[list[Caption]]:
+    def caption_at_once(waveforms: Sequence[np.ndarray], decoding: Decoding) -> list[list[Caption]]:
         batches.append(len(waveforms))
-        n_best = (decoding or captioner.config.decoding).n_best
-        return [_named(waveform)[:n_best] for waveform in waveforms]
+        return [_named(waveform)[: decoding.n_best] for waveform in waveforms]
 
-    captioner.caption_waveforms = caption_waveforms  # type: ignore[method-assign]
+    captioner.caption_at_once = caption_at_once  # type: ignore[method-assign]
     captioner.batches = batches  # type: ignore[assignment]
     return captioner
 

@@ -9,12 +9,13 @@ from builders import noise, tiny_tokenizer
 from hub_parts import publish
 from safetensors.torch import load_file, save_file
 
+from earwitness.caption import Decoding
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.ced import CED, CEDConfig
 from earwitness.lamb.two_stream import TwoStreamConfig
 from earwitness.models.hub import resolve
-from earwitness.system.captioner import Captioner, CaptionerConfig, PrefixConfig, load_decoder
-from earwitness.system.decoder import DecoderConfig, Decoding
+from earwitness.system.captioner import CaptionerConfig, TorchCaptioner, load_decoder
+from earwitness.system.decoder import DecoderConfig
 
 SOURCES = [(noise(2.0), 16000), (noise(0.7, 1), 16000), (noise(3.1, 2), 16000)]
 CED_JSON = {
@@ -130,18 +131,16 @@ def publish_all(parts: dict[str, Path], cache: Path) -> Path:
     return cache
 
 
-def lamb(decoder="ada/llama", **settings) -> Captioner:
+def lamb(decoder="ada/llama", **settings) -> TorchCaptioner:
     """A LAMB of parts by name, its own parts and LoRA weights made loud enough to be heard."""
     torch.manual_seed(0)
     config = CaptionerConfig(
-        prefix=PrefixConfig(
-            two_stream=TwoStreamConfig(n_semantic=2, n_temporal=2, n_global=4, heads=2)
-        ),
+        prefix=TwoStreamConfig(n_semantic=2, n_temporal=2, n_global=4, heads=2),
         decoder=DecoderConfig(**settings),
         decoding=Decoding(max_new_tokens=8),
     )
     made = load_decoder(resolve(decoder), config.decoder)
-    captioner = Captioner(load_frame_encoder(resolve("ada/ced")), made, config, "lamb").eval()
+    captioner = TorchCaptioner(load_frame_encoder(resolve("ada/ced")), made, config, "lamb").eval()
     with torch.no_grad():
         captioner.prefix.project.weight.mul_(30)
         for name, weight in captioner.named_parameters():
@@ -150,8 +149,8 @@ def lamb(decoder="ada/llama", **settings) -> Captioner:
     return captioner
 
 
-def said(captioner: Captioner) -> list[tuple[str, float]]:
-    return [(c.text, c.score) for c in captioner.caption(SOURCES)]
+def said(captioner: TorchCaptioner) -> list[tuple[str, float]]:
+    return [(c.text, c.score) for c in captioner.caption_batch(SOURCES)]
 
 
 def files(folder: Path) -> set[str]:

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from builders import tiny_decoder, tiny_tokenizer
 
+from earwitness.caption import Decoding
 from earwitness.encoders import EmbeddingFrames
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
-from earwitness.link import BridgeChoice, LinkPrefixConfig
-from earwitness.system.captioner import Captioner, CaptionerConfig, PrefixConfig
-from earwitness.system.decoder import DecoderConfig, Decoding
+from earwitness.link import LinkPrefixConfig
+from earwitness.system.captioner import CaptionerConfig, TorchCaptioner
+from earwitness.system.decoder import DecoderConfig
 from earwitness.training.bridge import BridgeRecipe
 from earwitness.training.contrastive import ContrastiveRecipe
 from earwitness.training.link import LinkRecipe
@@ -45,17 +46,19 @@ def tiny_dual(seed: int = 0, **changes: Any) -> DualEncoder:
     return DualEncoder(frames, tokenizer, DualConfig(**settings, text=text)).eval()
 
 
-def untrained_link(kind: str = "diffusion_link") -> Captioner:
+def untrained_link(kind: str = "diffusion_link") -> TorchCaptioner:
     """A system over `tiny_dual` whose bridge is fitted and gives more than zeros."""
-    link = LinkPrefixConfig(bridge=BridgeChoice.model_validate({"kind": kind}), hidden=16)
+    link = LinkPrefixConfig.model_validate({"bridge": {"kind": kind}, "hidden": 16})
     config = CaptionerConfig(
-        prefix=PrefixConfig(kind="link", link=link),
+        prefix=link,
         decoder=DecoderConfig(tune="full"),
         decoding=Decoding(max_new_tokens=6),
         guide=None,
         aligner=None,
     )
-    captioner = Captioner(EmbeddingFrames(tiny_dual()), tiny_decoder(), config, "tiny-link").eval()
+    captioner = TorchCaptioner(
+        EmbeddingFrames(tiny_dual()), tiny_decoder(), config, "tiny-link"
+    ).eval()
     bridge = captioner.prefix.bridge
     bridge.fit_statistics(torch.randn(30, 16), torch.randn(30, 16))
     for parameter in bridge.parameters():

@@ -21,7 +21,7 @@ from builders import noise
 from earwitness.captioning.rerank import Reranker
 from earwitness.serve.app import create_app
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 
 START_SECONDS = 240
 """for a machine that has much else to do"""
@@ -69,7 +69,10 @@ class Process:
 
 @contextlib.contextmanager
 def in_thread(
-    captioner: Captioner, settings: Settings, wait: bool = True, reranker: Reranker | None = None
+    captioner: TorchCaptioner,
+    settings: Settings,
+    wait: bool = True,
+    reranker: Reranker | None = None,
 ) -> Iterator[str]:
     """The address of the application in a real server, in a thread of this process."""
     app = create_app(captioner, settings, reranker)

@@ -12,14 +12,15 @@ from heard import RATE, knowing_captioner, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earwitness.captioning.local import gated, own_min_score
+from earwitness.caption import Decoding
+from earwitness.captioning.options import CaptionOptions
+from earwitness.captioning.pipeline import gated, settings_for
 from earwitness.captioning.segments import NOTHING, Window
-from earwitness.cli.caption_setup import Precision, completed, fingerprint, listening_of
+from earwitness.cli.caption_job import Model
 from earwitness.errors import CheckpointError
 from earwitness.serve.hearing import Service
-from earwitness.serve.options import listening_for
+from earwitness.serve.options import request_settings
 from earwitness.serve.settings import Settings
-from earwitness.system.decoder import Decoding
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -36,21 +37,18 @@ def confidence() -> Any:
     return module
 
 
-def asked(min_score: float | None) -> Any:
-    return listening_of(False, None, None, None, -60.0, min_score, Precision.fp32)
-
-
 @pytest.mark.parametrize(("given_score", "expected"), [(None, 0.3), (0.0, 0.0), (0.7, 0.7)])
 def test_card_gives_the_lowest_score_where_the_user_gives_none(given_score, expected) -> None:
     captioner = knowing_captioner()
     captioner.card = {"min_score": 0.3}
-    assert completed(asked(given_score), captioner, {}, given_score).min_score == expected
+    options = CaptionOptions(min_score=given_score)
+    assert settings_for(options, captioner).min_score == expected
     service = Service(captioner, Settings())
-    assert listening_for(service, {}, False, min_score=given_score).min_score == expected
+    assert request_settings(service, options).min_score == expected
 
 
 def test_card_without_a_lowest_score_lets_all_pass() -> None:
-    assert own_min_score(knowing_captioner()) == 0.0
+    assert knowing_captioner().min_score == 0.0
 
 
 @pytest.mark.parametrize("value", ["0.3", -0.1, 1.5, True, None, float("nan")])
@@ -58,13 +56,13 @@ def test_card_with_a_senseless_lowest_score_is_refused(value: object) -> None:
     captioner = knowing_captioner()
     captioner.card = {"min_score": value}
     with pytest.raises(CheckpointError, match="in its card; expected a number from 0 to 1"):
-        own_min_score(captioner)
+        _ = captioner.min_score
 
 
 def test_results_without_a_gate_are_not_mixed_with_those_of_the_model(tmp_path: Path) -> None:
     tiny_captioner().save(tmp_path)
     found = {
-        fingerprint(str(tmp_path), asked(score), {}, score, None, None)
+        Model(str(tmp_path), CaptionOptions(min_score=score)).fingerprint(timed=False)
         for score in (None, 0.0, 0.5)
     }
     assert len(found) == 3

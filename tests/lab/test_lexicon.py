@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from earwitness.data.captions import clip_ids, normalize, read_audiocaps, read_clotho, without
+from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
 from earwitness.errors import ConfigError, DataError
+from earwitness.text import normalize
 from earwitness_lab.scenes.lexicon import Lexicon, PlannedEvent
 from earwitness_lab.scenes.vocabulary import inflections, plural
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 from hub_parts import publish
+from manifests import write_manifest
 from typer.testing import CliRunner
 
 from earwitness.cli import app
-from earwitness.data.manifest import Clip, read_manifest, write_manifest
+from earwitness.data.manifest import Clip, read_manifest
 from earwitness.data.prepare.output import write_rows
 from earwitness.errors import ConfigError, TrainingError
 from earwitness.models.hub import HubName

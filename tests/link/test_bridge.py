@@ -9,6 +9,7 @@ from embeddings import (
     TRAINED,
     D,
     build,
+    fresh,
     generator,
     units,
 )
@@ -18,14 +19,8 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from earwitness.config import validate
 from earwitness.errors import ConfigError, DataError, TrainingError
-from earwitness.link import (
-    BRIDGES,
-    DiffusionLink,
-    DiffusionLinkConfig,
-    NetworkConfig,
-    Projector,
-    ResidualMLP,
-)
+from earwitness.link import DiffusionLink, DiffusionLinkConfig, bridge_kinds
+from earwitness.link.network import NetworkConfig, Projector, ResidualMLP
 
 # Network
 
@@ -185,7 +180,7 @@ def test_link_config_refuses_what_cannot_be(settings: dict[str, Any], problem: s
 
 
 @pytest.mark.parametrize("side", ["audio", "text"])
-@pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_gives_unit_rows_that_depend_on_no_neighbour(name: str, side: Any) -> None:
     bridge, e = build(name), units(6)
     with torch.no_grad():
@@ -195,7 +190,7 @@ def test_bridge_gives_unit_rows_that_depend_on_no_neighbour(name: str, side: Any
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_commutes_with_permutations(name: str) -> None:
     bridge, e = build(name), units(6)
     order = torch.tensor([3, 0, 5, 1, 2, 4])
@@ -204,7 +199,7 @@ def test_bridge_commutes_with_permutations(name: str) -> None:
 
 
 @pytest.mark.parametrize("side", ["audio", "text"])
-@pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_is_a_function_of_its_seed(name: str, side: Any) -> None:
     bridge, e = build(name), units(6)
     noisy = {
@@ -224,7 +219,7 @@ def test_bridge_with_a_generator_gives_equal_rows_different_noise() -> None:
     assert not torch.allclose(fresh[0], fresh[1], atol=1e-2)
 
 
-@pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_checkpoint_is_plain_tensors_and_restores_the_bridge(
     name: str, tmp_path: Path
 ) -> None:
@@ -233,13 +228,13 @@ def test_bridge_checkpoint_is_plain_tensors_and_restores_the_bridge(
     if saved:
         save_file(saved, tmp_path / "bridge.safetensors")
         saved = load_file(tmp_path / "bridge.safetensors")
-    restored = BRIDGES[name][1](validate(BRIDGES[name][0], bridge.config.model_dump(), "saved"))
+    restored = validate(type(bridge.config), bridge.config.model_dump(), "saved").build()
     restored.load_state_dict(saved, strict=True)
     with torch.no_grad():
         assert torch.equal(restored.eval()(units(4)), bridge(units(4)))
 
 
-@pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_cast_to_bfloat16_still_gives_float32_units(name: str) -> None:
     bridge, e = build(name), units(4)
     with torch.no_grad():
@@ -249,11 +244,11 @@ def test_bridge_cast_to_bfloat16_still_gives_float32_units(name: str) -> None:
     assert cosine_similarity(rounded, exact).min().item() > 0.98
 
 
-@pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_built_without_memory_takes_its_tensors_from_the_checkpoint(name: str) -> None:
     bridge = build(name)
     with torch.device("meta"):
-        empty = BRIDGES[name][1](bridge.config)
+        empty = bridge.config.build()
     empty.load_state_dict(bridge.state_dict(), strict=True, assign=True)
     with torch.no_grad():
         assert torch.equal(empty.eval()(units(4)), bridge(units(4)))
@@ -267,23 +262,22 @@ def test_bridge_used_in_inference_mode_can_still_be_trained() -> None:
     sum(link.training_loss(units(8), units(8, seed=1), generator()).values()).backward()
 
 
-@pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_refuses_embeddings_of_another_size(name: str) -> None:
     with pytest.raises(DataError, match="takes embeddings of 16 numbers, got 8"):
         build(name)(units(2, 8))
 
 
-@pytest.mark.parametrize("name", BRIDGES)
+@pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_says_what_it_needs(name: str) -> None:
-    config, bridge_class = BRIDGES[name]
-    fresh = bridge_class(config(dim=D))
-    if fresh.needs_statistics:
+    bridge = fresh(name)
+    if bridge.needs_statistics:
         with pytest.raises(TrainingError, match="fit_statistics"):
-            fresh(units(2))
-    if not fresh.trains:
+            bridge(units(2))
+    if not bridge.trains:
         with pytest.raises(TrainingError, match="nothing to train"):
-            fresh.training_loss(units(2), units(2), generator())
-    assert fresh.trains is (name in TRAINED)
+            bridge.training_loss(units(2), units(2), generator())
+    assert bridge.trains is (name in TRAINED)
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -7,19 +7,14 @@ import torch
 from embeddings import (
     D,
     Pairs,
+    fresh,
     gap_pairs,
     paired_cosine,
     train,
 )
 
-from earwitness.link import (
-    BRIDGES,
-    DiffusionLink,
-    DiffusionLinkConfig,
-    MeanShift,
-    MeanShiftConfig,
-    start_time_sweep,
-)
+from earwitness.link import DiffusionLink, DiffusionLinkConfig, start_time_sweep
+from earwitness.link.baselines import MeanShift, MeanShiftConfig
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +82,8 @@ def test_paired_rivals_learn_the_rotation_too(
     rotated: tuple[Pairs, Pairs],
     shift_cosine: float,
 ) -> None:
-    config, bridge_class = BRIDGES[name]
     torch.manual_seed(0)
-    bridge = bridge_class(config(dim=D, width=64, bottleneck=64, **settings))
+    bridge = fresh(name, width=64, bottleneck=64, **settings)
     train(bridge, rotated[0], steps)
     assert paired_cosine(bridge, rotated[1]) > shift_cosine + 0.2
 
@@ -97,10 +91,9 @@ def test_paired_rivals_learn_the_rotation_too(
 def test_diffusion_bridge_denoises_a_shifted_gap_it_never_saw_pairs_of() -> None:
     """Without a rotation the text prior alone must beat the shift: it knows the text manifold."""
     known, held_out = gap_pairs(4000, 1, rotated=False), gap_pairs(500, 2, rotated=False)
-    config, bridge_class = BRIDGES["diffusion_bridge"]
     shift = MeanShift(MeanShiftConfig(dim=D))
     torch.manual_seed(0)
-    bridge = bridge_class(config(dim=D, width=64, bottleneck=64, start_time=300))
+    bridge = fresh("diffusion_bridge", width=64, bottleneck=64, start_time=300)
     for fitted in (shift, bridge):
         fitted.fit_statistics(*known)
     train(bridge, Pairs(torch.zeros_like(known.audio), known.text), 400)

@@ -15,9 +15,9 @@ from earwitness.captioning.rerank import Reranker
 from earwitness.data.synthetic import RATE, synthetic_clip
 from earwitness.encoders import load_embedding_encoder, one_frame
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.link import BRIDGES, BridgeChoice, load_bridge, save_bridge
+from earwitness.link import NoBridgeConfig, bridge_kinds, load_bridge, save_bridge
 from earwitness.models import names as pocket
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 from earwitness.training import bridge, contrastive, link
 from earwitness.training.embeddings import Pairs, open_embeddings
 from earwitness.training.stages import read_recipe
@@ -39,15 +39,15 @@ def runs(tmp_path_factory):
     return folder
 
 
-def right(captioner: Captioner) -> float:
+def right(captioner: TorchCaptioner) -> float:
     """Share of held-out sounds whose caption is true."""
-    captions = captioner.caption([(clip.waveform, RATE) for clip in HELDOUT])
+    captions = captioner.caption_batch([(clip.waveform, RATE) for clip in HELDOUT])
     pairs = zip(captions, HELDOUT, strict=True)
     return sum(caption.text == clip.caption for caption, clip in pairs) / len(HELDOUT)
 
 
 def test_a_captioner_that_never_heard_audio_captions_new_sounds(runs):
-    captioner = Captioner.load(runs / "link" / "best")
+    captioner = TorchCaptioner.load(runs / "link" / "best")
     assert captioner.config.system == "diffusion-link"
     assert right(captioner) >= 0.8
     captioner.prefix.projector.layers[0].weight.data.zero_()
@@ -57,12 +57,12 @@ def test_a_captioner_that_never_heard_audio_captions_new_sounds(runs):
 def test_the_bridge_brings_sounds_nearer_to_their_captions(runs):
     pairs = open_embeddings(bridge_recipe(runs).source, runs / "clap/best/encoder", runs).test
     bridged = bridge.score(load_bridge(runs / "bridge/best/bridge"), pairs)
-    raw = bridge.score(BridgeChoice(kind="none").build(16), pairs)
+    raw = bridge.score(NoBridgeConfig(dim=16).build(), pairs)
     assert bridged["paired_cosine"] > raw["paired_cosine"] + 0.05
 
 
 def test_the_bridge_of_a_trained_captioner_is_the_one_that_was_frozen(runs):
-    inside = Captioner.load(runs / "link/best").prefix.bridge
+    inside = TorchCaptioner.load(runs / "link/best").prefix.bridge
     trained = load_bridge(runs / "bridge/best/bridge")
     assert inside.config == trained.config
     for name, weight in trained.state_dict().items():
@@ -87,7 +87,7 @@ def test_zero_shot_training_never_sees_audio(runs, tmp_path, monkeypatch):
 
 
 def test_supervised_training_learns_from_bridged_audio(runs):
-    captioner = Captioner.load(runs / "link/best")
+    captioner = TorchCaptioner.load(runs / "link/best")
     training = link.LinkTraining(captioner, "supervised").eval()
     pairs = open_embeddings(bridge_recipe(runs).source, runs / "clap/best/encoder", runs).test
     batch = link.collate_pairs([link.PairItems(pairs)[(i, 0)] for i in range(4)])
@@ -122,11 +122,11 @@ def test_halves_of_pairs_keep_captions_with_their_clips():
     assert pairs.half(odd=False).owner.tolist() == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("kind", list(BRIDGES))
+@pytest.mark.parametrize("kind", bridge_kinds())
 def test_a_saved_system_captions_the_same_behind_every_bridge(kind, tmp_path):
     captioner = untrained_link(kind)
     captioner.save(tmp_path / "model")
-    loaded = Captioner.load(tmp_path / "model")
+    loaded = TorchCaptioner.load(tmp_path / "model")
     source = (noise(1.7), RATE)
     assert loaded.caption(source) == captioner.caption(source)
     save_bridge(captioner.prefix.bridge, tmp_path / "bridge")
@@ -137,7 +137,7 @@ def test_a_saved_system_captions_the_same_behind_every_bridge(kind, tmp_path):
 def test_one_seed_gives_one_caption_whatever_the_neighbours(tmp_path):
     captioner = untrained_link()
     sources = [(noise(seconds, seed), RATE) for seed, seconds in enumerate((0.7, 2.4, 1.0))]
-    together = captioner.caption(sources)
+    together = captioner.caption_batch(sources)
     assert [c.text for c in together] == [captioner.caption(s).text for s in sources]
 
 
@@ -179,10 +179,10 @@ def package(tmp_path, monkeypatch):
 
 def test_a_shared_part_is_stored_once_and_captions_stay(package):
     source = (noise(1.7), RATE)
-    before = Captioner.load(package / "pocket-link").caption(source)
+    before = TorchCaptioner.load(package / "pocket-link").caption(source)
     pocket.share_part(package / "pocket-link", "encoder/audio", "pocket-lamb", "encoder")
     assert not (package / "pocket-link" / "encoder" / "audio").exists()
-    assert Captioner.load("pocket-link").caption(source) == before
+    assert TorchCaptioner.load("pocket-link").caption(source) == before
 
 
 def test_other_weights_are_neither_shared_nor_taken(package):
@@ -195,7 +195,7 @@ def test_other_weights_are_neither_shared_nor_taken(package):
     pocket.share_part(package / "pocket-link", "encoder/audio", "pocket-lamb", "encoder")
     weights.write_bytes(good[:-1] + b"\x01")
     with pytest.raises(CheckpointError, match="missing or have changed"):
-        Captioner.load("pocket-link")
+        TorchCaptioner.load("pocket-link")
 
 
 @pytest.mark.parametrize(
@@ -213,11 +213,11 @@ def test_a_reference_out_of_the_package_is_refused(package, reference):
     settings = json.loads(path.read_text())
     path.write_text(json.dumps({**settings, "shared": {"encoder/audio": reference}}))
     with pytest.raises(CheckpointError, match="expected a model"):
-        Captioner.load("pocket-link")
+        TorchCaptioner.load("pocket-link")
 
 
 def test_a_bridge_of_another_width_is_refused(runs, tmp_path):
-    save_bridge(BridgeChoice(kind="none").build(8), tmp_path / "narrow")
+    save_bridge(NoBridgeConfig(dim=8).build(), tmp_path / "narrow")
     recipe = link_recipe(runs, "zero_shot", bridge=tmp_path / "narrow")
     with pytest.raises(ConfigError, match="embeddings of 8 numbers.* gives 16"):
         link.run(recipe, runs / "refused")
@@ -241,7 +241,7 @@ def test_the_two_protocols_differ_in_nothing_else():
 def test_shipped_model_hears_through_its_bridge_and_shares_the_encoder():
     folder = pocket.model_folder("pocket-link")
     assert not (folder / "encoder" / "audio").exists()
-    captioner = Captioner.load("pocket-link")
+    captioner = TorchCaptioner.load("pocket-link")
     siren = EXAMPLES / "siren.flac"
     first = captioner.caption(siren)
     assert "siren" in first.text

@@ -12,9 +12,7 @@ from embeddings import (
 )
 from torch.nn.functional import normalize
 
-from earwitness.link import (
-    topology_loss,
-)
+from earwitness.link.topology import topology_loss
 
 
 @pytest.mark.parametrize("kind", ["gram", "knn_gram", "distance"])

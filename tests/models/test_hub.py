@@ -12,7 +12,7 @@ from huggingface_hub import errors
 
 from earwitness.config import Strict, validate
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.models.hub import HubName, WeightsName, hub_name, origin, push, resolve, resolved
+from earwitness.models.hub import HubName, WeightsName, hub_name, hub_part, push, resolve, resolved
 from earwitness.models.names import model_folder
 
 FILES = {
@@ -109,10 +109,10 @@ def test_weights_settings_and_tokenizer_are_fetched_and_nothing_that_could_run(h
     }
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     assert not [path for path in hub.asked if path.endswith((".bin", ".pt", ".py"))]
-    part = origin(folder)
+    part = hub_part(folder)
     assert part is not None
     assert (part.hub, part.revision) == ("ada/llm", commit)
-    assert f"ada/llm is taken at commit {commit}" in capsys.readouterr().err
+    assert f"ada/llm resolves to commit {commit}" in capsys.readouterr().err
 
 
 def test_a_revision_is_taken_and_a_commit_is_not_told_again(hub, capsys):
@@ -121,7 +121,7 @@ def test_a_revision_is_taken_and_a_commit_is_not_told_again(hub, capsys):
     assert (resolve("ada/llm@v1") / "model.safetensors").read_bytes() == b"old"
     capsys.readouterr()
     assert (resolve(f"ada/llm@{old}") / "model.safetensors").read_bytes() == b"old"
-    assert "is taken at" not in capsys.readouterr().err
+    assert "resolves to" not in capsys.readouterr().err
 
 
 def test_a_commit_in_the_cache_is_not_asked_for_again(hub):
@@ -147,14 +147,14 @@ def test_a_run_stays_at_the_commit_that_it_began_with(hub, tmp_path):
     assert json.loads(record.read_text()) == {"ada/llm": first}
     second = hub.add("ada/llm", {**FILES, "model.safetensors": b"newer"})
     assert resolved(recipe, ("weights",), record).weights == begun
-    assert str(origin(resolve("ada/llm"))) == f"ada/llm@{second}"
+    assert str(hub_part(resolve("ada/llm"))) == f"ada/llm@{second}"
     assert resolved(Recipe(), ("weights",), record) == Recipe()
 
 
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        (403, "GatedRepo", ("accept the licence at https://huggingface.co/ada/llm", "hf auth")),
+        (403, "GatedRepo", ("accept the license at https://huggingface.co/ada/llm", "hf auth")),
         (401, "RepoNotFound", ("neither a folder here nor a repository", "hf auth login")),
         (404, "RepoNotFound", ("neither a folder here nor a repository",)),
         (418, "", ("not (or not whole) in the cache", "huggingface.co answers HTTP 418")),
@@ -169,7 +169,7 @@ def test_what_the_hub_refuses_is_told(hub, status, code, words):
 def test_files_behind_a_gate_are_refused_though_the_repository_is_seen(hub):
     hub.add("meta/llama", FILES)
     hub.problems["/meta/llama/resolve"] = (403, "GatedRepo")
-    refused("meta/llama", "accept the licence at https://huggingface.co/meta/llama")
+    refused("meta/llama", "accept the license at https://huggingface.co/meta/llama")
 
 
 def test_an_unknown_repository_and_revision_are_told_apart(hub):
@@ -246,7 +246,7 @@ def test_a_model_that_is_neither_folder_nor_name_is_told(name):
     ],
 )
 def test_other_folders_have_no_origin(path):
-    assert origin(Path("/cache") / path) is None
+    assert hub_part(Path("/cache") / path) is None
 
 
 def test_push_makes_the_repository_and_the_branch_and_names_the_commit(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from earwitness.system.decoder import DecoderConfig
 @pytest.mark.parametrize("layout", ["plain", "llama2-chat"])
 def test_decoders_of_the_hub_caption_and_learn(hub_cache, decoder, layout):
     captioner = lamb(decoder, layout=layout)
-    captions = captioner.caption(SOURCES)
+    captions = captioner.caption_batch(SOURCES)
     assert all(0 < caption.score <= 1 for caption in captions)
     texts = captioner.decoder.tokenize(["a dog barks"])
     assert int(texts.ids[0, -1]) == captioner.decoder.tokenizer.eos_token_id
@@ -137,7 +137,7 @@ def test_quantisation_without_its_package_names_the_extra(hub_cache, monkeypatch
 
 
 def test_a_quantised_model_is_not_trained_in_full(hub_cache):
-    with pytest.raises(ConfigError, match="'full': a language model quantised to nf4"):
+    with pytest.raises(ConfigError, match="decoder.tune 'full' with quantize 'nf4'"):
         lamb(quantize="nf4", tune="full")
 
 

@@ -17,7 +17,7 @@ from earwitness.errors import CheckpointError
 from earwitness.models.card import CardFacts, Evaluation, Interval, Stage, model_card
 from earwitness.models.hub import resolve
 from earwitness.models.names import model_folder
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 
 FACTS = CardFacts(
     summary="A tiny one.",
@@ -125,7 +125,7 @@ def test_a_licence_of_ones_own_words_is_other_for_the_hub(tmp_path):
 
 
 def test_facts_travel_with_the_model(folder, tmp_path):
-    loaded = Captioner.load(folder)
+    loaded = TorchCaptioner.load(folder)
     loaded.save_pretrained(tmp_path / "again")
     again, card = ((f / "README.md").read_text() for f in (tmp_path / "again", folder))
     assert again.partition("## Files")[0] == card.partition("## Files")[0]

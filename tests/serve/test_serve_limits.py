@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,16 +18,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from serving import in_thread, wav
 
-from earwitness.captioning.local import Heard
-from earwitness.captioning.segments import Segment, cover, merge
+from earwitness.caption import Caption, Decoding
+from earwitness.captioning.pipeline import SoundResult, settled
+from earwitness.captioning.segments import Candidate, Segment, cover, merge
 from earwitness.serve import card, picture
 from earwitness.serve.batching import Batcher
-from earwitness.serve.hearing import settled
 from earwitness.serve.limits import knows_key
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Caption, Captioner
-from earwitness.system.decoder import Decoding
+from earwitness.system.captioner import TorchCaptioner
 
 TIMEOUT = 120
 QUIET = {"demo": False}
@@ -35,7 +35,7 @@ QUIET = {"demo": False}
 class Held:
     """The captioner's model made to wait until it is let go."""
 
-    def __init__(self, captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, captioner: TorchCaptioner, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go, self.calls = threading.Event(), 0
         run = captioner.caption_waveforms
 
@@ -48,12 +48,12 @@ class Held:
 
 
 @pytest.fixture(scope="module")
-def captioner() -> Captioner:
+def captioner() -> TorchCaptioner:
     return tiny_captioner()
 
 
 @pytest.fixture
-def fresh(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Captioner]:
+def fresh(captioner: TorchCaptioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[TorchCaptioner]:
     yield captioner
     monkeypatch.undo()
 
@@ -78,7 +78,9 @@ def eventually(true: Any) -> None:
         time.sleep(0.02)
 
 
-def test_requests_wait_for_the_warm_up(fresh: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_wait_for_the_warm_up(
+    fresh: TorchCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = Held(fresh, monkeypatch)
     with in_thread(fresh, Settings(**QUIET), wait=False) as url:
         assert httpx.get(f"{url}/health").status_code == 200
@@ -91,7 +93,7 @@ def test_requests_wait_for_the_warm_up(fresh: Captioner, monkeypatch: pytest.Mon
 
 
 def test_more_requests_than_places_get_429_and_none_is_lost(
-    fresh: Captioner, monkeypatch: pytest.MonkeyPatch
+    fresh: TorchCaptioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with in_thread(fresh, Settings(max_requests=3, **QUIET)) as url:
         held = Held(fresh, monkeypatch)
@@ -109,7 +111,7 @@ def test_more_requests_than_places_get_429_and_none_is_lost(
 
 
 def test_late_captions_get_503_and_free_their_place(
-    fresh: Captioner, monkeypatch: pytest.MonkeyPatch
+    fresh: TorchCaptioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with in_thread(fresh, Settings(timeout_seconds=2.0, max_requests=1, **QUIET)) as url:
         held = Held(fresh, monkeypatch)
@@ -119,7 +121,7 @@ def test_late_captions_get_503_and_free_their_place(
         eventually(lambda: post(url).status_code == 200)
 
 
-def test_stalled_upload_is_given_up(fresh: Captioner) -> None:
+def test_stalled_upload_is_given_up(fresh: TorchCaptioner) -> None:
     def stalled() -> Iterator[bytes]:
         yield b"--x\r\n"
         time.sleep(4)
@@ -136,7 +138,7 @@ def test_stalled_upload_is_given_up(fresh: Captioner) -> None:
 
 
 def test_client_that_hangs_up_leaves_the_queue(
-    fresh: Captioner, monkeypatch: pytest.MonkeyPatch
+    fresh: TorchCaptioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with in_thread(fresh, Settings(max_requests=2, **QUIET)) as url:
         held = Held(fresh, monkeypatch)
@@ -155,7 +157,7 @@ def test_client_that_hangs_up_leaves_the_queue(
     [("", 401), ("Bearer wrong", 401), ("Basic right", 401), ("bearer right", 200)],
 )
 def test_key_is_needed_where_keys_are_set(
-    fresh: Captioner, authorization: str, status: int
+    fresh: TorchCaptioner, authorization: str, status: int
 ) -> None:
     with in_thread(fresh, Settings(api_keys=("other", "right"), **QUIET)) as url:
         headers = {"Authorization": authorization} if authorization else {}
@@ -172,7 +174,7 @@ def test_keys_match_only_themselves_and_stay_out_of_reprs() -> None:
 
 
 def test_fault_in_the_model_is_a_500_without_details_and_the_next_request_works(
-    fresh: Captioner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fresh: TorchCaptioner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("inner secret")
@@ -186,7 +188,7 @@ def test_fault_in_the_model_is_a_500_without_details_and_the_next_request_works(
         assert post(url).status_code == 200
 
 
-def batched(captioner: Captioner, waveforms: list, decodings: list) -> tuple[list, str]:
+def batched(captioner: TorchCaptioner, waveforms: list, decodings: list) -> tuple[list, str]:
     """The captions of windows that arrive together, and the batch counters."""
 
     async def run() -> tuple[list, str]:
@@ -203,7 +205,7 @@ def batched(captioner: Captioner, waveforms: list, decodings: list) -> tuple[lis
     return asyncio.run(run())
 
 
-def test_batches_hold_what_waits_and_change_no_caption(captioner: Captioner) -> None:
+def test_batches_hold_what_waits_and_change_no_caption(captioner: TorchCaptioner) -> None:
     decoding = Decoding(max_new_tokens=8)
     waveforms = [noise(1.0 + 0.1 * seed, seed) for seed in range(6)]
     found, metrics = batched(captioner, waveforms, [decoding] * 6)
@@ -211,7 +213,7 @@ def test_batches_hold_what_waits_and_change_no_caption(captioner: Captioner) -> 
     assert "earwitness_batch_windows_count 2.0" in metrics
 
 
-def test_other_search_sampling_and_lengths_do_not_share_a_batch(captioner: Captioner) -> None:
+def test_other_search_sampling_and_lengths_do_not_share_a_batch(captioner: TorchCaptioner) -> None:
     plain, drawn = Decoding(max_new_tokens=4), Decoding(max_new_tokens=4, sample=True, seed=3)
     waveforms = [noise(1.0), noise(1.0), noise(9.0), noise(1.0, 1), noise(1.0, 2)]
     decodings = [plain, plain.model_copy(update={"beam_size": 2}), plain, drawn, drawn]
@@ -247,9 +249,39 @@ def test_settled_segments_are_those_of_the_whole(texts: list[str], hop: float, s
     ]
 
 
-def test_png_holds_its_pixels() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    assert (np.asarray(Image.open(io.BytesIO(picture.png(pixels)))) == pixels).all()
+def test_spectrogram_is_a_png_that_is_bright_where_the_sound_is() -> None:
+    sound = np.concatenate([np.zeros(16000), noise(1.0)]).astype(np.float32)
+    image = Image.open(io.BytesIO(picture.spectrogram_png(sound, 16000)))
+    pixels = np.asarray(image)
+    assert (image.format, pixels.shape) == ("PNG", (picture.ROWS, 250, 3))
+    assert (pixels[:, :120] == pixels[0, 0]).all()
+    assert pixels[:, 130:].mean() > 2 * pixels[:, :120].mean()
+
+
+def test_headline_of_a_long_sound_is_what_fills_most_of_it() -> None:
+    texts = ["a dog barks", "rain falls", "dogs barking", "a bell", "wind blows", "rain falls"]
+    seconds = [2.0, 9.0, 3.0, 1.0, 4.0, 9.0]
+    edges = np.cumsum([0.0, *seconds])
+    segments = [
+        Segment(start, end, text, 0.5)
+        for start, end, text in zip(edges, edges[1:], texts, strict=False)
+    ]
+    assert card.headline(segments[:1]) == "a dog barks"
+    assert card.headline(segments) == "a dog barks; rain falls; wind blows; and 1 more"
+    silent = Segment(0.0, 9.0, "no distinct sound", None, "silence")
+    assert card.headline([silent, segments[0]]) == "a dog barks"
+    assert card.headline([silent, silent]) == "no distinct sound"
+
+
+def test_n_best_is_in_the_order_of_the_score_that_is_shown() -> None:
+    candidates = tuple(Candidate(t, s, r) for t, s, r in (("a", 0.2, 0.9), ("b", 0.4, None)))
+    candidates += (Candidate("c", 0.3, 0.95),)
+    segment = Segment(0.0, 1.0, "a", 0.2, candidates=candidates)
+    heard = SoundResult("x.wav", 1.0, (segment,))
+    for second, expected in (("", ["b", "c", "a"]), ("agreement", ["c", "a", "b"])):
+        html = card.result(heard, noise(1.0), 16000, card.Insight(second=second), "m")
+        assert re.findall(r'class="ew-label">(\w)<', html) == expected
+        assert re.findall(r'class="ew-chosen"><span class="ew-label">(\w)<', html) == ["a"]
 
 
 @pytest.mark.parametrize("hertz", [200.0, 1000.0, 6000.0])
@@ -270,7 +302,7 @@ def test_waveform_reaches_both_edges_where_the_sound_is_loudest() -> None:
 
 def test_card_escapes_what_strangers_named() -> None:
     segment = Segment(0.0, 1.0, "<script>alert(1)</script> & more", 0.5)
-    heard = Heard('<img src="x">.wav', 1.0, (segment,))
+    heard = SoundResult('<img src="x">.wav', 1.0, (segment,))
     insight = card.Insight(card.GuideWords([("<b>", 1.0)], 0.0, 1.0))
     html = card.result(heard, noise(1.0), 16000, insight, "m<i>")
     assert "<script>" not in html

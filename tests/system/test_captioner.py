@@ -1,5 +1,6 @@
 """The whole system: its losses token by token, the guide in search, batches, saving and loading."""
 
+import inspect
 import io
 
 import numpy as np
@@ -8,13 +9,15 @@ import soundfile
 import torch
 from builders import noise, tiny_captioner
 
+from earwitness.caption import Decoding
 from earwitness.encoders.base import Frames
-from earwitness.errors import CheckpointError
+from earwitness.errors import CheckpointError, ConfigError
 from earwitness.lamb.aligner import AlignerConfig, cs_token
-from earwitness.lamb.baselines import LinearPrefixConfig
+from earwitness.lamb.baselines import LinearPrefixConfig, QFormerConfig
 from earwitness.lamb.token_guide import TokenGuideConfig
-from earwitness.system.captioner import Batch, Captioner, PrefixConfig
-from earwitness.system.decoder import DecoderConfig, Decoding
+from earwitness.lamb.two_stream import TwoStreamConfig
+from earwitness.system.captioner import Batch, TorchCaptioner
+from earwitness.system.decoder import DecoderConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
 
@@ -27,7 +30,7 @@ def captioner():
     return strong(tiny_captioner())
 
 
-def strong(captioner: Captioner) -> Captioner:
+def strong(captioner: TorchCaptioner) -> TorchCaptioner:
     """Louder audio tokens: an untrained system would say the same whatever it hears."""
     with torch.no_grad():
         captioner.prefix.project.weight.mul_(30)
@@ -112,18 +115,17 @@ def test_a_new_system_speaks_at_the_norm_of_the_token_embeddings():
 
 @pytest.mark.parametrize("kind", ["two_stream", "linear", "q_former"])
 def test_a_source_gets_the_same_caption_alone_as_in_a_batch(kind):
-    prefix = PrefixConfig(
-        kind=kind,
-        two_stream={"heads": 2},
-        q_former={"heads": 2},
-        linear=LinearPrefixConfig(stack=4),
-    )
+    prefix = {
+        "two_stream": TwoStreamConfig(heads=2),
+        "q_former": QFormerConfig(heads=2),
+        "linear": LinearPrefixConfig(stack=4),
+    }[kind]
     captioner = strong(tiny_captioner(prefix=prefix))
     sources = [(clip, 16000) for clip in CLIPS]
     alone = [captioner.caption(source) for source in sources]
     assert len({caption.score for caption in alone}) == len(CLIPS)
     for batch_size in (8, 3):
-        together = captioner.caption(sources, batch_size=batch_size)
+        together = captioner.caption_batch(sources, batch_size=batch_size)
         assert [c.text for c in together] == [c.text for c in alone]
         assert [c.score for c in together] == pytest.approx([c.score for c in alone], abs=1e-5)
 
@@ -138,9 +140,11 @@ def test_encoder_and_audio_tokens_of_a_clip_do_not_depend_on_its_batch(captioner
 def test_sampled_captions_do_not_depend_on_the_other_sources(captioner):
     sources = [(clip, 16000) for clip in CLIPS]
     settings = Decoding(sample=True, max_new_tokens=8, seed=1)
-    together = captioner.caption(sources, decoding=settings)
+    together = captioner.caption_batch(sources, decoding=settings)
     assert together == [captioner.caption(source, decoding=settings) for source in sources]
-    assert together != captioner.caption(sources, decoding=settings.model_copy(update={"seed": 2}))
+    assert together != captioner.caption_batch(
+        sources, decoding=settings.model_copy(update={"seed": 2})
+    )
 
 
 def test_a_path_bytes_a_file_and_an_array_give_the_same_caption(captioner, tmp_path):
@@ -155,26 +159,53 @@ def test_a_path_bytes_a_file_and_an_array_give_the_same_caption(captioner, tmp_p
     assert 0 < expected.score <= 1
 
 
-def test_n_best_gives_lists_best_first(captioner):
-    found = captioner.caption([(CLIPS[0], 16000)], decoding=Decoding(n_best=3, max_new_tokens=6))
-    scores = [caption.score for caption in found[0]]
+def test_n_best_gives_a_list_best_first(captioner):
+    settings = Decoding(max_new_tokens=6)
+    found = captioner.n_best((CLIPS[0], 16000), 3, decoding=settings)
+    scores = [caption.score for caption in found]
     assert len(scores) == 3
     assert scores == sorted(scores, reverse=True)
+    assert captioner.caption((CLIPS[0], 16000), decoding=settings).text == found[0].text
+
+
+def test_batch_takes_a_list_a_tuple_of_paths_and_a_generator(captioner, tmp_path):
+    paths = [tmp_path / f"{number}.wav" for number in range(2)]
+    for path, clip in zip(paths, CLIPS, strict=False):
+        soundfile.write(path, clip, 16000, subtype="FLOAT")
+    expected = [captioner.caption(path).text for path in paths]
+    for sources in (paths, tuple(paths), (path for path in paths)):
+        assert [c.text for c in captioner.caption_batch(sources)] == expected
+    assert captioner.caption_batch([]) == []
+
+
+def test_one_sound_and_several_are_not_mistaken_for_each_other(captioner, tmp_path):
+    pair = (CLIPS[0], 16000)
+    for several in ([pair], [], ("a.wav", "b.wav"), (one for one in [pair])):
+        with pytest.raises(ConfigError, match="caption takes one sound, got a .*caption_batch"):
+            unchecked(captioner.caption)(captioner, several)
+    for one in (pair, "a.wav", b"RIFF"):
+        with pytest.raises(ConfigError, match="caption_batch takes several sounds, got one"):
+            unchecked(captioner.caption_batch)(captioner, one)
+
+
+def unchecked(method):
+    """The method without the type checks of the tests, as a user has it."""
+    return inspect.unwrap(method.__func__)
 
 
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_beta_zero_and_guide_strength_zero_leave_captions_as_without_a_guide(captioner, beam_size):
     sources = [(clip, 16000) for clip in CLIPS[:3]]
     settings = Decoding(beam_size=beam_size, max_new_tokens=8)
-    without = Captioner(captioner.encoder, captioner.decoder, captioner.config, "tiny").eval()
+    without = TorchCaptioner(captioner.encoder, captioner.decoder, captioner.config, "tiny").eval()
     without.prefix, without.guide = captioner.prefix, None
-    expected = [c.text for c in without.caption(sources, decoding=settings)]
+    expected = [c.text for c in without.caption_batch(sources, decoding=settings)]
     off = settings.model_copy(update={"guide_strength": 0.0})
-    assert [c.text for c in captioner.caption(sources, decoding=off)] == expected
-    assert [c.text for c in captioner.caption(sources, decoding=settings)] != expected
+    assert [c.text for c in captioner.caption_batch(sources, decoding=off)] == expected
+    assert [c.text for c in captioner.caption_batch(sources, decoding=settings)] != expected
     with torch.no_grad():
         captioner.guide.beta.fill_(0.0)
-    found = [c.text for c in captioner.caption(sources, decoding=settings)]
+    found = [c.text for c in captioner.caption_batch(sources, decoding=settings)]
     with torch.no_grad():
         captioner.guide.beta.fill_(1.0)
     assert found == expected
@@ -211,13 +242,13 @@ def test_every_guide_setting_captions():
 def test_what_is_saved_and_loaded_again_is_bitwise_the_same(captioner, tmp_path):
     captioner.card = {"licence": "Apache-2.0"}
     captioner.save(tmp_path / "model")
-    loaded = Captioner.load(tmp_path / "model")
+    loaded = TorchCaptioner.load(tmp_path / "model")
     before, after = captioner.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert (loaded.config, loaded.name, loaded.card) == (captioner.config, "tiny", captioner.card)
     sources = [(clip, 16000) for clip in CLIPS]
-    assert loaded.caption(sources) == captioner.caption(sources)
+    assert loaded.caption_batch(sources) == captioner.caption_batch(sources)
     loaded.save(tmp_path / "again")
     for name in ("encoder/model.safetensors", "prefix.safetensors", "earwitness.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
@@ -225,7 +256,7 @@ def test_what_is_saved_and_loaded_again_is_bitwise_the_same(captioner, tmp_path)
 
 def test_half_precision_folders_load_to_float32(captioner, tmp_path):
     captioner.save(tmp_path / "half", torch.float16)
-    loaded = Captioner.load(tmp_path / "half")
+    loaded = TorchCaptioner.load(tmp_path / "half")
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert next(captioner.decoder.model.parameters()).dtype == torch.float32
     found = captioner.state_dict()
@@ -241,25 +272,25 @@ def test_merged_lora_gives_the_caption_of_the_unmerged_system(tmp_path):
                 weight.normal_(std=0.3)
     plain = strong(tiny_captioner())
     sources = [(clip, 16000) for clip in CLIPS[:3]]
-    unmerged = captioner.caption(sources)
-    assert [c.text for c in unmerged] != [c.text for c in plain.caption(sources)]
+    unmerged = captioner.caption_batch(sources)
+    assert [c.text for c in unmerged] != [c.text for c in plain.caption_batch(sources)]
     captioner.save(tmp_path / "merged")
-    loaded = Captioner.load(tmp_path / "merged")
+    loaded = TorchCaptioner.load(tmp_path / "merged")
     assert not any("lora" in name for name, _ in loaded.named_parameters())
-    merged = loaded.caption(sources)
+    merged = loaded.caption_batch(sources)
     assert [c.text for c in merged] == [c.text for c in unmerged]
     assert [c.score for c in merged] == pytest.approx([c.score for c in unmerged], abs=1e-4)
-    assert captioner.caption(sources) == unmerged
+    assert captioner.caption_batch(sources) == unmerged
 
 
 def test_an_unknown_model_name_is_refused_with_the_known_ones():
     with pytest.raises(
         CheckpointError, match="'?no-such-model'?: no such model folder.*pocket-lamb"
     ):
-        Captioner.load("no-such-model")
+        TorchCaptioner.load("no-such-model")
 
 
 def test_aligner_settings_survive_saving(tmp_path):
     captioner = tiny_captioner(aligner=AlignerConfig(sigma=0.5, l2_normalize=True))
     captioner.save(tmp_path / "model")
-    assert Captioner.load(tmp_path / "model").config.aligner == captioner.config.aligner
+    assert TorchCaptioner.load(tmp_path / "model").config.aligner == captioner.config.aligner

@@ -5,9 +5,10 @@ import torch
 from builders import tiny_decoder
 from torch import nn
 
+from earwitness.caption import Decoding
 from earwitness.errors import CheckpointError
 from earwitness.lamb.token_guide import GuideProcessor
-from earwitness.system.decoder import Decoder, DecoderConfig, Decoding, LoraConfig
+from earwitness.system.decoder import Decoder, DecoderConfig, LoraConfig
 from earwitness.training.language_model import LanguageModelSize, build
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from earwitness.errors import ConfigError, TrainingError
 from earwitness.lamb.aligner import CrossModalAligner, gather_rows
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 from earwitness.training import distributed
 from earwitness.training.fit import EpochBatches
 
@@ -126,7 +126,7 @@ def test_a_process_killed_in_a_step_loses_nothing(both, kind):
 @pytest.mark.slow
 def test_shares_are_saved_as_a_whole_captioner(both):
     spread = both / "shares_unbroken"
-    captioner = Captioner.load(spread / "last")
+    captioner = TorchCaptioner.load(spread / "last")
     scores = spread_parts.validate(spread_parts.LambTraining(captioner, 0.0, False).eval())
     logged = [row for row in rows(spread) if "epoch" in row][-1]
     assert scores["decode"] == pytest.approx(logged["validation/decode"], rel=1e-4)

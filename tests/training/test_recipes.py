@@ -7,7 +7,7 @@ import pytest
 
 from earwitness.data.synthetic import synthetic_clip
 from earwitness.errors import ConfigError
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 from earwitness.training.stages import read_recipe, run_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -44,9 +44,9 @@ def tiny_run(tmp_path_factory):
 @pytest.mark.slow
 def test_tiny_recipe_learns_to_caption_sounds_it_never_heard(tiny_run):
     folder, scores = tiny_run
-    captioner = Captioner.load(folder / "best")
+    captioner = TorchCaptioner.load(folder / "best")
     heard = [synthetic_clip(index, seed=99) for index in range(20)]
-    captions = captioner.caption([(clip.waveform, 16000) for clip in heard])
+    captions = captioner.caption_batch([(clip.waveform, 16000) for clip in heard])
     right = sum(c.text == clip.caption for c, clip in zip(captions, heard, strict=True))
     assert right >= 16
     assert scores["decode"] < 0.5

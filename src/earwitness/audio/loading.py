@@ -1,8 +1,8 @@
 """Sound from any source as mono float32 samples at one rate: decode, mix down, resample, limit.
 
-libsndfile (soundfile) reads what it can; the containers it does not know go through an ffmpeg pipe.
 `load`, `stream` and `duration` share one decoder that never holds more than one block. A sound that
-cannot be read in full is an error: no padding, no silence in its place.
+cannot be read in full is an error: no padding, no silence in its place. Holes that the file's time
+stamps leave are silence, so that every second is in its place.
 """
 
 import math
@@ -14,22 +14,26 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32
 
-from earwitness.audio.decoding import (
+from earwitness.audio.decoding import decoded
+from earwitness.audio.mixing import Mixer
+from earwitness.audio.sound import (
     ACCEPTED,
-    MAX_RATE,
     MIN_RATE,
-    TRUNCATION,
+    Block,
+    Note,
     Sound,
     block_frames,
     check_bytes,
-    cut_off,
-    decoded,
+    check_rate,
     one_line,
+    scaled,
 )
+from earwitness.audio.tracks import Track, no_track
 from earwitness.errors import AudioError, AudioTooLargeError
 
+MAX_TARGET_RATE = 192_000
 DEFAULT_MAX_SECONDS = 3 * 3600.0
 DEFAULT_MAX_BYTES = 2 * 1024**3
 # Full scale is 1; floats far beyond it are integers that were never scaled, or noise.
@@ -48,29 +52,40 @@ AudioSource: TypeAlias = (
 )
 
 
+def unnoted(_: str) -> None:
+    """Takes no note."""
+
+
 def load(
     source: AudioSource,
     rate: int,
     *,
     max_seconds: float | int | None = None,
     max_bytes: float | int | None = None,
+    track: Track = None,
+    note: Note = unnoted,
 ) -> Float32[np.ndarray, " T"]:
     """The whole sound, mono at `rate` Hz, full scale 1.
 
     `source` is a path, the bytes of a file, a binary file object, or `(array, sample_rate)` where
     the array is [T], [T, channels] or [channels, T] (the shorter axis is the channels) and integers
-    are scaled by the range of their type. Channels are averaged; resampling is soxr HQ.
+    are scaled by the range of their type. `track` is a sound track of a file with several, by its
+    number from 1 or its language; without it the file's default is read. `note` takes sentences on
+    what is odd about a sound that is read all the same: other tracks, a header that states another
+    length. Channels are averaged, named ones by their places, and what cancels itself out is mended
+    (see `audio.mixing`); resampling is soxr HQ. Times are those of the file: sound that starts late
+    in a video begins with silence, and holes of more than 0.1 s stay.
     The limits default to `DEFAULT_MAX_SECONDS` and `DEFAULT_MAX_BYTES`; `math.inf` lifts them.
-    Raises AudioTooLargeError beyond a limit, MissingDependencyError where the file needs ffmpeg and
-    there is none, and AudioError for all else: not a sound, empty, damaged, samples that are not
-    finite or lie beyond 100 times full scale, a rate outside 8-192 kHz, and a cut file, namely
-    one whose header promises more than 5 % more than could be read. Ogg, tagless mp3, aac, wma,
-    avi and ts files do not state their length: of those, what is left is the sound.
+    Raises AudioTooLargeError beyond a limit, and AudioError for all else: not a sound, empty,
+    damaged, no such track, samples that are not finite or lie beyond 100 times full scale, a rate
+    outside 8-768 kHz, and a cut file, namely one whose header promises more than 5 % more than
+    could be read. Ogg, tagless mp3, aac, wma, avi and ts files do not state their length: of those,
+    what is left is the sound.
     """
-    _check_rate(rate)
+    _check_target(rate)
     seconds = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
     size = DEFAULT_MAX_BYTES if max_bytes is None else max_bytes
-    with _opened(source, size) as sound:
+    with _opened(source, size, track, note) as sound:
         return np.concatenate(list(_resampled(sound, rate, seconds)))
 
 
@@ -81,55 +96,76 @@ def stream(
     *,
     max_seconds: float | int | None = None,
     max_bytes: float | int | None = None,
+    track: Track = None,
+    note: Note = unnoted,
 ) -> Iterator[Float32[np.ndarray, " T"]]:
     """Consecutive blocks of `load(source, rate)` in constant memory; only the last may be shorter.
 
     Without limits unless given. Errors are those of `load`; a cut or damaged file may show only
     after the blocks that could be read.
     """
-    _check_rate(rate)
+    _check_target(rate)
     if not (math.isfinite(block_seconds) and round(block_seconds * rate) >= 1):
         raise AudioError(
             f"a block of {block_seconds} s cannot be cut; give at least one sample, 1/{rate} s"
         )
     seconds = math.inf if max_seconds is None else max_seconds
-    with _opened(source, math.inf if max_bytes is None else max_bytes) as sound:
+    size = math.inf if max_bytes is None else max_bytes
+    with _opened(source, size, track, note) as sound:
         yield from _cut(_resampled(sound, rate, seconds), round(block_seconds * rate))
 
 
-def duration(source: AudioSource) -> float:
-    """Seconds of sound, by the header where libsndfile knows it exactly, else by decoding.
+def duration(source: AudioSource, *, track: Track = None) -> float:
+    """Seconds of sound, by the header where it is exact, else by decoding.
 
     Raises as `load`, without its limits; damage behind the header of a file goes unseen.
     """
-    with _opened(source, math.inf) as sound:
-        frames = sound.frames
-        if frames is None:
-            frames = sum(len(block) for block in sound.blocks)
-        if frames == 0:
+    with _opened(source, math.inf, track, unnoted) as sound:
+        seconds = sound.seconds
+        if seconds is None:
+            seconds = _decoded_seconds(sound)
+        if seconds == 0:
             raise AudioError(f"{sound.name} holds no samples; expected {ACCEPTED}")
-        return frames / sound.rate
+        return seconds
+
+
+def _decoded_seconds(sound: Sound) -> float:
+    frames: dict[int, int] = {}
+    for block in sound.blocks:
+        frames[block.rate] = frames.get(block.rate, 0) + len(block.samples)
+    return sum(count / rate for rate, count in frames.items())
 
 
 def _resampled(
     sound: Sound, rate: int, max_seconds: float | int
 ) -> Iterator[Float32[np.ndarray, " T"]]:
     """Mono blocks of `sound` at `rate` Hz, of any length; at least one sample in all."""
-    if rate == sound.rate:
-        yield from _mono(sound, max_seconds)
-        return
     import soxr
 
-    resampler = soxr.ResampleStream(sound.rate, rate, 1, dtype="float32", quality="HQ")
-    total = 0
-    for block in _mono(sound, max_seconds):
-        part = resampler.resample_chunk(block)
+    resampler: soxr.ResampleStream | None = None
+    own, total, last = rate, 0, np.float32(0)
+
+    def rest() -> Float32[np.ndarray, " T"]:
+        """What the resampler holds back."""
+        nothing = np.empty(0, dtype=np.float32)
+        return nothing if resampler is None else resampler.resample_chunk(nothing, last=True)
+
+    for block, block_rate in _mono(sound, max_seconds):
+        if block_rate != own:
+            tail = rest()
+            total += len(tail)
+            yield tail
+            own = block_rate
+            resampler = None
+            if own != rate:
+                resampler = soxr.ResampleStream(own, rate, 1, dtype="float32", quality="HQ")
+        part = block if resampler is None else resampler.resample_chunk(block)
         total += len(part)
+        last = block[-1]
         yield part
-    tail = resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
-    if total + len(tail) == 0:
-        raise AudioError(f"{sound.name} is too short for one sample at {rate} Hz")
-    yield tail
+    tail = rest()
+    # A sound too short for one sample at this rate is still a sound.
+    yield tail if total + len(tail) else np.full(1, last, dtype=np.float32)
 
 
 def _cut(
@@ -152,52 +188,58 @@ def _cut(
         yield np.concatenate(held)
 
 
-def _check_rate(rate: int) -> None:
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"cannot resample to {rate} Hz; accepted are {MIN_RATE} to {MAX_RATE} Hz")
+def _check_target(rate: int) -> None:
+    if not MIN_RATE <= rate <= MAX_TARGET_RATE:
+        raise AudioError(
+            f"cannot resample to {rate} Hz; accepted are {MIN_RATE} to {MAX_TARGET_RATE} Hz"
+        )
 
 
-def _mono(sound: Sound, max_seconds: float | int) -> Iterator[Float32[np.ndarray, " T"]]:
-    """The mean of the channels, block by block, with every check that needs the samples."""
-    _check_seconds(sound, sound.frames or 0, max_seconds)
-    seen = 0
-    for block in sound.blocks:
-        seen += len(block)
-        _check_seconds(sound, seen, max_seconds)
+def _mono(
+    sound: Sound, max_seconds: float | int
+) -> Iterator[tuple[Float32[np.ndarray, " T"], int]]:
+    """The sound as one channel, block by block with its rate, and every check of the samples."""
+    seen = 0.0
+    _check_seconds(sound.name, sound.seconds or 0.0, max_seconds)
+    mixer = Mixer()
+    for samples, rate, layout in sound.blocks:
+        if not len(samples):
+            continue
+        seen += len(samples) / rate
+        _check_seconds(sound.name, seen, max_seconds)
         # Written so that NaN fails too.
-        if not np.abs(block).max(initial=0.0) <= _MAX_LEVEL:
+        if not np.abs(samples).max(initial=0.0) <= _MAX_LEVEL:
             raise AudioError(
                 f"{sound.name} holds samples that are not finite or beyond {_MAX_LEVEL:g} times "
                 "full scale; expected floats within about -1 to 1, or integers"
             )
-        yield np.ascontiguousarray(block.mean(axis=1), dtype=np.float32)
-    if seen == 0:
+        yield mixer.mono(samples, rate, layout), rate
+    if not seen:
         raise AudioError(f"{sound.name} holds no samples; expected {ACCEPTED}")
-    if sound.frames is not None and sound.frames > TRUNCATION * seen:
-        raise cut_off(sound.name, sound.frames / sound.rate, seen / sound.rate)
 
 
-def _check_seconds(sound: Sound, frames: int, max_seconds: float | int) -> None:
-    if frames > max_seconds * sound.rate:
-        raise AudioTooLargeError(
-            f"{sound.name} is longer than {max_seconds:g} s, the limit in force"
-        )
+def _check_seconds(name: str, seconds: float, max_seconds: float | int) -> None:
+    # Sums of blocks may be off by less than a sample.
+    if seconds > max_seconds + 1e-6:
+        raise AudioTooLargeError(f"{name} is longer than {max_seconds:g} s, the limit in force")
 
 
 @contextmanager
-def _opened(source: object, max_bytes: float | int) -> Iterator[Sound]:
+def _opened(source: object, max_bytes: float | int, track: Track, note: Note) -> Iterator[Sound]:
     """`source` opened; bytes and file objects through a temporary file, as mp4 needs seeking."""
     if isinstance(source, tuple):
+        if track not in (None, 1, "1"):
+            raise no_track("the sound given as an array", track, 1, "it has one")
         yield _from_array(source, max_bytes)
     elif isinstance(source, str | PathLike):
         path = fsdecode(source)
-        with decoded(Path(path), repr(path), max_bytes) as sound:
+        with decoded(Path(path), repr(path), max_bytes, track, note) as sound:
             yield sound
     elif isinstance(source, bytes | bytearray | memoryview | Readable):
         with tempfile.TemporaryDirectory(prefix="earwitness-") as folder:
             path = Path(folder, "sound")
             name = _copy(source, path, max_bytes)
-            with decoded(path, name, max_bytes) as sound:
+            with decoded(path, name, max_bytes, track, note) as sound:
                 yield sound
     else:
         raise AudioError(
@@ -257,15 +299,7 @@ def _from_array(source: tuple[Any, ...], max_bytes: float | int) -> Sound:
     elif samples.shape[0] < samples.shape[1]:
         samples = samples.T
     step = block_frames(samples.shape[1])
-    blocks = (_scaled(samples[i : i + step]) for i in range(0, len(samples), step))
-    return Sound(name, int(rate), len(samples), blocks)
-
-
-def _scaled(block: Shaped[np.ndarray, "T channels"]) -> Float32[np.ndarray, "T channels"]:
-    """The block as float32; integers by the range of their type, unsigned ones about its middle."""
-    if block.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return block.astype(np.float32)
-    half = 2.0 ** (8 * block.dtype.itemsize - 1)
-    middle = half if block.dtype.kind == "u" else 0.0
-    return ((block.astype(np.float64) - middle) / half).astype(np.float32)
+    own = int(rate)
+    check_rate(name, own)
+    blocks = (Block(scaled(samples[i : i + step]), own) for i in range(0, len(samples), step))
+    return Sound(name, len(samples) / own, blocks)

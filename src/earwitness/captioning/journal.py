@@ -1,4 +1,4 @@
-"""The record of a job: what is done, which a kill cannot damage, and what failed."""
+"""The record of a job: what is done, safe against interruption, and what failed."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from earwitness.errors import DataError
 
 
 class Journal:
-    """A JSONL file of results that is only appended to: what stands in it is done.
+    """A JSONL file of results that is only appended to: each sound in it is done.
 
-    Opening it cuts off a last line that a kill tore, and takes a lock that ends with the process.
+    Opening it removes an incomplete last line and takes a lock that ends with the process.
     """
 
     def __init__(self, path: Path, settings: str) -> None:
         """`settings` is the fingerprint that all records of the file share.
 
         Raises:
-            DataError: the file cannot be written, is in use, is no journal, or has other settings.
+            DataError: the file cannot be written, is in use, is not a journal, or has other settings.
         """
         self.path, self._settings = path, settings
         try:
@@ -56,7 +56,7 @@ class Journal:
                 yield record
 
     def close(self) -> None:
-        """Lets the lock go; a journal without a result leaves no file."""
+        """Releases the lock; a journal without a result leaves no file."""
         if not self.done:
             self.path.unlink(missing_ok=True)
         self._file.close()
@@ -77,7 +77,7 @@ class Journal:
             if record["settings"] != self._settings:
                 raise DataError(
                     f"{self.path}: holds results of another model or other settings; repeat the "
-                    "first command to go on, or choose another --output, or --overwrite"
+                    "first command to continue, or choose another --output, or --overwrite"
                 )
             done.add(record["file"])
             whole += len(line)
@@ -96,7 +96,7 @@ class Journal:
 
 
 class Failures:
-    """The sounds that could not be captioned and why, one JSON object a line."""
+    """The sounds that could not be captioned and why, one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
         """An earlier record is dropped: those sounds are tried again. Raises DataError."""
@@ -124,7 +124,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise DataError(
-            f"{path}: another run writes to it; wait for its end, or use --shard i/n"
+            f"{path}: another run is writing to it; wait until it ends, or use --shard i/n"
         ) from None
 
 

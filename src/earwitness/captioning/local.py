@@ -2,336 +2,122 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from contextlib import closing
+from dataclasses import replace
 
 from earwitness.audio import AudioSource
-from earwitness.captioning.read_ahead import End, Item, read_ahead
-from earwitness.captioning.segments import (
-    NOTHING,
-    Candidate,
-    Segment,
-    Window,
-    Windows,
-    cover,
-    level_db,
-    merge,
-    summary,
+from earwitness.caption import best_captions
+from earwitness.captioning.captioner import Captioner
+from earwitness.captioning.pipeline import (
+    CaptionSettings,
+    OpenWindow,
+    SoundInProgress,
+    SoundResult,
 )
+from earwitness.captioning.read_ahead import End, Item, read_ahead
+from earwitness.captioning.segments import Segment, Window, Windows
 from earwitness.captioning.sources import Source
-from earwitness.errors import CheckpointError, ConfigError, EarwitnessError
+from earwitness.errors import ConfigError
 
-if TYPE_CHECKING:
-    from earwitness.captioning.rerank import Ranked, Reranker
-    from earwitness.system.captioner import Caption, Captioner
-    from earwitness.system.decoder import Decoding
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-SILENCE_DB = -60.0
-"""a window whose loudest 0.1 s lies below this level, in dB of full scale, is silence"""
-
-_CPU_BATCH = 8
-_MAX_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Listening:
-    """How sounds are cut, which windows are left without a caption, and how one is chosen.
-
-    `timed`: results hold segments even for a sound of one window. `decoding` None: the model's own.
-    `reranker` None: the most probable caption is the best.
-    """
-
-    windows: Windows = Windows()
-    timed: bool = False
-    silence_db: float = SILENCE_DB
-    min_score: float = 0.0
-    decoding: "Decoding | None" = None
-    precision: Precision = "fp32"
-    reranker: "Reranker | None" = None
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What became of one sound: segments that cover it, or the reason why it could not be read.
-
-    `whole` says that it was captioned as one clip: then there is one segment.
-    """
-
-    name: str
-    seconds: float = 0.0
-    segments: tuple[Segment, ...] = ()
-    whole: bool = True
-    error: EarwitnessError | None = None
-
-    def record(self, model: str) -> dict[str, Any]:
-        """The result as a JSON object: file, caption, score, model, seconds; segments if cut."""
-        caption, score = summary(self.segments)
-        record: dict[str, Any] = {"file": self.name, "caption": caption, "score": score}
-        record |= {"model": model, "seconds": round(self.seconds, 3)}
-        only = self.segments[0].as_dict()
-        if not self.whole:
-            return record | {"segments": [segment.as_dict() for segment in self.segments]}
-        return record | {key: only[key] for key in ("rerank", "gate", "captions") if key in only}
-
-
-@dataclass
-class _InFlight:
-    """A sound whose windows are being captioned."""
-
-    source: Source
-    segments: list[Segment | None] = field(default_factory=list)
-    whole: bool = True
-    seconds: float | None = None
-    error: EarwitnessError | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.error is not None or (self.seconds is not None and None not in self.segments)
-
-    def heard(self, timed: bool) -> Heard:
-        if self.error is not None:
-            return Heard(self.source.name, error=self.error)
-        segments = [segment for segment in self.segments if segment is not None]
-        covering = cover(segments) if self.whole else merge(cover(segments))
-        assert self.seconds is not None
-        whole = self.whole and not timed
-        return Heard(self.source.name, self.seconds, tuple(covering), whole)
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """A window on its way to the model, and its place in its sound."""
-
-    file: _InFlight
-    place: int
-    window: Window
+_BATCHES_AHEAD = 4
+_MOST_GATHERED = 32
+"""clips per batch that reading ahead prepares for, even where more fit"""
 
 
 def caption_files(
-    captioner: "Captioner",
+    captioner: Captioner,
     sources: Sequence[Source],
-    listening: Listening | None = None,
+    settings: CaptionSettings | None = None,
     *,
     batch_size: int | None = None,
     on_seconds: Callable[[float], None] | None = None,
-) -> Generator[list[Heard], None, None]:
-    """What is heard in each source, in order; after each batch the sounds that are complete.
+) -> Generator[list[SoundResult], None, None]:
+    """The result of each source, in order; after each batch, those of the sounds that are complete.
 
     Sounds are decoded ahead by threads; windows of several sounds share a batch of `batch_size`
-    (None: what fits the memory). `on_seconds` is told the seconds of sound that went through the
-    model or a gate. A caption does not depend on the other sources: sampled ones are drawn one at a
-    time, from the seed.
+    (None: as many as fit in memory). `on_seconds` is called with the seconds of sound that went
+    through the model or a gate. A caption does not depend on the other sources.
+
+    Raises:
+        ConfigError: `batch_size` is below 1, or a single window does not fit in memory.
     """
-    listening = listening or Listening()
-    model = _Model(captioner, listening, batch_size)
-    rate = captioner.encoder.sample_rate
-    flying: deque[_InFlight] = deque()
-    waiting: list[_Waiting] = []
+    settings = settings or CaptionSettings()
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"expected a batch size of at least 1, got {batch_size}")
+    rate = captioner.sample_rate
+    in_progress: deque[SoundInProgress] = deque()
+    waiting: list[OpenWindow] = []
     last = -1
-    ahead = 4 * (batch_size or (_CPU_BATCH if captioner.device.type == "cpu" else _MAX_BATCH // 2))
-    with closing(read_ahead(sources, rate, listening.windows, ahead=ahead)) as arriving:
+    ahead = _BATCHES_AHEAD * (batch_size or min(captioner.batch_limit, _MOST_GATHERED))
+    with closing(read_ahead(sources, rate, settings.windows, ahead=ahead)) as arriving:
         for index, item in arriving:
             if index != last:
-                flying.append(_InFlight(sources[index]))
+                name = sources[index].name
+                in_progress.append(SoundInProgress(name, settings, rate, on_seconds))
                 last = index
-            if isinstance(item, Window):
-                waiting += _admitted(flying[-1], item, rate, listening, on_seconds)
-            else:
-                _finish(flying[-1], item)
-            if len(waiting) >= model.batch_size:
-                model.caption(waiting, rate, on_seconds)
+            waiting += _take(in_progress[-1], item)
+            if len(waiting) >= (batch_size or captioner.batch_hint):
+                _caption(captioner, waiting, settings, batch_size)
                 waiting = []
-            if done := _completed(flying, listening.timed):
+            if done := _completed(in_progress):
                 yield done
-    model.caption(waiting, rate, on_seconds)
-    if done := _completed(flying, listening.timed):
+    _caption(captioner, waiting, settings, batch_size)
+    if done := _completed(in_progress):
         yield done
 
 
 def caption_segments(
-    captioner: "Captioner", source: AudioSource, listening: Listening | None = None
+    captioner: Captioner, source: AudioSource, settings: CaptionSettings | None = None
 ) -> list[Segment]:
     """The segments of one sound of any length, in constant memory; they cover every second.
 
-    A sound no longer than a window and a half is one segment, unless `listening` says otherwise.
+    A sound no longer than a window and a half is one segment, unless `settings` say otherwise.
 
     Raises:
         AudioError: the sound cannot be read to its end.
     """
-    listening = listening or Listening(windows=Windows(whole=15.0))
-    timed = replace(listening, timed=True)
-    for heard in caption_files(captioner, [Source("sound", source)], timed):
-        if heard[0].error is not None:
-            raise heard[0].error
-        return list(heard[0].segments)
+    settings = settings or CaptionSettings(windows=Windows(whole=15.0))
+    timed = replace(settings, timed=True)
+    for results in caption_files(captioner, [Source("sound", source)], timed):
+        if results[0].error is not None:
+            raise results[0].error
+        return list(results[0].segments)
     raise AssertionError("one source gives one result")
 
 
-def best_captions(
-    captioner: "Captioner",
-    waveforms: Sequence[np.ndarray],
-    decoding: "Decoding",
-    reranker: "Reranker | None",
-) -> "list[list[Caption]] | list[list[Ranked]]":
-    """The n-best captions of each waveform, reranked where there is a reranker."""
-    if reranker is None:
-        return captioner.caption_waveforms(waveforms, decoding)
-    return reranker.captions(captioner, waveforms, decoding)
-
-
-def own_min_score(captioner: "Captioner") -> float:
-    """The lowest score that the model's card lets pass; 0 where it names none.
-
-    Raises:
-        CheckpointError: the card's `min_score` is no number from 0 to 1.
-    """
-    value = captioner.card.get("min_score", 0.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise CheckpointError(
-            f"{captioner.name}: min_score {value!r} in its card; expected a number from 0 to 1"
-        )
-    return float(value)
-
-
-def gated(
-    window: Window, rate: int, n_best: "Sequence[Caption | Ranked] | None", min_score: float
-) -> Segment:
-    """The segment of a window at `rate` Hz behind the gates.
-
-    `n_best` are its captions, best first; None says that the window is silent.
-    """
-    start, end = window.start / rate, (window.start + len(window.samples)) / rate
-    if n_best is None:
-        return Segment(start, end, NOTHING, None, "silence")
-    several = tuple(Candidate(c.text, round(c.score, 4), _second(c)) for c in n_best)
-    best = several[0]
-    if not best.caption:
-        return Segment(start, end, NOTHING, best.score, "no words")
-    if n_best[0].score < min_score:
-        return Segment(start, end, NOTHING, best.score, "low score")
-    told = several if len(several) > 1 else ()
-    return Segment(start, end, best.caption, best.score, None, told, best.rerank)
-
-
-def _second(caption: "Caption | Ranked") -> float | None:
-    second = getattr(caption, "rerank", None)
-    return None if second is None else round(second, 4)
-
-
-def _admitted(
-    file: _InFlight,
-    window: Window,
-    rate: int,
-    listening: Listening,
-    on_seconds: Callable[[float], None] | None,
-) -> list[_Waiting]:
-    """The window for the model; nothing where it is silent, which is noted at once."""
-    file.whole = window.whole
-    place = len(file.segments)
-    if level_db(window.samples, rate) >= listening.silence_db:
-        file.segments.append(None)
-        return [_Waiting(file, place, window)]
-    file.segments.append(gated(window, rate, None, listening.min_score))
-    if on_seconds is not None:
-        on_seconds(len(window.samples) / rate)
+def _take(sound: SoundInProgress, item: Item) -> list[OpenWindow]:
+    """Notes what arrived of a sound; the window for the model, if it is one."""
+    if isinstance(item, Window):
+        opened = sound.admit(item)
+        return [] if opened is None else [opened]
+    if isinstance(item, End):
+        sound.ended = True
+    else:
+        sound.error = item
     return []
 
 
-def _finish(file: _InFlight, item: Item) -> None:
-    if isinstance(item, End):
-        file.seconds = item.seconds
-    else:
-        assert isinstance(item, EarwitnessError)
-        file.error = item
+def _caption(
+    captioner: Captioner,
+    waiting: list[OpenWindow],
+    settings: CaptionSettings,
+    batch_size: int | None,
+) -> None:
+    """Gives each waiting window of a readable sound its segment."""
+    rows = [row for row in waiting if row.sound.error is None]
+    decoding = settings.decoding or captioner.decoding
+    while rows:
+        size = batch_size or captioner.batch_hint
+        batch, rows = rows[:size], rows[size:]
+        waveforms = [row.window.samples for row in batch]
+        with captioner.precision(settings.precision):
+            found = best_captions(captioner, waveforms, decoding, settings.reranker)
+        for row, n_best in zip(batch, found, strict=True):
+            row.close(n_best)
 
 
-def _completed(flying: deque[_InFlight], timed: bool) -> list[Heard]:
+def _completed(in_progress: deque[SoundInProgress]) -> list[SoundResult]:
     done = []
-    while flying and flying[0].done:
-        done.append(flying.popleft().heard(timed))
+    while in_progress and in_progress[0].done:
+        done.append(in_progress.popleft().result())
     return done
-
-
-class _Model:
-    """The captioner with its settings and the batch size that fits its memory."""
-
-    def __init__(
-        self, captioner: "Captioner", listening: Listening, batch_size: int | None
-    ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"a batch of {batch_size}; accepted is 1 or more")
-        self.captioner, self.listening = captioner, listening
-        self.decoding = listening.decoding or captioner.config.decoding
-        on_gpu = captioner.device.type == "cuda"
-        # On a GPU the first batch is one window, whose memory tells how many fit.
-        self.batch_size = batch_size or (1 if on_gpu else _CPU_BATCH)
-        self._measure = on_gpu and batch_size is None
-
-    def caption(
-        self,
-        waiting: list[_Waiting],
-        rate: int,
-        on_seconds: Callable[[float], None] | None = None,
-    ) -> None:
-        """Gives each waiting window of a readable sound its segment."""
-        rows = [row for row in waiting if row.file.error is None]
-        captions = self._captions([row.window.samples for row in rows])
-        for row, n_best in zip(rows, captions, strict=True):
-            row.file.segments[row.place] = gated(row.window, rate, n_best, self.listening.min_score)
-            if on_seconds is not None:
-                on_seconds(len(row.window.samples) / rate)
-
-    def _captions(self, waveforms: list[np.ndarray]) -> "list[list[Caption]] | list[list[Ranked]]":
-        found: list[Any] = []
-        while waveforms:
-            # The seed starts a batch: drawn together, clips would share its random numbers.
-            size = 1 if self.decoding.sample else self.batch_size
-            found += self._one_batch(waveforms[:size])
-            waveforms = waveforms[size:]
-        return found
-
-    def _one_batch(self, waveforms: list[np.ndarray]) -> list[Any]:
-        """Captions of one batch; in halves from here on where memory runs out."""
-        import torch
-
-        try:
-            with self._precision():
-                captions = best_captions(
-                    self.captioner, waveforms, self.decoding, self.listening.reranker
-                )
-        except torch.OutOfMemoryError:
-            if len(waveforms) == 1:
-                seconds = len(waveforms[0]) / self.captioner.encoder.sample_rate
-                raise ConfigError(
-                    f"{seconds:.0f} s of sound do not fit the memory at once; expected a smaller "
-                    "window, fewer beams or precision bf16"
-                ) from None
-            captions = None
-        if captions is None:
-            self.batch_size = half = len(waveforms) // 2
-            return self._one_batch(waveforms[:half]) + self._captions(waveforms[half:])
-        if self._measure:
-            self.batch_size, self._measure = _fitting(self.captioner.device), False
-        return captions
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        import torch
-
-        if self.listening.precision == "fp32":
-            return nullcontext()
-        dtype = torch.bfloat16 if self.listening.precision == "bf16" else torch.float16
-        return torch.autocast(self.captioner.device.type, dtype=dtype)
-
-
-def _fitting(device: Any) -> int:
-    """How many windows like the first fill half of the free GPU memory, at most 64."""
-    import torch
-
-    free, _ = torch.cuda.mem_get_info(device)
-    used = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
-    return int(max(1, min(_MAX_BATCH, free / 2 // max(1, used))))

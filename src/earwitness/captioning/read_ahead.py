@@ -1,4 +1,4 @@
-"""Sounds decoded by threads while the model works; handed over in order, in bounded memory."""
+"""Sounds decoded by threads while the model works, in order and in bounded memory."""
 
 import os
 from collections import deque
@@ -28,7 +28,7 @@ class End(NamedTuple):
 
 
 Item: TypeAlias = Window | End | EarwitnessError
-"""what comes of a sound: windows, then its end or the error that broke it off"""
+"""what a sound gives: windows, then its end or the error that ended it"""
 
 
 def read_ahead(
@@ -83,7 +83,7 @@ def _read(source: Source, rate: int, windows: Windows, queue: "Queue[Item]", sto
 
 
 def _put(queue: "Queue[Item]", item: Item, stop: Event) -> bool:
-    """Whether the item found a place before the job was stopped."""
+    """Whether there was room for the item before the job was stopped."""
     while not stop.is_set():
         try:
             queue.put(item, timeout=_POLL_SECONDS)

@@ -1,12 +1,11 @@
-"""Long sounds as windows, and captioned windows as a gapless list of segments.
+"""Long sounds cut into windows, and captioned windows joined into segments without gaps.
 
 A sound is cut while it is being decoded, so that its length does not matter. Windows may overlap;
-every second of the sound belongs to exactly one segment. Pure numpy: what captions a window is not
-known here.
+every second of the sound belongs to exactly one segment. Pure numpy: the captioner is not known
+here.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -15,17 +14,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from earwitness.errors import ConfigError
+from earwitness.text import gist
 
 NOTHING = "no distinct sound"
 """the caption of a segment that a gate has closed"""
 
 _LEVEL_SECONDS = 0.1
 _MAX_WHOLE = 3600.0
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-_FUNCTION_WORDS = frozenset(
-    ("a", "an", "the", "and", "or", "of", "to", "in", "on", "at", "by", "with", "as", "some")
-    + ("is", "are", "was", "were", "be", "being", "been", "it", "its")
-)
 
 
 class Window(NamedTuple):
@@ -54,17 +49,17 @@ class Windows:
     def __post_init__(self) -> None:
         if not 0.1 <= self.window <= _MAX_WHOLE:
             raise ConfigError(
-                f"a window of {self.window:g} s; accepted are 0.1 to {_MAX_WHOLE:g} s"
+                f"expected a window of 0.1 to {_MAX_WHOLE:g} s, got {self.window:g} s"
             )
         if not 0.01 <= self.hop <= self.window:
             raise ConfigError(
-                f"a hop of {self.hop:g} s leaves gaps or stands still; "
-                f"accepted is 0.01 s up to the window, {self.window:g} s"
+                f"expected a hop from 0.01 s to the length of the window, {self.window:g} s, got "
+                f"{self.hop:g} s"
             )
         if not self.window <= self.whole <= _MAX_WHOLE:
             raise ConfigError(
-                f"sounds up to {self.whole:g} s whole; accepted are the window, "
-                f"{self.window:g} s, to {_MAX_WHOLE:g} s"
+                f"expected whole from the length of the window, {self.window:g} s, to "
+                f"{_MAX_WHOLE:g} s, got {self.whole:g} s"
             )
 
 
@@ -82,10 +77,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Segment:
-    """What is heard from `start` to `end`, in seconds.
+    """The caption of a stretch of a sound, from `start` to `end` in seconds.
 
-    `score` is that of the caption, None where no model was asked. `gate` says what closed the
-    segment, None where the caption is the model's: "silence", "low score", or "no words" (an empty
+    `score` is that of the caption, None if the model was not asked. `gate` says what closed the
+    segment, None if the caption is the model's: "silence", "low score", or "no words" (an empty
     caption). `candidates` are the n-best captions with their scores, empty unless several were
     asked for. `rerank` is the caption's second score, None where none was asked for.
     """
@@ -167,9 +162,9 @@ def level_db(samples: Float32[np.ndarray, " T"], rate: int) -> float:
 
 
 def cover(segments: Sequence[Segment]) -> list[Segment]:
-    """Overlapping neighbours set side by side: the border is halfway through the overlap.
+    """The segments with overlaps removed: neighbors meet halfway through their overlap.
 
-    `segments` are in order, and neighbours overlap or touch. Times are rounded to milliseconds.
+    `segments` are in order, and neighbors overlap or touch. Times are rounded to milliseconds.
     """
     borders = [
         (left.end + right.start) / 2 for left, right in zip(segments, segments[1:], strict=False)
@@ -183,7 +178,9 @@ def cover(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def merge(segments: Sequence[Segment]) -> list[Segment]:
-    """Neighbours that say the same joined, in the words of the surest, with their mean score."""
+    """The segments with neighbors that say the same joined: the caption of the highest score, their
+    mean score.
+    """
     merged: list[list[Segment]] = []
     for segment in segments:
         if merged and says_the_same(merged[-1][-1], segment):
@@ -197,17 +194,25 @@ def says_the_same(left: Segment, right: Segment) -> bool:
     """Whether both hold the same content words in order, endings apart, or the same gate."""
     if left.gate or right.gate:
         return left.gate == right.gate
-    return _gist(left.caption) == _gist(right.caption)
+    return gist(left.caption) == gist(right.caption)
 
 
 def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
     """One text for a whole sound, its different captions in order; their mean score over time."""
-    spoken = [segment for segment in segments if segment.gate is None]
-    if not spoken:
+    groups = distinct(segments)
+    if not groups:
         return NOTHING, _mean_score(segments)
-    different = {_gist(segment.caption): segment.caption for segment in reversed(spoken)}
-    ordered = dict.fromkeys(different[_gist(segment.caption)] for segment in spoken)
-    return "; ".join(ordered), _mean_score(spoken)
+    spoken = [segment for segment in segments if segment.gate is None]
+    return "; ".join(group[0].caption for group in groups), _mean_score(spoken)
+
+
+def distinct(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """The segments that no gate closed, those that say the same together, in order of time."""
+    groups: dict[tuple[str, ...], list[Segment]] = {}
+    for segment in segments:
+        if segment.gate is None:
+            groups.setdefault(gist(segment.caption), []).append(segment)
+    return list(groups.values())
 
 
 def _joined(group: list[Segment]) -> Segment:
@@ -223,20 +228,3 @@ def _mean_score(segments: Sequence[Segment]) -> float | None:
     if not seconds:
         return scored[0][0] if scored else None
     return round(sum(score * weight for score, weight in scored) / seconds, 4)
-
-
-def _gist(caption: str) -> tuple[str, ...]:
-    """Content words without the endings of number and tense."""
-    words = _WORD.findall(caption.lower())
-    return tuple(_stem(word) for word in words if word not in _FUNCTION_WORDS)
-
-
-def _stem(word: str) -> str:
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word.removesuffix(ending)
-            break
-    # running, run; chirps from chirp; barking from bark: a doubled last letter and a mute e go.
-    if len(word) > 3 and word[-1] == word[-2]:
-        word = word[:-1]
-    return word.removesuffix("e") if len(word) > 3 else word

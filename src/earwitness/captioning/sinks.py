@@ -1,4 +1,4 @@
-"""Where results go: standard output, one file with a journal, or a sidecar for each sound."""
+"""Where results go: standard output, one file with a journal, or one sidecar per sound."""
 
 import io
 import sys
@@ -14,13 +14,13 @@ from earwitness.captioning.writers import (
     as_json,
     as_lines,
     csv_text,
-    need_parquet,
     rows,
     subtitle_text,
     write,
-    write_text,
 )
 from earwitness.errors import ConfigError, DataError
+from earwitness.io.atomic import write_text
+from earwitness.io.parquet import need_parquet
 
 
 class Sink:
@@ -30,14 +30,14 @@ class Sink:
         self.done: set[str] = set()
 
     def add(self, records: list[Record]) -> None:
-        """Takes finished records; what is promised to last is on disk when this returns."""
+        """Takes finished records; those of files are on disk when this returns."""
         raise NotImplementedError
 
     def finish(self) -> None:
         """Writes what can only be written at the end of the job."""
 
     def close(self) -> None:
-        """Lets go of open files, whether the job came to its end or not."""
+        """Closes open files, whether or not the job is complete."""
 
 
 class Printer(Sink):
@@ -46,13 +46,13 @@ class Printer(Sink):
     def __init__(self, kind: Format, named: bool) -> None:
         """`named`: each line of text starts with the file. Raises ConfigError for parquet."""
         if kind == "parquet":
-            raise ConfigError("parquet goes into a file only; name one with --output")
+            raise ConfigError("parquet needs a file; name one with --output")
         super().__init__()
         self._kind: Format = kind
         self._named = named
         self._rows = 0
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A file name may hold bytes that are no text.
+            # A file name may contain bytes that are not text.
             sys.stdout.reconfigure(errors="surrogateescape")
 
     def add(self, records: list[Record]) -> None:
@@ -81,13 +81,13 @@ class Printer(Sink):
 
 
 class JournalledFile(Sink):
-    """One file for all sounds. JSONL is its own journal; the others are made from one beside."""
+    """One file for all sounds. JSONL is its own journal; the others are made from one beside it."""
 
     def __init__(self, path: Path, kind: Format, settings: str, overwrite: bool) -> None:
-        """Raises DataError where the file is not one that this job may go on with."""
+        """Raises DataError for a file that this job cannot continue."""
         super().__init__()
         if kind == "parquet":
-            need_parquet()
+            need_parquet(path)
         if path.is_dir():
             raise DataError(f"{path}: is a folder; expected the name of a file")
         self._path = path
@@ -141,13 +141,15 @@ class SubtitleOutput(Sink):
         if self._path is None:
             sys.stdout.write(text)
         else:
-            write_text(self._path, text)
+            write_text(self._path, text, DataError)
+        for problem in self._speech.problems if self._speech else ():
+            self._say(f"the lines of speech, {problem}; this cue is left out")
         if homeless:
-            self._say(f"{homeless} sounds found no gap between the lines of speech")
+            self._say(f"{homeless} sounds fit no gap between the lines of speech")
 
 
 class Sidecars(Sink):
-    """A small file for each sound, which is also the record that the sound is done."""
+    """One small file per sound, which is also the record that the sound is done."""
 
     def __init__(self, paths: dict[str, Path], kind: Format, overwrite: bool) -> None:
         """`paths` are those of `sidecar_paths`."""

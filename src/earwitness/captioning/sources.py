@@ -1,18 +1,19 @@
 """Files, folders, globs, shards, manifests and standard input as one list of sources."""
 
-import csv
 import glob
-import json
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from earwitness.audio import AudioSource
 from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.io.names import key_of, on_disk
+from earwitness.io.tables import KINDS, Cells, open_table
+from earwitness.io.text_files import read_text, url_in
 
 SUFFIXES = frozenset(
     (".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf")
@@ -62,7 +63,7 @@ def find(
 
 
 def read_manifest(path: str, column: str | None = None) -> list[Source]:
-    """The sounds that `column` of a CSV, TSV, JSONL or parquet file names, or lines of text.
+    """The sounds that `column` of a table names (see `io.tables`), or lines of text.
 
     `-` reads one path per line from standard input. Relative paths start at the manifest's folder
     (for `-`, the working directory). Each file is taken once, named as the manifest names it;
@@ -74,8 +75,8 @@ def read_manifest(path: str, column: str | None = None) -> list[Source]:
     folder = Path() if path == "-" else Path(path).parent
     found: dict[str, Source] = {}
     for name, row in _names(path, column):
-        if name not in found:
-            found[name] = _listed(folder, name, row)
+        if key_of(name) not in found:
+            found[key_of(name)] = _listed(folder, name, row)
     if not found:
         raise DataError(f"{path}: names no file; expected a row or line for each sound")
     return list(found.values())
@@ -95,15 +96,17 @@ def parse_shard(part: str) -> tuple[int, int]:
     raise ConfigError(f"--shard {part}: expected i/n with i from 1 to n, such as 3/8")
 
 
-def _listed(folder: Path, name: str, row: dict[str, Any]) -> Source:
+def _listed(folder: Path, name: str, row: Cells) -> Source:
     """The sound that a manifest names in `row`, a file or one in a shard."""
     from earwitness.data.prepare.packed import packed_at
 
+    if (url := url_in(name)) is not None:
+        return Source(name, name, f"{url} is a URL; expected a file on this computer")
     try:
         packed = packed_at(folder, name, row)
     except DataError as error:
         return Source(name, folder / name, str(error))
-    return Source(name, packed.open() if packed else folder / name)
+    return Source(name, packed.open() if packed else on_disk(folder / name))
 
 
 def _in_file(path: str) -> Iterator[Source]:
@@ -178,74 +181,29 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
     )
 
 
-def _names(path: str, column: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def _names(path: str, column: str | None) -> Iterator[tuple[str, Cells]]:
     """What the manifest names, and the row that does; empty for lines of text."""
     if path == "-":
         yield from ((line, {}) for line in _lines(sys.stdin))
         return
-    suffix = Path(path).suffix.lower()
-    try:
-        if suffix in (".parquet", ".pq"):
-            rows = _parquet_rows(path, column)
-        elif suffix in (".csv", ".tsv", ".jsonl", ".ndjson"):
-            rows = _text_rows(path, suffix)
-        else:
-            with open(path, encoding="utf-8-sig") as file:
-                yield from ((line, {}) for line in _lines(file))
-            return
-        yield from _cells(path, rows, column)
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such manifest; expected CSV, TSV, JSONL, parquet or a text file of paths"
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable manifest ({error})") from None
+    expected = "CSV, TSV, JSONL, JSON, parquet or a text file of paths"
+    if Path(path).suffix.lower() not in KINDS:
+        text = read_text(Path(path), "manifest", expected).text
+        yield from ((line, {}) for line in _lines(io.StringIO(text)))
+        return
+    stream = open_table(path, "manifest", wanted=[column] if column else COLUMNS)
+    yield from _cells(path, stream.rows, column)
 
 
 def _lines(file: Iterable[str]) -> Iterator[str]:
     yield from (line.rstrip("\r\n") for line in file if line.strip())
 
 
-def _text_rows(path: str, suffix: str) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        if suffix in (".csv", ".tsv"):
-            yield from csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",")
-            return
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                row = None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}: line {number} is not a JSON object")
-            yield row
-
-
-def _parquet_rows(path: str, column: str | None) -> Iterator[dict[str, Any]]:
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise MissingDependencyError(
-            f"{path}: parquet needs the package pyarrow; pip install pyarrow, or use CSV or JSONL"
-        ) from None
-    try:
-        file = parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        wanted = [name for name in ([column] if column else COLUMNS) if name in names]
-        for batch in file.iter_batches(columns=wanted or names):
-            yield from batch.to_pylist()
-    except arrow.ArrowInvalid as error:
-        raise DataError(f"{path}: not a readable parquet file ({error})") from None
-
-
 def _cells(
-    path: str, rows: Iterator[dict[str, Any]], column: str | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
+    path: str, rows: Iterator[tuple[int, Cells]], column: str | None
+) -> Iterator[tuple[str, Cells]]:
     name = column
-    for number, row in enumerate(rows, start=1):
+    for number, (_, row) in enumerate(rows, start=1):
         if number == 1:
             name = column or next((c for c in COLUMNS if c in row), None)
         if name is None or name not in row:

@@ -1,6 +1,6 @@
 """SubRip (SRT) and WebVTT: parsing, writing, and sound captions placed between lines of speech.
 
-Text in, text out. Sound captions follow the convention of subtitles for the deaf and hard of
+Sound captions follow the convention of subtitles for the deaf and hard of
 hearing: in square brackets, lower case, without an article in front or a full stop.
 """
 
@@ -13,8 +13,13 @@ from earwitness.errors import DataError
 
 Format = Literal["srt", "vtt"]
 
-_STAMP = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
-_TIMING = re.compile(rf"^\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s+(.*?))?\s*$")
+_STAMP = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
+_TIMING = re.compile(rf"\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s+(.*?))?\s*$")
+# A line that was meant to hold times: two words with a colon and a digit, and an arrow between.
+_ALMOST_TIMING = re.compile(
+    r"\s*(?=\S{0,24}\d)\S{1,24}:\S{1,24}\s*(?:-{1,3}>|=>|\u2192)|.*-->\s*\d\S*:\S"
+)
+_LONGEST_TIMING = 300
 _ARTICLE = re.compile(r"^(?:an?|the|some)\s+(?=\w)", re.IGNORECASE)
 _SPEECH = re.compile(
     r"\b(?:speak\w*|speech|talk\w*|said|say\w*|narrat\w*|voices?|convers\w*|dialogue)\b",
@@ -27,7 +32,7 @@ _OTHER_SOUND = re.compile(
 
 @dataclass(frozen=True)
 class Cue:
-    """A text shown from `start` to `end`, in seconds. `name` and `settings` are those of WebVTT."""
+    """A text shown from `start` to `end`, in seconds; `name` and `settings` are those of WebVTT."""
 
     start: float
     end: float
@@ -38,10 +43,16 @@ class Cue:
 
 @dataclass(frozen=True)
 class Subtitles:
-    """Cues, and what a WebVTT file says before the first of them (styles, regions, notes)."""
+    """Cues, and what a WebVTT file says before the first of them.
+
+    `preamble` holds its styles, regions and notes, `header` the rest of its first block after the
+    word WEBVTT. `problems` has one sentence per cue that could not be read, with its line.
+    """
 
     cues: tuple[Cue, ...]
     preamble: str = ""
+    header: str = ""
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,39 +67,51 @@ class Placement:
     """to the lines of speech on both sides"""
 
 
+def read(content: bytes, name: str = "the subtitles") -> Subtitles:
+    """The cues of an SRT or WebVTT file in UTF-8, UTF-16 or (where it is neither) Windows-1252.
+
+    Raises:
+        DataError: as in `parse`.
+    """
+    return parse(_decoded(content), name)
+
+
 def parse(text: str, name: str = "the subtitles") -> Subtitles:
     """The cues of SRT or WebVTT text (by its first line), in order of time; texts stay as they are.
 
+    The empty lines between cues may be missing, and the text of an SRT cue may contain some. A cue
+    without readable times, or one that ends before it starts, is left out; `problems` names it.
+
     Raises:
-        DataError: a block has no readable times, or a cue ends before it starts.
+        DataError: the text holds no readable cue and is not empty.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-    vtt = re.match(r"WEBVTT(?:[ \t\n]|$)", text) is not None
+    lines = [line if line.strip() else "" for line in text.split("\n")]
+    vtt = re.match(r"WEBVTT(?:[ \t]|$)", lines[0]) is not None
+    top = _header_end(lines) if vtt else 0
+    starts = [at for at in range(top, len(lines)) if _starts_cue(lines, at, top)]
+    edges = [*(_name_line(lines, at, top) for at in starts), len(lines)]
+    preamble, strays = _between(lines, top, edges[0], vtt)
     cues: list[Cue] = []
-    before: list[str] = []
-    for number, block in enumerate(re.split(r"\n(?:[ \t]*\n)+", text.strip("\n"))):
-        lines = block.split("\n")
-        if not block.strip() or (vtt and number == 0 and "-->" not in block):
-            before += [block.removeprefix("WEBVTT").strip()] if vtt else []
-            continue
-        if vtt and re.match(r"(?:NOTE|STYLE|REGION)(?:\s|$)", lines[0]) and "-->" not in block:
-            before += [] if cues else [block]
-            continue
-        if vtt and number == 0:
-            lines = lines[1:]
-        cue = _cue(lines)
-        if cue is None and cues and not vtt:
-            # Some SRT texts hold empty lines.
-            cues[-1] = replace(cues[-1], text=f"{cues[-1].text}\n{block}")
-        elif cue is None or cue.end < cue.start:
-            raise DataError(
-                f"{name}: {lines[0][:60]!r} does not start a cue; expected SRT or WebVTT "
-                "with times such as 00:00:01,000 --> 00:00:02,500"
-            )
+    for at, edge, end in zip(starts, edges, edges[1:], strict=False):
+        body = lines[at + 1 : end]
+        if vtt and "" in body:
+            body = body[: body.index("")]
+            strays += _between(lines, at + 1 + len(body), end, vtt)[1]
+        cue = _cue(lines[edge:at], lines[at], body)
+        if cue is None:
+            strays.append(at)
         else:
             cues.append(cue)
-    preamble = "\n\n".join(part for part in before if part)
-    return Subtitles(tuple(sorted(cues, key=lambda cue: cue.start)), preamble)
+    problems = tuple(_problem(lines[at], at) for at in sorted(strays))
+    if problems and not cues:
+        raise DataError(
+            f"{name}: {problems[0]}; expected SRT or WebVTT with times such as "
+            "00:00:01,000 --> 00:00:02,500"
+        )
+    header = "\n".join(lines[:top]).removeprefix("WEBVTT")
+    ordered = tuple(sorted(cues, key=lambda cue: cue.start))
+    return Subtitles(ordered, "\n\n".join(preamble), header, problems)
 
 
 def to_srt(subtitles: Subtitles | Sequence[Cue]) -> str:
@@ -101,9 +124,9 @@ def to_srt(subtitles: Subtitles | Sequence[Cue]) -> str:
 
 
 def to_vtt(subtitles: Subtitles | Sequence[Cue]) -> str:
-    """WebVTT text, with the preamble, names and settings of the cues where there are any."""
-    preamble = subtitles.preamble if isinstance(subtitles, Subtitles) else ""
-    head = "WEBVTT\n\n" + (f"{preamble}\n\n" if preamble else "")
+    """WebVTT text, with header, preamble, names and settings of the cues where there are any."""
+    first = subtitles if isinstance(subtitles, Subtitles) else Subtitles(())
+    head = f"WEBVTT{first.header}\n\n" + (f"{first.preamble}\n\n" if first.preamble else "")
     return head + "".join(_vtt_block(cue) for cue in _cues(subtitles))
 
 
@@ -174,16 +197,73 @@ def _only_speech(caption: str) -> bool:
     return bool(_SPEECH.search(caption)) and not _OTHER_SOUND.search(caption)
 
 
-def _cue(lines: list[str]) -> Cue | None:
-    """The cue of a block: times on its first or second line, text below them."""
-    for at, line in enumerate(lines[:2]):
-        found = _TIMING.match(line)
-        if found:
-            groups = found.groups()
-            name = lines[0].strip() if at == 1 else ""
-            text = "\n".join(lines[at + 1 :])
-            return Cue(_seconds(groups[:4]), _seconds(groups[4:8]), text, name, groups[8] or "")
-    return None
+def _decoded(content: bytes) -> str:
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", errors="replace")
+    if b"\0" in content[:2]:
+        # UTF-16 without a mark: one byte of the first character is zero.
+        order = "be" if content[:1] == b"\0" else "le"
+        return content.decode(f"utf-16-{order}", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
+def _header_end(lines: Sequence[str]) -> int:
+    """The number of lines that belong to the header of a WebVTT file."""
+    return next((at for at, line in enumerate(lines) if not line or "-->" in line), len(lines))
+
+
+def _starts_cue(lines: Sequence[str], at: int, top: int) -> bool:
+    """Whether the line holds the times of a cue, or is meant to."""
+    line = lines[at]
+    if len(line) > _LONGEST_TIMING:
+        return False
+    if _TIMING.match(line) or _ALMOST_TIMING.match(line):
+        return True
+    return "-->" in line and at > top and lines[at - 1].strip().isdigit()
+
+
+def _name_line(lines: Sequence[str], at: int, top: int) -> int:
+    """The first line of the cue with its times on line `at`: its number or name, if it has one."""
+    above = at - 1
+    if above < top or not lines[above] or "-->" in lines[above]:
+        return at
+    alone = above == top or not lines[above - 1]
+    return above if alone or lines[above].strip().isdigit() else at
+
+
+def _between(lines: Sequence[str], start: int, end: int, vtt: bool) -> tuple[list[str], list[int]]:
+    """The lines outside cues: WebVTT's own blocks, and where the other blocks begin."""
+    kept: list[str] = []
+    strays: list[int] = []
+    at = start
+    while at < end:
+        stop = next((n for n in range(at, end) if not lines[n]), end)
+        if vtt and re.match(r"(?:NOTE|STYLE|REGION)(?:\s|$)", lines[at]):
+            kept.append("\n".join(lines[at:stop]))
+        elif stop > at:
+            strays.append(at)
+        at = stop + 1
+    return kept, strays
+
+
+def _cue(above: Sequence[str], timing: str, body: Sequence[str]) -> Cue | None:
+    """The cue, or None where its times cannot be read or run backwards."""
+    found = _TIMING.match(timing)
+    if not found:
+        return None
+    groups = found.groups()
+    start, end = _seconds(groups[:4]), _seconds(groups[4:8])
+    name = above[0].strip() if above else ""
+    text = "\n".join(line for line in body if line)
+    return Cue(start, end, text, name, groups[8] or "") if start <= end else None
+
+
+def _problem(line: str, at: int) -> str:
+    fault = "ends before it starts" if _TIMING.match(line) else "does not start a cue"
+    return f"line {at + 1}: {line[:60]!r} {fault}"
 
 
 def _seconds(groups: Sequence[str | None]) -> float:

@@ -14,8 +14,10 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 
 from earwitness.captioning.segments import NOTHING
 from earwitness.captioning.subtitles import Cue, Subtitles, add_sounds, to_srt, to_vtt
-from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.errors import ConfigError, DataError
 from earwitness.io.atomic import replacing
+from earwitness.io.batches import batched
+from earwitness.io.parquet import need_parquet
 
 Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt"]
 Record: TypeAlias = dict[str, Any]
@@ -41,7 +43,7 @@ def format_of(path: Path) -> Format:
     """The format of an output file by its ending. Raises ConfigError for an unknown one."""
     if path.suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"{path}: no format has the ending {path.suffix!r}; accepted are "
+            f"{path}: no format has the ending {path.suffix!r}; expected "
             f"{', '.join(ENDINGS)}, or any ending with --format"
         )
     return ENDINGS[path.suffix.lower()]
@@ -82,7 +84,7 @@ def as_lines(record: Record, named: bool) -> list[str]:
 
 
 def as_json(record: Record) -> str:
-    """The record as one line of JSON; a file name that is no text is escaped."""
+    """The record as one line of JSON; a file name that is not valid text is escaped."""
     line = json.dumps(record, ensure_ascii=False)
     try:
         line.encode()
@@ -105,18 +107,18 @@ def csv_text(records: Iterable[Record], header: bool = True) -> str:
 def subtitle_text(
     record: Record, kind: Literal["srt", "vtt"], speech: Subtitles | None = None
 ) -> tuple[str, int]:
-    """A sound as subtitles, and how many sounds found no gap between the lines of `speech`.
+    """A sound as subtitles, and how many captions found no gap between the lines of `speech`.
 
-    Alone, every second is covered, gates included; between speech only what is heard.
+    Stretches without a distinct sound have no cue.
     """
     cues = [
-        Cue(row["start"], row["end"], row["caption"]) for row in rows(record) if row["rank"] == 1
+        Cue(row["start"], row["end"], row["caption"])
+        for row in rows(record)
+        if row["rank"] == 1 and row["caption"] != NOTHING
     ]
-    homeless = 0
-    subtitles = Subtitles(tuple(cues))
+    subtitles, homeless = Subtitles(tuple(cues)), 0
     if speech is not None:
-        heard = [cue for cue in cues if cue.text != NOTHING]
-        subtitles, homeless = add_sounds(speech, heard)
+        subtitles, homeless = add_sounds(speech, cues)
     return (to_srt if kind == "srt" else to_vtt)(subtitles), homeless
 
 
@@ -138,12 +140,6 @@ def write(path: Path, kind: Format, records: Iterable[Record], *, named: bool = 
         else:
             for text in _texts(kind, records, named):
                 file.write(_bytes(text))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path` in one step."""
-    with replacing(path, DataError) as file:
-        file.write(_bytes(text))
 
 
 def sidecar_paths(names: list[str], ending: str, folder: Path | None) -> dict[str, Path]:
@@ -183,39 +179,16 @@ def _texts(kind: Format, records: Iterable[Record], named: bool) -> Iterator[str
 
 
 def _write_parquet(file: BinaryIO, records: Iterable[Record]) -> None:
-    arrow, parquet = need_parquet()
+    arrow, parquet = need_parquet("--format parquet")
     kinds = {"score": arrow.float64(), "start": arrow.float64(), "end": arrow.float64()}
     kinds["rank"] = arrow.int32()
     schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
     with parquet.ParquetWriter(file, schema) as writer:
-        for part in _chunks((row for record in records for row in rows(record)), 10_000):
+        for part in batched((row for record in records for row in rows(record)), 10_000):
             for row in part:
                 row["file"] = os.fsencode(row["file"]).decode(errors="replace")
                 row.pop("rerank", None)
             writer.write_table(arrow.Table.from_pylist(part, schema=schema))
-
-
-def need_parquet() -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet. Raises MissingDependencyError."""
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise MissingDependencyError(
-            "parquet needs the package pyarrow; pip install pyarrow, or choose csv or jsonl"
-        ) from None
-    return arrow, parquet
-
-
-def _chunks(items: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
-    for item in items:
-        part.append(item)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def _bytes(text: str) -> bytes:

@@ -1,34 +1,13 @@
 """`earwitness caption`: files, folders and hours of sound in; captions out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from earwitness.cli.caption_setup import (
-    OutputFormat,
-    Precision,
-    Sidecar,
-    completed,
-    fingerprint,
-    list_sources,
-    listening_of,
-    load_model,
-    load_reranker,
-    open_failures,
-    open_sink,
-    output_format,
-    read_speech,
-)
-from earwitness.cli.caption_talk import Talk
-from earwitness.errors import ConfigError
-
-if TYPE_CHECKING:
-    from earwitness.captioning.journal import Failures
-    from earwitness.captioning.local import Listening
-    from earwitness.captioning.sinks import Sink
-    from earwitness.captioning.sources import Source
-    from earwitness.system.captioner import Captioner
+from earwitness.captioning.options import CaptionOptions, option_help
+from earwitness.cli.caption_job import Input, Model, Output, OutputFormat, Precision, Sidecar, run
+from earwitness.config import validate
 
 _IN, _OUT, _SEARCH, _LONG, _RUN = "Input", "Output", "Captions", "Long sounds", "Running"
 
@@ -47,7 +26,7 @@ def caption(
         str | None,
         typer.Option(
             help="Take the files from a CSV, TSV, JSONL, parquet or text file; - reads paths "
-            "from standard input, one a line.",
+            "from standard input, one per line.",
             rich_help_panel=_IN,
         ),
     ] = None,
@@ -58,13 +37,15 @@ def caption(
     include: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATTERN", help="Only these files of a folder; repeat it.", rich_help_panel=_IN
+            metavar="PATTERN",
+            help="Only files of a folder that match; repeat it.",
+            rich_help_panel=_IN,
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATTERN", help="Without these files and folders.", rich_help_panel=_IN
+            metavar="PATTERN", help="Skip these files and folders; repeat it.", rich_help_panel=_IN
         ),
     ] = None,
     shard: Annotated[
@@ -78,18 +59,23 @@ def caption(
         typer.Option(
             "--output",
             "-o",
-            help="A file: .txt .tsv .jsonl .json .csv .parquet .srt .vtt. The same command goes on "
-            "where it was stopped.",
+            help="File to write: .txt .tsv .jsonl .json .csv .parquet .srt .vtt. An interrupted "
+            "job continues with the same command.",
             rich_help_panel=_OUT,
         ),
     ] = None,
     kind: Annotated[
         OutputFormat | None,
-        typer.Option("--format", "-f", help="Format, if not by the ending.", rich_help_panel=_OUT),
+        typer.Option(
+            "--format",
+            "-f",
+            help="Format, if not the one of the file's ending.",
+            rich_help_panel=_OUT,
+        ),
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="One JSON object a line.", rich_help_panel=_OUT),
+        typer.Option("--json", help="Print one JSON object per line.", rich_help_panel=_OUT),
     ] = False,
     sidecar: Annotated[
         Sidecar | None,
@@ -99,49 +85,55 @@ def caption(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew.", rich_help_panel=_OUT)
+        bool,
+        typer.Option(
+            "--overwrite", help="Discard earlier results and start over.", rich_help_panel=_OUT
+        ),
     ] = False,
     failures: Annotated[
         Path | None,
         typer.Option(
-            help="Record of the files that failed; default: <output>.failed.jsonl.",
+            help="Where to list the files that failed; default: <output>.failed.jsonl.",
             rich_help_panel=_OUT,
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A pocket model, or a model folder.", rich_help_panel=_SEARCH)
+        str,
+        typer.Option(
+            help="A pocket model, a model folder, or owner/name of the Hugging Face hub.",
+            rich_help_panel=_SEARCH,
+        ),
     ] = "pocket-lamb",
     beam: Annotated[
         int | None,
-        typer.Option(min=1, help="Beams of the search.", rich_help_panel=_SEARCH),
+        typer.Option(min=1, help=option_help("beam"), rich_help_panel=_SEARCH),
     ] = None,
     n_best: Annotated[
         int | None,
-        typer.Option(
-            "--n-best", "-n", min=1, help="Captions a sound, best first.", rich_help_panel=_SEARCH
-        ),
+        typer.Option("--n-best", "-n", min=1, help=option_help("n_best"), rich_help_panel=_SEARCH),
     ] = None,
     sample: Annotated[
         bool,
-        typer.Option(
-            "--sample", help="Draw captions in place of searching.", rich_help_panel=_SEARCH
-        ),
+        typer.Option("--sample", help=option_help("sample"), rich_help_panel=_SEARCH),
     ] = False,
     temperature: Annotated[
-        float | None, typer.Option(help="With --sample.", rich_help_panel=_SEARCH)
+        float | None, typer.Option(help=option_help("temperature"), rich_help_panel=_SEARCH)
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="With --sample.", rich_help_panel=_SEARCH)
+        float | None, typer.Option(help=option_help("top_p"), rich_help_panel=_SEARCH)
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="With --sample.", rich_help_panel=_SEARCH)
+        int | None, typer.Option(min=0, help=option_help("seed"), rich_help_panel=_SEARCH)
+    ] = None,
+    guide_strength: Annotated[
+        float | None,
+        typer.Option(min=0, help=option_help("guide_strength"), rich_help_panel=_SEARCH),
     ] = None,
     rerank: Annotated[
         str | None,
         typer.Option(
             metavar="CLAP",
-            help="Choose among the n-best with a CLAP: pocket-link, or a folder; or by their "
-            "'consensus'.",
+            help=option_help("rerank"),
             rich_help_panel=_SEARCH,
         ),
     ] = None,
@@ -150,7 +142,7 @@ def caption(
         typer.Option(
             min=0,
             max=1,
-            help="Of --rerank; 1 leaves the captioner's own score out. Default: 0.5, consensus 1.",
+            help=option_help("rerank_weight"),
             rich_help_panel=_SEARCH,
         ),
     ] = None,
@@ -159,7 +151,7 @@ def caption(
         typer.Option(
             min=0,
             max=1,
-            help="Below this score: 'no distinct sound'; 0: never. Default: the model's own.",
+            help=option_help("min_score"),
             rich_help_panel=_SEARCH,
         ),
     ] = None,
@@ -167,7 +159,7 @@ def caption(
         float,
         typer.Option(
             metavar="DB",
-            help="Level of the loudest 0.1 s, dB of full scale, below which there is no sound.",
+            help=option_help("silence"),
             rich_help_panel=_SEARCH,
         ),
     ] = -60.0,
@@ -175,7 +167,7 @@ def caption(
         bool,
         typer.Option(
             "--timed",
-            help="Times for short sounds, too; srt and vtt imply it.",
+            help=option_help("timed"),
             rich_help_panel=_LONG,
         ),
     ] = False,
@@ -183,7 +175,7 @@ def caption(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Length of a window (10); implies --timed.",
+            help=option_help("window"),
             rich_help_panel=_LONG,
         ),
     ] = None,
@@ -191,7 +183,7 @@ def caption(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="From one window to the next; default: the window, without overlap.",
+            help=option_help("hop"),
             rich_help_panel=_LONG,
         ),
     ] = None,
@@ -199,7 +191,7 @@ def caption(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Caption sounds up to this length as a whole; default 30, timed 1.5 windows.",
+            help=option_help("whole"),
             rich_help_panel=_LONG,
         ),
     ] = None,
@@ -215,21 +207,26 @@ def caption(
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
     ] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="Arithmetic of the model.", rich_help_panel=_RUN)
+        Precision,
+        typer.Option(help="Number format of the model's arithmetic.", rich_help_panel=_RUN),
     ] = Precision.fp32,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Windows at once; default: what fits.", rich_help_panel=_RUN),
+        typer.Option(
+            min=1,
+            help="Windows per batch; default: as many as fit in memory.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress; errors only.", rich_help_panel=_RUN)
     ] = False,
 ) -> None:
-    """Says in a sentence what is heard in a sound.
+    """Describes a sound in a sentence.
 
     One file prints its caption; several print 'file<TAB>caption'. Sounds over
-    30 s give a line for each stretch. A file that cannot be read is reported,
-    the others go on, and the exit code is 1.
+    30 s give a line for each segment. A file that cannot be read is reported,
+    the others are still captioned, and the exit code is 1.
 
     Examples:
 
@@ -243,127 +240,34 @@ def caption(
 
       find . -name '*.flac' | earwitness caption --manifest - --json
     """
-    from earwitness.captioning.sources import parse_shard
-    from earwitness.captioning.sources import shard as part_of
-
-    draws = {"temperature": temperature, "top_p": top_p, "seed": seed}
-    _check_usage(files, manifest, column, output, kind, as_json, sidecar, merge)
-    _check_search(sample, beam, draws)
-    if rerank_weight is not None and rerank is None:
-        raise typer.BadParameter("needs --rerank", param_hint="--rerank-weight")
-    if shard and output and not sidecar:
-        i, n = parse_shard(shard)
-        output = output.with_name(f"{output.stem}-{i}-of-{n}{output.suffix}")
-    written = output_format(output, kind, as_json, sidecar, merge)
-    sources = list_sources(files, manifest, column, include, exclude)
-    if written in ("srt", "vtt") and not sidecar and len(sources) > 1:
-        raise ConfigError(
-            f"{written} holds the subtitles of one sound, not of {len(sources)}; "
-            f"--sidecar {written} writes a file for each"
-        )
-    speech = read_speech(merge)
-    listening = listening_of(
-        timed or written in ("srt", "vtt"), window, hop, whole, silence, min_score, precision
+    given = Input(
+        tuple(files or ()), manifest, column, tuple(include or ()), tuple(exclude or ()), shard
     )
-    changes = {"beam_size": beam, "n_best": n_best, "sample": sample or None, **draws}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    talk = Talk(quiet, len(sources), prints=output is None and not sidecar)
-    sink = open_sink(
-        written,
-        output,
-        sidecar,
-        overwrite,
-        sources,
-        speech,
-        fingerprint(model, listening, changes, min_score, rerank, rerank_weight),
-        talk,
+    out = Output(output, kind, as_json, sidecar, overwrite, failures, merge)
+    options = validate(
+        CaptionOptions,
+        {
+            "beam": beam,
+            "n_best": n_best,
+            "sample": sample,
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
+            "guide_strength": guide_strength,
+            "rerank": rerank,
+            "rerank_weight": rerank_weight,
+            "min_score": min_score,
+            "silence": silence,
+            "timed": timed,
+            "window": window,
+            "hop": hop,
+            "whole": whole,
+        },
+        "the options",
     )
-    if shard:
-        sources = part_of(sources, shard)
-    left = [source for source in sources if source.name not in sink.done]
-    record = open_failures(failures, output, sidecar)
-    talk.begin(len(left), len(sources) - len(left))
-    failed = 0
-    try:
-        if left:
-            captioner = load_model(model, device)
-            reranker = load_reranker(rerank, rerank_weight, captioner)
-            listening = completed(listening, captioner, changes, min_score, reranker)
-            talk.ready()
-            failed = _run(captioner, left, listening, batch_size, sink, record, talk)
-        sink.finish()
-    finally:
-        talk.close()
-        sink.close()
-    talk.end(record.path if record else None, output)
-    if failed:
+    chosen = Model(model, options, device, precision, batch_size)
+    given.check()
+    out.check(given)
+    chosen.check()
+    if run(chosen, given, out, quiet):
         raise typer.Exit(1)
-
-
-def _run(
-    captioner: "Captioner",
-    sources: "list[Source]",
-    listening: "Listening",
-    batch_size: int | None,
-    sink: "Sink",
-    failures: "Failures | None",
-    talk: Talk,
-) -> int:
-    """Captions the sources into the sink; the number of them that failed."""
-    from earwitness.captioning.local import caption_files
-
-    failed = 0
-    arriving = caption_files(
-        captioner, sources, listening, batch_size=batch_size, on_seconds=talk.heard
-    )
-    try:
-        for heard in arriving:
-            good = [one for one in heard if one.error is None]
-            sink.add([one.record(captioner.name) for one in good])
-            for one in heard:
-                if one.error is not None:
-                    failed += 1
-                    talk.problem(str(one.error))
-                    if failures is not None:
-                        failures.add(one.name, str(one.error))
-            talk.done(len(heard), len(heard) - len(good))
-    except KeyboardInterrupt:
-        talk.stopped()
-        raise typer.Exit(130) from None
-    finally:
-        arriving.close()
-    return failed
-
-
-def _check_usage(
-    files: list[str] | None,
-    manifest: str | None,
-    column: str | None,
-    output: Path | None,
-    kind: OutputFormat | None,
-    as_json: bool,
-    sidecar: Sidecar | None,
-    merge: Path | None,
-) -> None:
-    if bool(files) == bool(manifest):
-        raise typer.BadParameter("give files or --manifest", param_hint="FILE")
-    if column and not manifest:
-        raise typer.BadParameter("belongs to --manifest", param_hint="--column")
-    if as_json and (kind or sidecar):
-        raise typer.BadParameter("is --format jsonl; give one of them", param_hint="--json")
-    if sidecar and kind:
-        raise typer.BadParameter("and --sidecar both name a format", param_hint="--format")
-    if merge and (sidecar or as_json or (kind and kind.value not in ("srt", "vtt"))):
-        raise typer.BadParameter("gives srt or vtt, no other format", param_hint="--merge")
-    if sidecar and "-" in (files or []):
-        raise typer.BadParameter("standard input has no place for one", param_hint="--sidecar")
-    if sidecar and output and output.is_file():
-        raise typer.BadParameter(f"{output} is a file; a folder is expected", param_hint="--output")
-
-
-def _check_search(sample: bool, beam: int | None, draws: dict[str, Any]) -> None:
-    for name, value in draws.items():
-        if value is not None and not sample:
-            raise typer.BadParameter("needs --sample", param_hint=f"--{name.replace('_', '-')}")
-    if sample and beam is not None:
-        raise typer.BadParameter("and --sample exclude each other", param_hint="--beam")

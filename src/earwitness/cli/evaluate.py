@@ -40,7 +40,7 @@ def evaluate(
         str | None, typer.Option(help="Only these, comma-separated: bleu,cider_d,meteor,...")
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="Text normalisation: simple, or ptb (needs Java).")
+        str, typer.Option(help="Text normalization: simple, or ptb (needs Java).")
     ] = "simple",
     partial: Annotated[
         bool, typer.Option("--partial", help="Score the clips on both sides; name the others.")
@@ -83,9 +83,10 @@ def evaluate(
 ) -> None:
     """Scores captions against references, each metric with a 95 % interval.
 
-    PREDICTIONS is CSV, TSV, JSONL or JSON with an id and a caption per clip,
-    or the folder of a captioning run. REFERENCES has numbered columns
-    (caption_1, caption_2, ...), a list, or one row per caption. Clips are
+    PREDICTIONS is CSV, TSV, JSONL, JSON or parquet with an id and a caption
+    per clip, or the folder of a captioning run. REFERENCES has numbered
+    columns (caption_1, caption_2, ...), a list, or one row per caption; COCO
+    caption files work on both sides. Clips are
     matched by id, else by file name, else by file name without its suffix.
     What cannot run is listed with the reason; 'earwitness metrics doctor'
     tells more.
@@ -158,7 +159,7 @@ def _groups(files: list[Path], cross: list[str]) -> list[tuple[Path, list[Path]]
     for pair in cross:
         predictions, equals, references = pair.partition("=")
         if not equals or not predictions or not references:
-            raise typer.BadParameter(f"--cross {pair}: PREDICTIONS=REFERENCES was expected")
+            raise typer.BadParameter(f"--cross {pair}: expected PREDICTIONS=REFERENCES")
         groups.setdefault(Path(references), []).append(Path(predictions))
     return [*groups.items()]
 
@@ -174,9 +175,7 @@ def _report(
     from earwitness.evaluation.report import make_report
 
     if against and len(against) != len(predictions):
-        raise DataError(
-            f"{len(predictions)} seeds against {len(against)}: equally many were expected"
-        )
+        raise DataError(f"{len(predictions)} seeds against {len(against)}: expected equally many")
     matched = [load(path, references) for path in [*predictions, *against]]
     for path, one in zip([*predictions, *against], matched, strict=True):
         if one.ids != matched[0].ids:
@@ -202,14 +201,16 @@ def _write(
     audio: Path | None,
 ) -> None:
     from earwitness.evaluation.html import page
-    from earwitness.evaluation.report import as_json, write_per_clip, write_text
+    from earwitness.evaluation.report import as_json, write_per_clip
+    from earwitness.io.atomic import write_text
 
     if json_path is not None:
-        write_text(json_path, as_json(reports))
+        write_text(json_path, as_json(reports), DataError, make_folder=False)
     if csv_path is not None:
         write_per_clip(reports, csv_path)
     if html_path is not None:
-        write_text(html_path, page(reports, audio=audio, folder=html_path.resolve().parent))
+        html = page(reports, audio=audio, folder=html_path.resolve().parent)
+        write_text(html_path, html, DataError, make_folder=False)
     for path in (json_path, csv_path, html_path):
         if path is not None:
             _say(f"written: {path}")

@@ -72,7 +72,7 @@ def gap(
     methods = _methods(projection)
     settings: dict[str, Any] = {"seed": seed, "bootstrap": bootstrap}
     if shown < 1:
-        raise ConfigError(f"--shown is {shown}; accepted is 1 or more")
+        raise ConfigError(f"--shown {shown}: expected 1 or more")
     _check_folders(report, json_file)
     found = _measure(given, tokens=tokens, normalize=normalize, settings=settings)
     typer.echo(_as_text(found))
@@ -100,9 +100,9 @@ def _embeddings_from_model(model: Path, manifest: Path) -> Embeddings:
 
     from earwitness import audio
     from earwitness.data.manifest import read_manifest
-    from earwitness.system.captioner import Captioner
+    from earwitness.system.captioner import TorchCaptioner
 
-    captioner = Captioner.load(model)
+    captioner = TorchCaptioner.load(model)
     clips = read_manifest(manifest)
     captions = [text for clip in clips for text in clip.captions]
     owner = np.array([i for i, clip in enumerate(clips) for _ in clip.captions])
@@ -141,7 +141,7 @@ def _given(
     if sentences is not None and len(sentences) != len(found.text):
         raise DataError(
             f"{captions} has {len(sentences)} captions and {text} {len(found.text)} vectors; "
-            "accepted are equal numbers"
+            "expected equal numbers"
         )
     return found
 
@@ -149,7 +149,7 @@ def _given(
 def _methods(projection: str) -> list[str]:
     methods = list(dict.fromkeys(part.strip().lower() for part in projection.split(",")))
     if not set(methods) <= {"pca", "umap"}:
-        raise ConfigError(f"no projection {projection!r}; accepted are pca, umap and pca,umap")
+        raise ConfigError(f"--projection {projection!r}: expected pca, umap or pca,umap")
     if "umap" in methods and find_spec("umap") is None:
         raise MissingDependencyError(
             "the UMAP projection needs umap-learn; install it with: pip install 'earwitness[umap]'"
@@ -161,7 +161,7 @@ def _check_folders(*outputs: Path | None) -> None:
     """Refuse before the long computation what could not be written after it."""
     for path in outputs:
         if path is not None and not path.parent.is_dir():
-            raise ConfigError(f"cannot write {path}; accepted is a file in an existing folder")
+            raise ConfigError(f"cannot write {path}; expected a file in an existing folder")
 
 
 def _measure(
@@ -222,7 +222,7 @@ def _numbers(path: Path, name: str, cells: list[str]) -> list[float]:
     try:
         return [float(cell) for cell in cells]
     except ValueError as error:
-        raise DataError(f"{path}, column {name}: {error}; accepted are numbers") from error
+        raise DataError(f"{path}, column {name}: {error}; expected numbers") from error
 
 
 def _columns(path: Path, required: tuple[str, ...]) -> dict[str, list[float]]:
@@ -269,8 +269,7 @@ def _save(folder: Path, views: "list[Projection]", drawn: dict[str, tuple[Any, s
 
 
 def _write(path: Path, content: str) -> None:
-    try:
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    from earwitness.io.atomic import write_text
+
+    write_text(path, content, make_folder=False)
     typer.echo(f"wrote {path}", err=True)

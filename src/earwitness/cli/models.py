@@ -54,11 +54,11 @@ def fetch(
 
         earwitness models fetch mispeech/ced-base TinyLlama/TinyLlama-1.1B-Chat-v1.0
     """
-    from earwitness.models.hub import origin, resolve
+    from earwitness.models.hub import hub_part, resolve
 
     for name in names:
         folder = resolve(name)
-        typer.echo(f"{origin(folder) or name}\t{folder}")
+        typer.echo(f"{hub_part(folder) or name}\t{folder}")
 
 
 @app.command()

@@ -353,12 +353,12 @@ def _finish(
     shard_format: ShardFormat,
     **settings: Any,
 ) -> None:
-    from earwitness.data.prepare.build import Settings, prepare
+    from earwitness.data.prepare.build import PrepareOptions, prepare
     from earwitness.data.prepare.exclude import read_black_list
     from earwitness.data.prepare.summary import summary
 
     black_lists = [read_black_list(path, metadata or []) for path in exclude or []]
-    chosen = Settings(output, shard_format=shard_format.value, **settings)
+    chosen = PrepareOptions(output, shard_format=shard_format.value, **settings)
     done = prepare(reading, located, chosen, black_lists, files, _progress)
     typer.echo(summary(done))
 

@@ -88,14 +88,15 @@ def serve(
         demo=demo,
     )
     listener = _listener(host, port)
-    from earwitness.cli.caption_setup import load_model, load_reranker
+    from earwitness.captioning.captioner import Captioner
+    from earwitness.cli.caption_job import load_reranker
     from earwitness.serve.server import run
 
     if threads is not None:
-        import torch
+        from earwitness.captioning.captioner import set_threads
 
-        torch.set_num_threads(threads)
-    captioner = load_model(model, device)
+        set_threads(threads)
+    captioner = Captioner.load(model, device)
     reranker = load_reranker(rerank, None, captioner)
     address = f"[{host}]" if ":" in host else host
     typer.echo(

@@ -1,15 +1,10 @@
 """Caption files as (recording, caption) pairs, and the guard of benchmark recordings."""
 
-import csv
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from earwitness.errors import DataError
-
-_PUNCTUATION = re.compile(r"[^\w\s]|_")
+from earwitness.io.tables import cell, read_table
 
 
 @dataclass(frozen=True)
@@ -20,29 +15,19 @@ class Captioned:
     caption: str
 
 
-def normalize(caption: str) -> str:
-    """`caption` in lower case, without punctuation or accents, single spaces between words.
-
-    Apostrophes vanish ("man's" becomes "mans"); every other sign becomes a space.
-    """
-    plain = unicodedata.normalize("NFKD", caption.lower()).encode("ascii", "ignore").decode()
-    return " ".join(_PUNCTUATION.sub(" ", plain.replace("'", "")).split())
-
-
 def read_audiocaps(path: Path | str) -> list[Captioned]:
     """The captions of an AudioCaps CSV (`youtube_id`, `caption`; cells may hold newlines), in
     order.
 
     Raises:
         DataError: the file is missing or has no such columns.
-
     """
     rows = _rows(Path(path), ("youtube_id", "caption"))
     return [Captioned(row["youtube_id"], " ".join(row["caption"].split())) for row in rows]
 
 
 def read_clotho(path: Path | str) -> list[Captioned]:
-    """The captions of a Clotho CSV (`file_name`, `caption_1` to `caption_5`), five rows in a row.
+    """The captions of a Clotho CSV (`file_name`, `caption_1` to `caption_5`), five per row.
 
     Raises:
         DataError: the file is missing or has no such columns.
@@ -67,14 +52,5 @@ def without(captions: Iterable[Captioned], excluded: Iterable[str]) -> list[Capt
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(f"{path}: no column '{missing[0]}'; expected {', '.join(columns)}")
-            return [{name: row[name] or "" for name in columns} for row in reader]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; a caption CSV was expected") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file ({error})") from None
+    table = read_table(path, "caption file", (".csv", ".tsv")).need(columns, "a caption file")
+    return [{name: cell(row, name) for name in columns} for row in table.rows]

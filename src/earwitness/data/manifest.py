@@ -1,21 +1,21 @@
-"""Manifests: one row a clip, with its audio file and one to many captions. CSV, JSON lines,
-parquet, or a folder of shards.
+"""Manifests: one row per clip, with its audio file and one to many captions.
+
+Any table that `io.tables` reads, or a folder of shards.
 """
 
-import csv
-import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from earwitness.data.prepare.packed import Packed, PackedFile, need_parquet, packed_at, shard_rows
+from earwitness.data.prepare.packed import Packed, PackedFile, packed_at, shard_rows
 from earwitness.errors import DataError
+from earwitness.io.names import key_of, on_disk
+from earwitness.io.tables import read_table
+from earwitness.io.text_files import url_in
 
 _CAPTION_COLUMN = re.compile(r"caption(?:_(\d+))?")
 _AUDIO_COLUMNS = ("audio", "file", "path", "file_name")
-_CELL_LIMIT = 1 << 24
 
 
 @dataclass(frozen=True, init=False)
@@ -52,12 +52,13 @@ def read_manifest(path: Path | str) -> list[Clip]:
     """The clips of a manifest; relative audio paths start at the manifest's own folder.
 
     Columns: `audio` (or file, path, file_name); `id` (else the path as written); `caption`,
-    `caption_1`... or, in JSON lines and parquet, a list `captions`; `seconds`. A sound in a
+    `caption_1`... or, in JSON and parquet, a list `captions`; `seconds`. A sound in a
     shard is named `shard.tar#key.flac` or `shard.parquet#row`; a folder stands for its
-    manifest.csv, or else for all clips of its shards.
+    manifest.csv, or else for all clips of its shards. Ids are in Unicode's composed form.
 
     Raises:
-        DataError: the file is missing, of another kind, has no audio column, or names a clip twice.
+        DataError: the file is missing, of another kind, has no audio column, names a clip twice,
+            or names a URL.
     """
     path = Path(path)
     if path.is_dir() and (path / "manifest.csv").is_file():
@@ -65,48 +66,22 @@ def read_manifest(path: Path | str) -> list[Clip]:
     folder = path if path.is_dir() else path.parent
     clips: dict[str, Clip] = {}
     for number, row in enumerate(_rows(path), start=1):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: row {number} is not an object with a column 'audio'")
         audio = next((row[name] for name in _AUDIO_COLUMNS if row.get(name)), None)
         if not audio:
             raise DataError(
-                f"{path}: row {number} names no audio; expected a column "
+                f"{path}: row {number} names no audio file; expected one in a column "
                 f"{', '.join(_AUDIO_COLUMNS)}"
             )
-        key = str(row.get("id") or audio)
+        if (url := url_in(str(audio))) is not None:
+            raise DataError(f"{path}: row {number}: {url} is a URL; expected a file")
+        key = key_of(str(row.get("id") or audio))
         if key in clips:
-            raise DataError(f"{path}: row {number}: clip '{key}' stands there twice")
-        place = packed_at(folder, str(audio), row) or folder / str(audio)
+            raise DataError(f"{path}: row {number}: clip '{key}' is listed twice")
+        place = packed_at(folder, str(audio), row) or on_disk(folder / str(audio))
         clips[key] = Clip(key, place, _captions(row), _seconds(row))
     if not clips:
-        raise DataError(f"{path}: no rows; expected one clip a row")
+        raise DataError(f"{path}: no rows; expected one clip per row")
     return list(clips.values())
-
-
-def write_manifest(path: Path | str, clips: Iterable[Clip]) -> None:
-    """Writes JSON lines with `id`, `audio` and `captions`; paths below the manifest's folder become
-    relative.
-    """
-    path = Path(path)
-    with path.open("w", encoding="utf-8") as file:
-        for clip in clips:
-            place = clip.place
-            row: dict[str, Any] = {"id": clip.id}
-            if isinstance(place, Packed):
-                row["audio"] = f"{_relative(place.shard, path.parent)}#{place.member}"
-                if place.size is not None:
-                    row |= {"offset": place.start, "bytes": place.size}
-            else:
-                row["audio"] = _relative(place, path.parent)
-            row["captions"] = list(clip.captions)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _relative(audio: Path, folder: Path) -> str:
-    """`audio` as a manifest in `folder` writes it: relative where it lies below the folder."""
-    if audio.is_absolute() and audio.is_relative_to(folder.resolve()):
-        audio = audio.relative_to(folder.resolve())
-    return str(audio)
 
 
 def _seconds(row: dict[str, Any]) -> float | None:
@@ -133,21 +108,6 @@ def _captions(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        if path.is_dir():
-            return shard_rows(path)
-        if path.suffix == ".csv":
-            csv.field_size_limit(_CELL_LIMIT)
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                return list(csv.DictReader(file))
-        if path.suffix in (".jsonl", ".ndjson"):
-            lines = path.read_text(encoding="utf-8").split("\n")
-            return [json.loads(line) for line in lines if line.strip()]
-        if path.suffix == ".parquet":
-            _, parquet = need_parquet(path)
-            return parquet.read_table(path).to_pylist()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such manifest") from None
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise DataError(f"{path}: not a readable manifest ({error})") from None
-    raise DataError(f"{path}: a manifest is .csv, .jsonl or .parquet")
+    if path.is_dir():
+        return shard_rows(path)
+    return read_table(path, "manifest").rows

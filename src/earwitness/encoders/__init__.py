@@ -1,11 +1,12 @@
-"""Audio encoders and their folders: frames (LAMB) or one embedding a clip (Diffusion-Link)."""
+"""Audio encoders and their folders: frames (LAMB) or one embedding per clip (Diffusion-Link)."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from earwitness.encoders.base import FrameEncoder
+from earwitness.encoders.ced import CED
+from earwitness.encoders.cnn import CNN
 from earwitness.encoders.dual import EmbeddingFrames, one_frame
 from earwitness.encoders.embedding import (
     is_embedding_folder,
@@ -13,6 +14,7 @@ from earwitness.encoders.embedding import (
     save_embedding_encoder,
 )
 from earwitness.encoders.frame import FRAME_ENCODERS, load_frame_encoder, save_frame_encoder
+from earwitness.errors import ConfigError
 
 __all__ = [
     "FRAME_ENCODERS",
@@ -27,21 +29,30 @@ __all__ = [
 ]
 
 
-def save_encoder(encoder: Any, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes a captioner's encoder, of frames or of embeddings, to `folder`."""
+def save_encoder(encoder: FrameEncoder, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes a captioner's encoder, of frames or of embeddings, to `folder`.
+
+    Raises:
+        ConfigError: an encoder of another kind.
+    """
     if isinstance(encoder, EmbeddingFrames):
         save_embedding_encoder(encoder.encoder, folder, dtype)
-    else:
+    elif isinstance(encoder, CED | CNN):
         save_frame_encoder(encoder, folder, dtype)
+    else:
+        raise ConfigError(
+            f"encoder of type {type(encoder).__name__}: expected a CED, a CNN, or EmbeddingFrames"
+        )
 
 
 def load_encoder(folder: Path, audio: Path | None = None) -> FrameEncoder:
-    """What a captioner hears with: the frame encoder of `folder`, or its embedding encoder as one.
+    """The encoder of a captioner: the frame encoder of `folder`, or its embedding encoder as one.
 
-    `audio` names the folder of the frame encoder inside an embedding encoder where it is elsewhere.
+    `audio` is the folder of the frame encoder inside an embedding encoder, if that is elsewhere.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the kind unknown, or a weight does not fit.
+        CheckpointError: a file is missing or damaged, the kind is unknown, or a weight does not
+            fit.
     """
     if is_embedding_folder(folder):
         return EmbeddingFrames(load_embedding_encoder(folder, audio))

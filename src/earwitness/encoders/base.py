@@ -1,6 +1,4 @@
-"""What the rest of earwitness asks of an audio encoder: frames (LAMB) or one embedding
-(Diffusion-Link).
-"""
+"""The protocols of an audio encoder: frames (LAMB) or one embedding per clip (Diffusion-Link)."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -17,11 +15,10 @@ class Frames(NamedTuple):
 
 @runtime_checkable
 class FrameEncoder(Protocol):
-    """Waveforms to frames. `dim` is D, `sample_rate` in Hz, `frame_rate` in tokens per second."""
+    """Waveforms to frames. `dim` is D, `sample_rate` in Hz."""
 
     dim: int
     sample_rate: int
-    frame_rate: float
 
     def __call__(self, waveforms: Float[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Frames:
         """Frames of `waveforms`, zero-padded clips whose real lengths in samples are `lengths`."""
@@ -35,7 +32,7 @@ class EmbeddingEncoder(Protocol):
     dim: int
     sample_rate: int
 
-    def embed_audio(self, waveforms: list[Tensor]) -> Float[Tensor, "B C"]:
+    def embed_audio(self, waveforms: list[Float[Tensor, " _"]]) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of clips of any length, each a 1-D float tensor."""
         ...
 

@@ -4,7 +4,7 @@ strict.
 A vision transformer over 16 x 16 patches of a 64-band log-mel spectrogram. Both public weight
 layouts load: the original checkpoints' keys and those of the hub's `mispeech/ced-*` folders. LAMB
 uses the tokens after the last norm, averaged over the four frequency patches [the paper does not
-say; time order is what its Conv1D and GRU need], 6.25 tokens a second.
+say; its Conv1D and GRU need time order], 6.25 tokens per second.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -19,6 +19,7 @@ from earwitness.config import Strict, validate
 from earwitness.encoders.base import Frames
 from earwitness.encoders.log_mel import LogMel, LogMelConfig
 from earwitness.errors import CheckpointError
+from earwitness.models.hub import WeightsOrigin
 
 
 class CEDConfig(Strict):
@@ -29,7 +30,7 @@ class CEDConfig(Strict):
     num_heads: PositiveInt = 12
     mlp_ratio: float = 4.0
     patch: PositiveInt = 16
-    """frames and mel bins a patch, without overlap"""
+    """frames and mel bins per patch, without overlap"""
     target_length: PositiveInt = 1012
     """frames encoded at once; longer clips are split"""
     outputdim: int = 527
@@ -53,7 +54,9 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "B N D"]:
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         return self.proj(rearrange(out, "b h n d -> b n (h d)"))
@@ -65,7 +68,7 @@ class _MLP(nn.Module):
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         return self.fc2(nn.functional.gelu(self.fc1(x)))
 
 
@@ -77,7 +80,9 @@ class _Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.embed_dim, eps=1e-6)
         self.mlp = _MLP(config.embed_dim, int(config.embed_dim * config.mlp_ratio))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "B N D"]:
         x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
@@ -87,7 +92,7 @@ class _PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(1, dim, patch, patch)
 
-    def forward(self, log_mel: Tensor) -> Tensor:
+    def forward(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B D bands columns"]:
         return self.proj(log_mel[:, None])
 
 
@@ -99,6 +104,9 @@ class _Chunk(NamedTuple):
 
 class CED(nn.Module):
     """Waveforms to frames `h_a` of width `dim`; also patch tokens and AudioSet scores."""
+
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
 
     def __init__(self, config: CEDConfig) -> None:
         super().__init__()
@@ -133,7 +141,7 @@ class CED(nn.Module):
         for clip, chunks in zip(clips, parts, strict=True):
             stop = start + len(chunks)
             rows.append(pooled[start:stop].flatten(0, 1))
-            row_masks.append(self._heard(column_mask[start:stop], clip.shape[1]))
+            row_masks.append(self._real_columns(column_mask[start:stop], clip.shape[1]))
             start = stop
         pad = nn.utils.rnn.pad_sequence
         return Frames(pad(rows, batch_first=True), pad(row_masks, batch_first=True))
@@ -172,8 +180,8 @@ class CED(nn.Module):
                 for chunk, n in zip(chunks, frames.tolist(), strict=True)
             ]
         )
-        silent = torch.arange(width)[None, :] >= frames[:, None]
-        x = self.init_bn(batch).masked_fill(silent[:, None, :].to(batch.device), 0.0)
+        padding = torch.arange(width)[None, :] >= frames[:, None]
+        x = self.init_bn(batch).masked_fill(padding[:, None, :].to(batch.device), 0.0)
         x = self.patch_embed(x)
         x = x + self.time_pos_embed[..., : x.shape[-1]] + self.freq_pos_embed
         mask = torch.arange(x.shape[-1])[None, :] < columns[:, None]
@@ -183,7 +191,9 @@ class CED(nn.Module):
             x = block(x, mask)
         return self.norm(x), mask
 
-    def _by_time(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _by_time(
+        self, tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
+    ) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
         """Tokens in time order: frequency is pooled (or kept, side by side) before chunks are
         joined.
         """
@@ -193,7 +203,7 @@ class CED(nn.Module):
             return by_band.mean(2), band_mask[..., 0]
         return by_band.flatten(1, 2), band_mask.flatten(1, 2)
 
-    def _heard(self, mask: Tensor, frames: int) -> Tensor:
+    def _real_columns(self, mask: Bool[Tensor, "K N"], frames: int) -> Bool[Tensor, " KN"]:
         """`mask` of one clip without the columns that only hold the padding of the last chunk."""
         columns = -(-frames // self.config.patch)
         per_column = 1 if self.config.freq_pool == "mean" else self.bands
@@ -211,12 +221,10 @@ def hub_config(settings: dict[str, Any]) -> CEDConfig:
     """
     patch = settings.get("patch_size", 16)
     if settings.get("patch_stride", patch) != patch or settings.get("pooling", "mean") != "mean":
-        raise CheckpointError(
-            "CED config: only patches without overlap and pooling 'mean' are known"
-        )
+        raise CheckpointError("CED config: expected patches without overlap and pooling 'mean'")
     n_fft = settings.get("n_fft", 512)
     if settings.get("win_size", n_fft) != n_fft:
-        raise CheckpointError("CED config: win_size is expected to equal n_fft")
+        raise CheckpointError("CED config: expected win_size to equal n_fft")
     front_end = {"n_fft": "n_fft", "hop_size": "hop_samples", "n_mels": "n_mels"}
     front_end |= {"f_min": "f_min", "f_max": "f_max"}
     sizes = ("embed_dim", "depth", "num_heads", "mlp_ratio", "target_length", "outputdim")

@@ -1,11 +1,11 @@
 """CLAP (LAION, arXiv 2211.06687), the encoder of Diffusion-Link: Hugging Face folders as they are.
 
 The networks are transformers' `ClapModel`. What goes in is ours: fixed windows over the whole
-file, their unit vectors averaged and renormalised, so that the same file gives the same embedding.
+file, their unit vectors averaged and renormalized, so that the same file gives the same embedding.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earwitness.encoders.clap_features import ClapFeatures, ClapFeatureSettings, window_starts
-from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError
+from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError, one_line
+from earwitness.io.batches import batched
+from earwitness.models.hub import WeightsOrigin
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
@@ -37,6 +39,9 @@ class ClapEncoder(nn.Module):
     Models with feature fusion load too: every window is within their window length, so the
     fusion branch, made for longer clips and fed at random places, is not entered.
     """
+
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
 
     def __init__(
         self,
@@ -90,7 +95,8 @@ class ClapEncoder(nn.Module):
             extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder}: processor not readable ({_line(error)})") from None
+            reason = one_line(error)[:200]
+            raise CheckpointError(f"{folder}: processor not readable ({reason})") from None
         return cls(
             model,
             extractor,
@@ -119,7 +125,7 @@ class ClapEncoder(nn.Module):
     def embed_audio(self, waveforms: Sequence[Tensor | np.ndarray]) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of mono clips of any length at `sample_rate`, float32.
 
-        A clip longer than a window: the mean of its windows' unit vectors, renormalised.
+        A clip longer than a window: the mean of its windows' unit vectors, renormalized.
 
         Raises:
             AudioError: a clip is empty, not one-dimensional, not floating point or not finite.
@@ -132,7 +138,7 @@ class ClapEncoder(nn.Module):
             for start in window_starts(len(clip), window, self.stride)
         ]
         sums = torch.zeros(len(clips), self.dim, device=self.device)
-        for batch in _chunks(places, self.batch_size or (1 if self.device.type == "cpu" else 32)):
+        for batch in batched(places, self.batch_size or (1 if self.device.type == "cpu" else 32)):
             windows = [self.features.window(clips[index], start) for index, start in batch]
             embedded = self._embed_windows(torch.stack(windows).to(self.device))
             for (index, _), e in zip(batch, embedded, strict=True):
@@ -150,7 +156,7 @@ class ClapEncoder(nn.Module):
         if blank:
             raise DataError(f"text {blank[0]} is blank: {texts[blank[0]]!r}")
         parts = [torch.zeros(0, self.dim, device=self.device)]
-        for batch in _chunks(texts, _TEXT_BATCH):
+        for batch in batched(texts, _TEXT_BATCH):
             tokens = self.tokenizer(
                 list(batch),
                 padding=True,
@@ -181,18 +187,13 @@ def _checked(clip: Tensor | np.ndarray, index: int) -> Tensor:
     waveform = torch.as_tensor(clip)
     if waveform.ndim != 1 or len(waveform) == 0:
         raise AudioError(
-            f"clip {index} has shape {tuple(waveform.shape)}; one or more mono samples are expected"
+            f"clip {index} has shape {tuple(waveform.shape)}; expected one or more mono samples"
         )
     if not waveform.is_floating_point():
-        raise AudioError(f"clip {index} holds {waveform.dtype} samples; float ones are expected")
+        raise AudioError(f"clip {index} holds {waveform.dtype} samples; expected floating point")
     if not bool(torch.isfinite(waveform).all()):
         raise AudioError(f"clip {index} holds samples that are not finite numbers")
     return waveform.float()
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _stride(settings: ClapFeatureSettings, seconds: float | None) -> int:
@@ -215,7 +216,7 @@ def _check_fit(settings: ClapFeatureSettings, audio: Any, source: str) -> None:
     if settings.truncation == "fusion" and not audio.enable_fusion:
         raise CheckpointError(
             f"{source}: the processor says truncation 'fusion' but the network has no fusion; "
-            "'rand_trunc' is expected"
+            "expected 'rand_trunc'"
         )
     limit = audio.spec_size * (audio.spec_size // audio.num_mel_bins)
     if settings.frames > limit:
@@ -226,7 +227,7 @@ def _check_fit(settings: ClapFeatureSettings, audio: Any, source: str) -> None:
 
 def _check_files(folder: Path) -> None:
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; a Hugging Face CLAP folder is expected")
+        raise CheckpointError(f"{folder}: no such folder; expected a Hugging Face CLAP folder")
     needed = (
         ("config.json",),
         ("model.safetensors", "model.safetensors.index.json"),
@@ -239,15 +240,16 @@ def _check_files(folder: Path) -> None:
         if "model.safetensors" in names and (folder / "pytorch_model.bin").is_file():
             raise CheckpointError(
                 f"{folder}: its weights are pickled (pytorch_model.bin), which can run code when "
-                "loaded; model.safetensors is expected"
+                "loaded; expected model.safetensors"
             )
         raise CheckpointError(f"{folder}: {' or '.join(names)} is missing")
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: config.json is not readable ({_line(error)})") from None
+        reason = one_line(error)[:200]
+        raise CheckpointError(f"{folder}: config.json is not readable ({reason})") from None
     if kind != "clap":
-        raise CheckpointError(f"{folder}: config.json is of a {kind!r} model; 'clap' is expected")
+        raise CheckpointError(f"{folder}: config.json is of a {kind!r} model; expected 'clap'")
 
 
 def _load_model(folder: Path) -> "ClapModel":
@@ -263,7 +265,7 @@ def _load_model(folder: Path) -> "ClapModel":
             output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: weights not readable ({_line(error)})") from None
+        raise CheckpointError(f"{folder}: weights not readable ({one_line(error)[:200]})") from None
     model, report = loaded
     unknown = [
         key for key in report["unexpected_keys"] if key.rpartition(".")[2] not in _COMPUTED_BUFFERS
@@ -273,7 +275,3 @@ def _load_model(folder: Path) -> "ClapModel":
             first = sorted(keys)[0]
             raise CheckpointError(f"{folder}: its weights {what} '{first}' ({len(keys)} in all)")
     return model
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -17,7 +17,7 @@ from earwitness.config import Strict, validate
 
 
 class ClapFeatureSettings(Strict):
-    """Numbers of the front end; the defaults are those of `laion/clap-htsat-unfused`."""
+    """Settings of the front end; the defaults are those of `laion/clap-htsat-unfused`."""
 
     sample_rate: PositiveInt = 48_000
     """Hz"""
@@ -30,7 +30,7 @@ class ClapFeatureSettings(Strict):
     f_max: PositiveFloat = 14_000.0
     """Hz"""
     window_seconds: PositiveFloat = 10.0
-    """length of what the network hears at once"""
+    """length of the input of the network"""
     padding: Literal["repeatpad", "repeat", "pad"] = "repeatpad"
     """a short clip is repeated whole and then padded, repeated and cut, or padded with zeros"""
     truncation: Literal["rand_trunc", "fusion"] = "rand_trunc"
@@ -66,7 +66,7 @@ class ClapFeatureSettings(Strict):
 class ClapFeatures:
     """Windows of sound to log-mel spectrograms in dB.
 
-    Centred frames with reflect padding, power spectrogram, mel triangles, 10 log10 with a floor of
+    Centered frames with reflect padding, power spectrogram, mel triangles, 10 log10 with a floor of
     1e-10. Computed in float64 as the reference is: in float32 the quiet bins beside a pure tone
     are off by whole decibels.
     """

@@ -1,5 +1,5 @@
 """The pocket audio encoder: a residual convolutional network over log-mel spectrograms, 6.25 frames
-a second.
+per second.
 
 No paper's encoder: LAMB uses CED. Ordinary 3 x 3 convolutions train several times faster on a CPU
 than a vision transformer of the same cost and need far fewer sounds; the output has CED's shape and
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from earwitness.config import Strict
 from earwitness.encoders.base import Frames
 from earwitness.encoders.log_mel import LogMel, LogMelConfig
+from earwitness.models.hub import WeightsOrigin
 
 _STRIDE = 16
 """log-mel frames, and mel bins, that fall together in one output position"""
@@ -39,7 +40,7 @@ class CNNConfig(Strict):
     @classmethod
     def _whole_bands(cls, log_mel: LogMelConfig) -> LogMelConfig:
         if log_mel.n_mels % _STRIDE:
-            raise ValueError(f"n_mels {log_mel.n_mels} is no multiple of {_STRIDE}")
+            raise ValueError(f"n_mels {log_mel.n_mels} is not a multiple of {_STRIDE}")
         return log_mel
 
 
@@ -54,7 +55,7 @@ class _Residual(nn.Module):
             nn.BatchNorm2d(width),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C N M"]) -> Float[Tensor, "B C N M"]:
         return torch.relu(x + self.body(x))
 
 
@@ -64,7 +65,7 @@ class _Temporal(nn.Module):
         self.conv = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm = nn.BatchNorm1d(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B D N"]) -> Float[Tensor, "B D N"]:
         return x + torch.relu(self.norm(self.conv(x)))
 
 
@@ -75,6 +76,9 @@ def _down(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 class CNN(nn.Module):
     """Waveforms to frames `h_a` of width `dim`, 160 ms each."""
+
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
 
     def __init__(self, config: CNNConfig) -> None:
         super().__init__()
@@ -127,7 +131,7 @@ class CNN(nn.Module):
         x = self.collapse_norm(self.collapse(rearrange(maps, "b c n m -> b (c m) n")))
         return maps, self.norm(rearrange(self.temporal(torch.relu(x)), "b d n -> b n d"))
 
-    def _encode_by_width(self, chunks: list[Tensor]) -> list[Float[Tensor, "N D"]]:
+    def _encode_by_width(self, chunks: list[Float[Tensor, "M _"]]) -> list[Float[Tensor, "N D"]]:
         """Each chunk encoded with chunks of its own length only: padding never leaks through a
         convolution.
         """

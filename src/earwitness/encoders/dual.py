@@ -6,20 +6,22 @@ windows are fixed in the same way: the same file gives the same embedding.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earwitness.config import Strict
-from earwitness.data.captions import normalize as plain_words
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.clap_features import window_starts
 from earwitness.errors import AudioError, DataError
+from earwitness.io.batches import batched
+from earwitness.models.hub import WeightsOrigin
+from earwitness.text import normalize as plain_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,6 +74,9 @@ class DualConfig(Strict):
 class DualEncoder(nn.Module):
     """Sounds and sentences to unit vectors of one space. `dim` is C, `sample_rate` in Hz."""
 
+    origin: WeightsOrigin | None = None
+    """where the weights were loaded from; None if they are new or were changed"""
+
     def __init__(
         self, frames: FrameEncoder, tokenizer: "PreTrainedTokenizerBase", config: DualConfig
     ) -> None:
@@ -120,10 +125,10 @@ class DualEncoder(nn.Module):
         return normalize(self.text_head(mean).float(), dim=1)
 
     @torch.no_grad()
-    def embed_audio(self, waveforms: Sequence[Tensor]) -> Float[Tensor, "B C"]:
+    def embed_audio(self, waveforms: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of mono clips of any length at `sample_rate`.
 
-        A clip longer than a window: the mean of its windows' unit vectors, renormalised.
+        A clip longer than a window: the mean of its windows' unit vectors, renormalized.
 
         Raises:
             AudioError: a clip is empty or not one-dimensional.
@@ -131,7 +136,7 @@ class DualEncoder(nn.Module):
         for index, clip in enumerate(waveforms):
             if clip.ndim != 1 or len(clip) == 0:
                 raise AudioError(
-                    f"clip {index} has shape {tuple(clip.shape)}; mono samples are expected"
+                    f"clip {index} has shape {tuple(clip.shape)}; expected mono samples"
                 )
         window, stride = (
             round(seconds * self.sample_rate)
@@ -143,7 +148,7 @@ class DualEncoder(nn.Module):
             for start in window_starts(len(clip), window, stride)
         ]
         sums = torch.zeros(len(waveforms), self.dim, device=self.device)
-        for batch in _chunks(places, _WINDOWS):
+        for batch in batched(places, _WINDOWS):
             clips = [waveforms[index][start : start + window] for index, start in batch]
             for (index, _), e in zip(batch, self._embed_windows(clips), strict=True):
                 sums[index] += e
@@ -156,15 +161,15 @@ class DualEncoder(nn.Module):
         Raises:
             DataError: a sentence has no word.
         """
-        parts = [self.text_vectors(batch) for batch in _chunks(texts, _TEXTS)]
+        parts = [self.text_vectors(batch) for batch in batched(texts, _TEXTS)]
         return torch.cat([torch.zeros(0, self.dim, device=self.device), *parts])
 
-    def _embed_windows(self, clips: list[Tensor]) -> Float[Tensor, "W C"]:
+    def _embed_windows(self, clips: list[Float[Tensor, " _"]]) -> Float[Tensor, "W C"]:
         lengths = torch.tensor([len(clip) for clip in clips])
         padded = nn.utils.rnn.pad_sequence([clip.float() for clip in clips], batch_first=True)
         return self.embed_frames(*self.frames(padded.to(self.device), lengths.to(self.device)))
 
-    def _tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _tokens(self, texts: Sequence[str]) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
         words = [plain_words(text) for text in texts]
         blank = [index for index, text in enumerate(words) if not text]
         if blank:
@@ -188,35 +193,32 @@ class AudioHead(nn.Module):
 
     def forward(self, h: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B C"]:
         """Vectors of any norm. Frames where `mask` is False do not count."""
-        silent = ~mask[..., None]
-        weights = self.attention(h).masked_fill(silent, -torch.inf).softmax(dim=1)
+        padding = ~mask[..., None]
+        weights = self.attention(h).masked_fill(padding, -torch.inf).softmax(dim=1)
         means = torch.einsum("bnk,bnd->bkd", weights, h.to(weights.dtype)).flatten(1)
-        highest = h.masked_fill(silent, -torch.inf).amax(dim=1)
+        highest = h.masked_fill(padding, -torch.inf).amax(dim=1)
         return self.head(torch.cat([means, highest.to(means.dtype)], dim=1))
 
 
 class EmbeddingFrames(nn.Module):
-    """An embedding encoder (`DualEncoder`, `ClapEncoder`) as a frame encoder: one frame a clip.
+    """An embedding encoder (`DualEncoder`, `ClapEncoder`) as a frame encoder: one frame per clip.
 
     In this form the captioner takes it where LAMB has its frames.
     """
-
-    frame_rate = 0.0
-    """a frame stands for a whole clip, however long"""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder = encoder
         self.dim, self.sample_rate = encoder.dim, encoder.sample_rate
 
-    def forward(self, waveforms: Float[Tensor, "B T"], lengths: Tensor) -> Frames:
+    def forward(self, waveforms: Float[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Frames:
         """`h` of shape [B, 1, C], unit norm."""
         clips = [w[:n] for w, n in zip(waveforms, lengths.tolist(), strict=True)]
         return one_frame(self.encoder.embed_audio(clips))
 
 
 def one_frame(e: Float[Tensor, "B C"]) -> Frames:
-    """Embeddings in the form of frames: one a clip, all real."""
+    """Embeddings as frames: one per clip, all real."""
     return Frames(e[:, None], torch.ones(len(e), 1, dtype=torch.bool, device=e.device))
 
 
@@ -244,8 +246,3 @@ def _head(inputs: int, config: DualConfig) -> nn.Sequential:
         nn.Dropout(config.dropout),
         nn.Linear(config.hidden, config.dim),
     )
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -1,4 +1,4 @@
-"""Folders of embedding encoders: ours ("dual"), or a Hugging Face CLAP folder as it is.
+"""Folders of embedding encoders: ours ("dual"), or an unchanged Hugging Face CLAP folder.
 
 A dual folder holds `config.json`, `model.safetensors` (heads and text tower), the tokenizer, and
 `audio/`, the folder of its frame encoder.
@@ -13,8 +13,8 @@ from earwitness.encoders.base import EmbeddingEncoder
 from earwitness.encoders.clap import ClapEncoder
 from earwitness.encoders.dual import DualConfig, DualEncoder
 from earwitness.encoders.frame import load_frame_encoder, save_frame_encoder
-from earwitness.errors import CheckpointError
-from earwitness.models.hub import remember
+from earwitness.errors import CheckpointError, one_line
+from earwitness.models.hub import WeightsOrigin
 from earwitness.models.weights import (
     load_weights,
     read_json,
@@ -31,7 +31,7 @@ AUDIO = "audio"
 def save_embedding_encoder(
     encoder: DualEncoder | ClapEncoder, folder: Path, dtype: torch.dtype | None = None
 ) -> None:
-    """Writes the folder that `load_embedding_encoder` reads; `dtype` does not concern CLAP."""
+    """Writes the folder that `load_embedding_encoder` reads; `dtype` does not apply to CLAP."""
     if isinstance(encoder, ClapEncoder):
         encoder.save(folder)
         return
@@ -42,7 +42,7 @@ def save_embedding_encoder(
 
 
 def load_embedding_encoder(folder: Path, audio: Path | None = None) -> EmbeddingEncoder:
-    """The encoder of `folder`; `audio` names the folder of its frame encoder where it is elsewhere.
+    """The encoder of `folder`; `audio` is the folder of its frame encoder if that is elsewhere.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the folder holds no embedding encoder.
@@ -50,19 +50,19 @@ def load_embedding_encoder(folder: Path, audio: Path | None = None) -> Embedding
     config = read_json(folder / "config.json")
     if config.get("model_type") == "clap":
         clap = ClapEncoder.from_folder(folder)
-        remember(clap, folder)
+        clap.origin = WeightsOrigin(folder)
         return clap
     kind = config.pop("kind", None)
     if kind != "dual":
         raise CheckpointError(
-            f"{folder}: embedding encoder kind {kind!r} is not known; "
+            f"{folder}: unknown embedding encoder kind {kind!r}; "
             "expected 'dual' or a Hugging Face CLAP folder"
         )
     settings = read_settings(DualConfig, config, folder / "config.json")
     frames = load_frame_encoder(audio or folder / AUDIO)
     encoder = DualEncoder(frames, _tokenizer(folder), settings)
     load_weights(encoder.own_parts(), read_weights(folder / "model.safetensors"), str(folder))
-    remember(encoder, folder)
+    encoder.origin = WeightsOrigin(folder)
     return encoder.requires_grad_(False).eval()
 
 
@@ -80,7 +80,7 @@ def _tokenizer(folder: Path) -> Any:
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise CheckpointError(f"{folder}: tokenizer not readable ({reason})") from None
     if tokenizer.bos_token_id is None:
         raise CheckpointError(f"{folder}: its tokenizer has no start token")

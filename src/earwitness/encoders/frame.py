@@ -8,7 +8,7 @@ from earwitness.encoders.base import FrameEncoder
 from earwitness.encoders.ced import CED, CEDConfig, ced_state, hub_config
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.models.hub import remember
+from earwitness.models.hub import WeightsOrigin
 from earwitness.models.weights import (
     load_weights,
     read_json,
@@ -29,13 +29,14 @@ def save_frame_encoder(encoder: CED | CNN, folder: Path, dtype: torch.dtype | No
 
 
 def load_frame_encoder(folder: Path) -> FrameEncoder:
-    """The encoder of `folder`: one of ours, or a hub folder of `mispeech/ced-*` as it is.
+    """The encoder of `folder`: one of ours, or an unchanged hub folder of `mispeech/ced-*`.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the kind unknown, or a weight does not fit.
+        CheckpointError: a file is missing or damaged, the kind is unknown, or a weight does not
+            fit.
     """
     encoder = _load(folder)
-    remember(encoder, folder)
+    encoder.origin = WeightsOrigin(folder)
     return encoder.eval()
 
 
@@ -52,8 +53,7 @@ def _load(folder: Path) -> CED | CNN:
     kind = config.pop("kind", None)
     if not isinstance(kind, str) or kind not in FRAME_ENCODERS:
         raise CheckpointError(
-            f"{folder}: encoder kind {kind!r} is not known; "
-            f"expected one of {', '.join(FRAME_ENCODERS)}"
+            f"{folder}: unknown encoder kind {kind!r}; expected one of {', '.join(FRAME_ENCODERS)}"
         )
     config_class, encoder_class = FRAME_ENCODERS[kind]
     encoder = encoder_class(read_settings(config_class, config, folder / "config.json"))

@@ -9,7 +9,7 @@ from earwitness.config import Strict
 
 
 class LogMelConfig(Strict):
-    """Numbers of a log-mel front end. The defaults are those of CED (arXiv 2308.11957)."""
+    """Settings of a log-mel front end. The defaults are those of CED (arXiv 2308.11957)."""
 
     sample_rate: PositiveInt = 16000
     """Hz"""
@@ -28,7 +28,7 @@ class LogMelConfig(Strict):
 class LogMel(nn.Module):
     """Waveforms to log-mel spectrograms in dB, as CED was trained on.
 
-    Power spectrogram (periodic Hann window, centred frames, reflect padding), HTK mel triangles
+    Power spectrogram (periodic Hann window, centered frames, reflect padding), HTK mel triangles
     without area normalisation, 10 log10 with a floor of 1e-10, then `top_db` below the maximum of
     the clip itself: taken over a batch, the floor would make a clip depend on its neighbours.
     """
@@ -41,10 +41,6 @@ class LogMel(nn.Module):
         self.config = config
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.register_buffer("filters", mel_filters(config), persistent=False)
-
-    def n_frames(self, samples: int) -> int:
-        """Number of frames F that a clip of `samples` samples gives."""
-        return max(samples, self.config.n_fft) // self.config.hop_samples + 1
 
     def forward(self, waveform: Float[Tensor, " T"]) -> Float[Tensor, "M F"]:
         """Log-mel spectrogram of one clip; a clip shorter than a window is padded with zeros."""
@@ -68,15 +64,15 @@ class LogMel(nn.Module):
 
 def mel_filters(config: LogMelConfig) -> Float[Tensor, "bins M"]:
     """Triangular HTK-mel filters over the `n_fft // 2 + 1` frequency bins, peak 1."""
+    from transformers.audio_utils import mel_filter_bank
 
-    def to_mel(hertz: Tensor) -> Tensor:
-        return 2595 * torch.log10(1 + hertz / 700)
-
-    low, high = to_mel(torch.tensor([config.f_min, config.f_max], dtype=torch.float64))
-    points = torch.linspace(low, high, config.n_mels + 2, dtype=torch.float64)
-    edges = 700 * (10 ** (points / 2595) - 1)
-    bins = torch.linspace(0, config.sample_rate / 2, config.n_fft // 2 + 1, dtype=torch.float64)
-    slopes = edges[None, :] - bins[:, None]
-    rising = -slopes[:, :-2] / edges.diff()[:-1]
-    falling = slopes[:, 2:] / edges.diff()[1:]
-    return torch.minimum(rising, falling).clamp(min=0).float()
+    filters = mel_filter_bank(
+        num_frequency_bins=config.n_fft // 2 + 1,
+        num_mel_filters=config.n_mels,
+        min_frequency=config.f_min,
+        max_frequency=config.f_max,
+        sampling_rate=config.sample_rate,
+        norm=None,
+        mel_scale="htk",
+    )
+    return torch.from_numpy(filters).float()

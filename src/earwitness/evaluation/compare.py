@@ -2,14 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from earwitness.errors import DataError
-from earwitness.evaluation import bootstrap
 from earwitness.evaluation.scores import Evaluation
+from earwitness.statistics import (
+    draw_seeds,
+    holm,
+    interval,
+    over_seeds,
+    replicates,
+    shifted_test,
+    swap_test,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,10 @@ class PooledScore:
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second system: both values, the difference, its 95 % interval, and p."""
+    """First minus second system: both values, the difference, its 95 % interval, and p.
+
+    `p_holm` is p corrected for the number of metrics that were compared together.
+    """
 
     first: float
     second: float
@@ -33,13 +44,14 @@ class Difference:
     low: float
     high: float
     p: float
+    p_holm: float = math.nan
 
 
 def pool(runs: Sequence[Evaluation]) -> dict[str, PooledScore]:
     """The pooled scores of several seeds of one system on the same clips.
 
-    The interval is a two-level bootstrap: each resample draws clips (the same for every seed) and
-    seeds.
+    The interval is a hierarchical bootstrap: each resample draws clips (the same for every seed)
+    and seeds.
 
     Raises:
         DataError: no run, or runs on different clips.
@@ -47,15 +59,14 @@ def pool(runs: Sequence[Evaluation]) -> dict[str, PooledScore]:
     _same_clips(runs)
     first, clips = runs[0], len(runs[0].ids)
     rng = np.random.default_rng(first.seed)
-    chosen = rng.integers(len(runs), size=(first.resamples, len(runs)))
+    chosen = draw_seeds(len(runs), first.resamples, rng)
     pooled: dict[str, PooledScore] = {}
     for name in _shared(runs):
         values = [run.corpus[name].value for run in runs]
         low, high = math.nan, math.nan
         if clips > 1 and first.resamples:
-            draws = _replicates(runs, name)
-            means = np.take_along_axis(draws.T, chosen, 1).mean(axis=1)
-            low, high = bootstrap.interval(means, first.statistics[name].top)
+            means = over_seeds(_replicates(runs, name), chosen)
+            low, high = interval(means, first.statistics[name].top)
         sd = float(np.std(values, ddof=1)) if len(runs) > 1 else math.nan
         pooled[name] = PooledScore(float(np.mean(values)), low, high, sd, values)
     return pooled
@@ -69,45 +80,61 @@ def compare(
 ) -> dict[str, Difference]:
     """First minus second system on the same clips, for every metric that both have.
 
-    The interval is a paired bootstrap over clips; p is two-sided, from swapping the two systems'
-    captions clip by clip. With several seeds a system's score is its mean over seeds, and both need
-    equally many.
+    With one run of each, the interval is a paired bootstrap over clips, and p is two-sided, from
+    swapping the two systems' captions clip by clip. With several seeds a system's score is its mean
+    over seeds, and both are a hierarchical bootstrap: clips are drawn for both systems together,
+    seeds for each on its own, and p is that of the difference moved to zero. Holm's correction
+    covers all metrics compared.
 
     Raises:
-        DataError: different clips, another text normalisation or metric version, or unequal numbers
+        DataError: different clips, another text normalization or metric version, or unequal numbers
             of seeds.
     """
     left = [first] if isinstance(first, Evaluation) else [*first]
     right = [second] if isinstance(second, Evaluation) else [*second]
     if len(left) != len(right):
         raise DataError(
-            f"{len(left)} seeds against {len(right)}: the same number of runs of each system was "
-            "expected"
+            f"{len(left)} seeds against {len(right)}: expected the same number of runs of each "
+            "system"
         )
     _same_clips([*left, *right])
+    found = [_difference(left, right, name) for name in names or _shared([*left, *right])]
+    corrected = holm([difference.p for _, difference in found])
+    return {
+        name: replace(difference, p_holm=p)
+        for (name, difference), p in zip(found, corrected, strict=True)
+    }
+
+
+def _difference(
+    left: Sequence[Evaluation], right: Sequence[Evaluation], name: str
+) -> tuple[str, Difference]:
     clips, draws, seed = len(left[0].ids), left[0].resamples, left[0].seed
-    result: dict[str, Difference] = {}
-    for name in names or _shared([*left, *right]):
-        values = [
-            float(np.mean([run.corpus[name].value for run in side])) for side in (left, right)
+    mine, theirs = (
+        float(np.mean([run.corpus[name].value for run in side])) for side in (left, right)
+    )
+    low, high, p = math.nan, math.nan, math.nan
+    if clips > 1 and draws:
+        rng = np.random.default_rng([seed, 1])
+        sides = [
+            over_seeds(_replicates(side, name), draw_seeds(len(side), draws, rng))
+            for side in (left, right)
         ]
-        low, high, p = math.nan, math.nan, math.nan
-        if clips > 1 and draws:
-            delta = _replicates(left, name).mean(axis=0) - _replicates(right, name).mean(axis=0)
-            low, high = bootstrap.interval(delta)
-            pairs = [
-                (a.statistics[name], b.statistics[name]) for a, b in zip(left, right, strict=True)
-            ]
-            p = bootstrap.swap_test(pairs, clips, draws, seed)
-        mine, theirs = values
-        result[name] = Difference(mine, theirs, mine - theirs, low, high, p)
-    return result
+        delta = sides[0] - sides[1]
+        low, high = interval(delta)
+        if len(left) > 1:
+            p = shifted_test(delta, mine - theirs)
+        else:
+            p = swap_test(
+                [(left[0].statistics[name], right[0].statistics[name])], clips, draws, seed
+            )
+    return name, Difference(mine, theirs, mine - theirs, low, high, p)
 
 
 def _replicates(runs: Sequence[Evaluation], name: str) -> Float[np.ndarray, "runs draws"]:
     first = runs[0]
     statistics = [run.statistics[name] for run in runs]
-    return bootstrap.replicates(statistics, len(first.ids), first.resamples, first.seed)
+    return replicates(statistics, len(first.ids), first.resamples, first.seed)
 
 
 def _shared(runs: Sequence[Evaluation]) -> list[str]:
@@ -125,7 +152,7 @@ def _same_clips(runs: Sequence[Evaluation]) -> None:
                 "cannot be put together"
             )
         if run.fingerprint["text"] != runs[0].fingerprint["text"]:
-            raise DataError("evaluations with different text normalisation cannot be put together")
+            raise DataError("evaluations with different text normalization cannot be put together")
         for metric, version in _metrics(run).items():
             if _metrics(runs[0]).get(metric, version) != version:
                 raise DataError(

@@ -12,7 +12,7 @@ from earwitness.evaluation.spice import corenlp_folder
 
 
 @dataclass(frozen=True)
-class Check:
+class MetricPart:
     """One part: whether it is usable, what was found or is missing, and who needs it."""
 
     part: str
@@ -27,7 +27,7 @@ def examine(
     corenlp: Path | None = None,
     sbert: str | None = None,
     fluency: str | None = None,
-) -> list[Check]:
+) -> list[MetricPart]:
     """Every outside part of the metrics, checked by using it: Java answers, models load."""
     spice = ("spice", "spider", "spider_fl")
     return [
@@ -42,14 +42,14 @@ def examine(
     ]
 
 
-def _check(part: str, metrics: tuple[str, ...], look: Callable[[], str]) -> Check:
+def _check(part: str, metrics: tuple[str, ...], look: Callable[[], str]) -> MetricPart:
     try:
-        return Check(part, True, look(), metrics)
+        return MetricPart(part, True, look(), metrics)
     except (MetricNotRunError, CheckpointError) as error:
-        return Check(part, False, str(error), metrics)
+        return MetricPart(part, False, str(error), metrics)
 
 
-def _jar(part: str, metrics: tuple[str, ...], *place: str) -> Check:
+def _jar(part: str, metrics: tuple[str, ...], *place: str) -> MetricPart:
     return _check(part, metrics, lambda: str(required_jar(None, *place)))
 
 

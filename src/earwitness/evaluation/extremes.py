@@ -28,21 +28,27 @@ def extremes(run: Evaluation, count: int) -> Extremes:
     metrics of different scales comparable. Metrics without a value per clip, and lengths, take no
     part.
     """
-    ranks = {
-        name: rank([row[name] for row in run.per_clip])
-        for name in RANKED
-        if name in run.per_clip[0]
-    }
+    (ranks,) = joint_ranks([run])
     if not ranks:
         return Extremes([], [], [], {})
-    table = np.stack([*ranks.values()])
+    table = np.array([*ranks.values()])
     order = np.argsort(-table.mean(axis=0), kind="stable")
     half = min(count, -(-len(order) // 2))
     spread = table.max(axis=0) - table.min(axis=0)
     disputed = np.argsort(-spread, kind="stable")[:count] if len(ranks) > 1 else np.array([], int)
     worst = order[::-1][: min(half, len(order) - half)]
-    listed = {name: values.tolist() for name, values in ranks.items()}
-    return Extremes(order[:half].tolist(), worst.tolist(), disputed.tolist(), listed)
+    return Extremes(order[:half].tolist(), worst.tolist(), disputed.tolist(), ranks)
+
+
+def joint_ranks(runs: Sequence[Evaluation]) -> list[dict[str, list[float]]]:
+    """For each run its ranks per metric, each caption among those of all runs."""
+    ranks: list[dict[str, list[float]]] = [{} for _ in runs]
+    for name in RANKED:
+        if all(name in run.per_clip[0] for run in runs):
+            values = rank([row[name] for run in runs for row in run.per_clip])
+            for one, part in zip(ranks, np.split(values, len(runs)), strict=True):
+                one[name] = part.tolist()
+    return ranks
 
 
 def rank(scores: Sequence[float]) -> Float[np.ndarray, " clips"]:
@@ -58,12 +64,8 @@ def rank(scores: Sequence[float]) -> Float[np.ndarray, " clips"]:
 
 def most_changed(first: Evaluation, second: Evaluation, count: int) -> list[int]:
     """The clips whose mean rank, among both systems' captions, differs most between the two."""
-    clips = len(first.ids)
-    shifts: list[np.ndarray] = []
-    for name in RANKED:
-        if name in first.per_clip[0] and name in second.per_clip[0]:
-            both = rank([row[name] for run in (first, second) for row in run.per_clip])
-            shifts.append(both[:clips] - both[clips:])
-    if not shifts:
+    mine, theirs = joint_ranks([first, second])
+    if not mine:
         return []
-    return np.argsort(-np.abs(np.mean(shifts, axis=0)), kind="stable")[:count].tolist()
+    shifts = np.array([*mine.values()]) - np.array([*theirs.values()])
+    return np.argsort(-np.abs(shifts.mean(axis=0)), kind="stable")[:count].tolist()

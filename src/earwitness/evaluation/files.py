@@ -1,15 +1,21 @@
-"""Reads predictions and references (CSV, TSV, JSONL, JSON, a run's folder); matches by id."""
+"""Predictions and references from any table, COCO files or a run's folder, matched by id.
 
-import csv
-import json
+Ids are compared in Unicode's composed form, so that file names from macOS match those from Linux.
+"""
+
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from earwitness.errors import DataError
+from earwitness.io.names import key_of
+from earwitness.io.suffixes import SOUND_SUFFIXES
+from earwitness.io.tables import Cells, read_table
+from earwitness.io.text_files import read_json
 
 ID_COLUMNS = [
+    "image_id",
     "id",
     "file",
     "file_name",
@@ -28,24 +34,6 @@ TEXT_COLUMNS = ["caption", "candidate", "prediction", "predicted", "text", "hypo
 REFERENCE_COLUMNS = ["reference", "caption", "text"]
 LIST_COLUMNS = ["references", "captions", "refs"]
 RUN_FILES = ("captions.jsonl", "captions.csv", "predictions.jsonl", "predictions.csv")
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".m4a",
-        ".aac",
-        ".aiff",
-        ".aif",
-        ".mp4",
-        ".webm",
-        ".wma",
-        ".au",
-    ]
-)
 _NUMBERED = re.compile(r"(?:captions?|references?|raw)_\d+")
 _NAMED = 5
 
@@ -82,9 +70,7 @@ def read_predictions(
             twice.append(name)
         captions[name] = _text(place, column, row[column])
     if twice:
-        raise DataError(
-            f"{path}: more than one caption for {_name(twice)}; one per clip was expected"
-        )
+        raise DataError(f"{path}: more than one caption for {_name(twice)}; expected one per clip")
     if not captions:
         raise DataError(f"{path}: holds no captions")
     return captions
@@ -93,7 +79,8 @@ def read_predictions(
 def read_references(
     path: Path, *, id_column: str | None = None, text_column: str | None = None
 ) -> dict[str, list[str]]:
-    """Clip id to references: numbered columns, a list, or one caption a row with the id repeated.
+    """Clip id to references: numbered columns, a list, or one caption per row with the
+    id repeated. COCO caption files (`images`, `annotations`) are read by `image_id`.
 
     Raises:
         DataError: the file cannot be read, lacks a column, names a clip twice, or leaves one
@@ -158,7 +145,7 @@ def match(
 def without_suffix(name: str) -> str:
     """The file name of a path, without the suffix of an audio format."""
     path = PurePosixPath(name.replace("\\", "/"))
-    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
+    return path.stem if path.suffix.lower() in SOUND_SUFFIXES else path.name
 
 
 _KEYS: tuple[tuple[str, Callable[[str], str]], ...] = (
@@ -187,52 +174,21 @@ def _run_file(path: Path) -> Path:
     return found[0]
 
 
-def _rows(path: Path) -> list[tuple[str, dict[str, object]]]:
+def _rows(path: Path) -> list[tuple[str, Cells]]:
     """The rows of a table with their place ("file, line n"), whatever the format."""
-    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: unknown format {path.suffix!r}; expected {', '.join(readers)}")
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+    if path.suffix.lower() == ".json":
+        return _json(path)
+    table = read_table(path, "file").complete()
+    return [(table.place(number), row) for number, row in enumerate(table.rows)]
 
 
-def _csv(path: Path) -> list[tuple[str, dict[str, object]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        rows: list[tuple[str, dict[str, object]]] = []
-        for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise DataError(
-                    f"{place}: {len(reader.fieldnames or [])} cells were expected in each row"
-                )
-            rows.append((place, {str(name).strip(): value for name, value in row.items()}))
-        return rows
-
-
-def _jsonl(path: Path) -> list[tuple[str, dict[str, object]]]:
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    rows: list[tuple[str, dict[str, object]]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{place}: not JSON ({error.msg})") from None
-        rows.append((place, _object(place, row)))
-    return rows
-
-
-def _json(path: Path) -> list[tuple[str, dict[str, object]]]:
-    """A list of objects, or one object that maps ids to a caption or to a list of captions."""
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+def _json(path: Path) -> list[tuple[str, Cells]]:
+    """Rows of a list of objects, of COCO captions, or of an object that maps ids to captions."""
+    content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        return _coco(path, content)
+    if isinstance(content, dict) and _is_list_of_objects(content.get("data")):
+        content = content["data"]
     if isinstance(content, dict):
         return [
             (f"{path}, {name!r}", {"id": name, "captions" if isinstance(v, list) else "caption": v})
@@ -240,12 +196,45 @@ def _json(path: Path) -> list[tuple[str, dict[str, object]]]:
         ]
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of objects, or an object of id: caption")
-    return [
-        (p, _object(p, row)) for i, row in enumerate(content) for p in [f"{path}, item {i + 1}"]
-    ]
+    places = [f"{path}, item {number}" for number in range(1, len(content) + 1)]
+    return [(place, _object(place, row)) for place, row in zip(places, content, strict=True)]
 
 
-def _object(place: str, row: object) -> dict[str, object]:
+def _coco(path: Path, content: Cells) -> list[tuple[str, Cells]]:
+    """The annotations of a COCO caption file, each with the `file_name` of its image.
+
+    An annotation's own `id` numbers the caption and is left out. An image without annotation gives
+    a row with an empty list of captions.
+    """
+    rows: list[tuple[str, Cells]] = []
+    images: dict[object, Cells] = {}
+    for number, image in enumerate(content.get("images") or [], start=1):
+        place = f"{path}, image {number}"
+        images[_object(place, image).get("id")] = image
+    captioned = set()
+    for number, annotation in enumerate(content["annotations"], start=1):
+        place = f"{path}, annotation {number}"
+        row = {name: v for name, v in _object(place, annotation).items() if name != "id"}
+        image = images.get(row.get("image_id"), {})
+        captioned.add(row.get("image_id"))
+        rows.append((place, {**row, **_file_name(image)}))
+    for key, image in images.items():
+        if key not in captioned:
+            rows.append(
+                (f"{path}, image {key}", {"image_id": key, "captions": [], **_file_name(image)})
+            )
+    return rows
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _file_name(image: Cells) -> Cells:
+    return {"file_name": image["file_name"]} if image.get("file_name") else {}
+
+
+def _object(place: str, row: object) -> Cells:
     if not isinstance(row, dict):
         raise DataError(
             f"{place}: expected an object with an id and a caption, got {str(row)[:60]!r}"
@@ -253,23 +242,24 @@ def _object(place: str, row: object) -> dict[str, object]:
     return row
 
 
-def _column(row: dict[str, object], named: str | None, known: Sequence[str]) -> str | None:
+def _column(row: Cells, named: str | None, known: Sequence[str]) -> str | None:
     return next((c for c in ([named] if named else known) if row.get(c) is not None), None)
 
 
-def _id(place: str, row: dict[str, object], named: str | None) -> str:
+def _id(place: str, row: Cells, named: str | None) -> str:
     column = _column(row, named, ID_COLUMNS)
     if column is None:
         raise DataError(_no_column(place, "id", row, ID_COLUMNS, "--id-column"))
     value = row[column]
     if not isinstance(value, str | int) or not str(value).strip():
         raise DataError(
-            f"{place}: {column} {value!r} is no id; a text or a whole number was expected"
+            f"{place}: expected text or a whole number as the id in column {column!r}, "
+            f"got {value!r}"
         )
-    return str(value).strip()
+    return key_of(str(value).strip())
 
 
-def _references(place: str, row: dict[str, object], named: str | None) -> tuple[list[str], bool]:
+def _references(place: str, row: Cells, named: str | None) -> tuple[list[str], bool]:
     """The references in a row, and whether they are all of its clip."""
     numbered = [name for name in row if _NUMBERED.fullmatch(name)]
     if numbered and named is None:
@@ -287,13 +277,11 @@ def _references(place: str, row: dict[str, object], named: str | None) -> tuple[
 
 def _text(place: str, column: str, value: object) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{place}: {column} {str(value)[:60]!r} is no text")
+        raise DataError(f"{place}: expected text in column {column!r}, got {str(value)[:60]!r}")
     return value
 
 
-def _no_column(
-    place: str, what: str, row: dict[str, object], known: Sequence[str], option: str
-) -> str:
+def _no_column(place: str, what: str, row: Cells, known: Sequence[str], option: str) -> str:
     return (
         f"{place}: no {what} column among {', '.join(map(str, row))}; known names are "
         f"{', '.join(known)}, or name one with {option}"

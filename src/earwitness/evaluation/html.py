@@ -1,30 +1,44 @@
-"""An evaluation as one self-contained HTML page: scores, and the captions worth hearing."""
+"""An evaluation as one self-contained HTML page: scores, and the captions worth a look."""
 
 import base64
 import math
 import os
-from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from earwitness.errors import DataError
-from earwitness.evaluation.extremes import RANKED, extremes, most_changed
-from earwitness.evaluation.files import AUDIO_SUFFIXES, without_suffix
+from earwitness.evaluation.compare import PooledScore, pool
+from earwitness.evaluation.extremes import RANKED, extremes, joint_ranks, most_changed
+from earwitness.evaluation.files import without_suffix
 from earwitness.evaluation.report import Report, p_value
 from earwitness.evaluation.scores import Evaluation
 from earwitness.evaluation.text import simple
+from earwitness.io.suffixes import SOUND_SUFFIXES
+from earwitness.templates import render
 
 CARDS = 9
 EMBED_BYTES = 600_000
 _MEDIA = {".wav": "wav", ".flac": "flac", ".mp3": "mpeg", ".m4a": "mp4", ".mp4": "mp4"}
 _UNSCALED = ("vocabulary", "length")
+_STYLES = ("first", "second")
+_MISSING = PooledScore(math.nan, math.nan, math.nan, math.nan, [])
 _RANK_HINT = (
     "Clips are ordered by their mean rank over " + ", ".join(RANKED) + " (those that were run); "
-    "a rank is the share of clips that the caption beats, and the length of the bars. Words found "
+    "a rank is the share of captions that a caption beats, and the length of the bars. Words found "
     "in a reference are marked."
 )
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An interval and a value on a line, in percent of its width."""
+
+    left: float
+    width: float
+    dot: float
 
 
 def page(
@@ -33,29 +47,66 @@ def page(
     """The HTML page on `reports`, with players for the clips found under `audio`.
 
     Sounds up to 600 kB are put into the page; larger ones are linked relative to `folder`, where
-    the page will lie.
+    the page will be.
 
     Raises:
-        DataError: `audio` is no folder.
+        DataError: `audio` is not a folder.
+        MissingDependencyError: Jinja2 is not installed.
     """
-    sounds = _sounds(audio)
-    style = files("earwitness.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    title = "Caption evaluation: " + ", ".join(report.dataset for report in reports)
-    body = "".join(_report(n, report, sounds, folder) for n, report in enumerate(reports))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head>"
-        f"<body><main>{body}</main></body></html>\n"
+    find = partial(_address, _sounds(audio), folder)
+    return render(
+        "evaluation.html",
+        title="Caption evaluation: " + ", ".join(report.dataset for report in reports),
+        reports=[_report(number, report, find) for number, report in enumerate(reports)],
+        number=_number,
+        signed=_signed,
+        written_range=_range,
+        p_value=p_value,
     )
 
 
-def _report(number: int, report: Report, sounds: Mapping[str, Path], folder: Path | None) -> str:
-    run = report.runs[0]
-    other = report.other[0] if report.other else None
-    found = extremes(run, CARDS)
+def _report(number: int, report: Report, find: Callable[[str], str]) -> dict[str, object]:
+    """What the template shows of a report."""
+    runs = [report.runs[0], *report.other[:1]]
+    names = [report.names, report.against][: len(runs)]
+    shown = f" Captions are those of {report.names[0]}." if len(report.runs) > 1 else ""
+    labels = [", ".join(one) for one in names]
+    ranks = joint_ranks(runs)
     groups = [
-        ("best", "Best captions", _RANK_HINT, found.best),
+        {
+            "key": key,
+            "title": title,
+            "hint": hint,
+            "cards": [_card(runs, [n[0] for n in names], clip, ranks, find) for clip in clips],
+        }
+        for key, title, hint, clips in _groups(runs)
+        if clips
+    ]
+    return {
+        "number": number,
+        "dataset": report.dataset,
+        "lead": f"{len(runs[0].ids)} clips; {' against '.join(labels)}.{shown}",
+        "systems": [
+            {"label": label, "style": style, "many": len(one) > 1}
+            for label, style, one in zip(labels, _STYLES, names, strict=False)
+        ],
+        "scores": _scores(report),
+        "differences": report.differences,
+        "warnings": [
+            *report.notes,
+            *(f"{name} was not run: {reason}" for name, reason in report.not_run.items()),
+        ],
+        "groups": groups,
+        "facts": _facts(runs[0]),
+    }
+
+
+def _groups(runs: Sequence[Evaluation]) -> list[tuple[str, str, str, list[int]]]:
+    """Key, title, explanation and clips of each group of cards."""
+    found = extremes(runs[0], CARDS)
+    both = " The bars rank the captions of both systems together." if len(runs) > 1 else ""
+    groups = [
+        ("best", "Best captions", _RANK_HINT + both, found.best),
         ("worst", "Worst captions", "The lowest mean ranks, worst first.", found.worst),
         (
             "disputed",
@@ -64,138 +115,96 @@ def _report(number: int, report: Report, sounds: Mapping[str, Path], folder: Pat
             found.disputed,
         ),
     ]
-    if other is not None:
+    if len(runs) > 1:
         hint = "The largest differences in mean rank between the two systems."
-        changed = most_changed(run, other, CARDS)
+        changed = most_changed(runs[0], runs[1], CARDS)
         groups.append(("changed", "Captions on which the systems differ", hint, changed))
-    groups = [group for group in groups if group[3]]
-    links = "".join(f'<li><a href="#{key}-{number}">{name}</a></li>' for key, name, _, _ in groups)
-    sections = "".join(
-        f'<section id="{key}-{number}"><h2>{name}</h2><p class="hint">{escape(hint)}</p>'
-        f'<div class="cards">'
-        + "".join(_card(report, clip, found.ranks, sounds, folder) for clip in clips)
-        + "</div></section>"
-        for key, name, hint, clips in groups
-    )
-    runs = f" Captions shown are those of {report.names[0]}." if len(report.runs) > 1 else ""
-    lead = f"{len(run.ids)} clips; {', '.join(report.names)}.{runs}"
-    return (
-        f'<header><p class="lead">Caption evaluation</p><h1>{escape(report.dataset)}</h1>'
-        f'<p class="lead">{escape(lead)}</p>'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>'
-        f"<h2>Scores</h2>{_scores(report)}{_warnings(report)}{_differences(report)}"
-        f"{sections}{_facts(run)}"
-    )
+    return groups
 
 
-def _scores(report: Report) -> str:
-    many = len(report.runs) > 1
-    rows = ""
-    for name, score in report.pooled.items():
-        sd = f"<td>{_number(score.sd)}</td>" if many else ""
-        rows += (
-            f'<tr><th scope="row">{escape(name)}</th><td>{_number(score.value)}</td>'
-            f"<td>{_range(score.low, score.high)}</td>{sd}"
-            f'<td class="plot">{_plot(name, score.value, score.low, score.high)}</td></tr>'
-        )
-    extra = '<th scope="col">sd over runs</th>' if many else ""
-    return (
-        '<div class="panel" tabindex="0"><table>'
-        "<caption>Corpus scores with 95 % bootstrap intervals</caption>"
-        '<thead><tr><th scope="col">metric</th><th scope="col">value</th>'
-        f'<th scope="col">95 % interval</th>{extra}<th scope="col" class="plot">0 to 1, '
-        f"or to the upper bound</th></tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+def _scores(report: Report) -> list[dict[str, object]]:
+    """A row per metric with a cell per system."""
+    pooled = [report.pooled, *([pool(report.other)] if report.other else [])]
+    counts = [len(report.runs), len(report.other)]
+    rows: list[dict[str, object]] = []
+    for name in report.pooled:
+        scores = [one.get(name, _MISSING) for one in pooled]
+        ends = [x for score in scores for x in (score.value, score.high) if not math.isnan(x)]
+        scaled = name not in _UNSCALED
+        cells = [
+            {
+                "value": score.value,
+                "low": score.low,
+                "high": score.high,
+                "sd": score.sd,
+                "many": count > 1,
+                "style": style,
+                "bar": _bar(score, max(1.0, *ends)) if scaled else None,
+            }
+            for score, style, count in zip(scores, _STYLES, counts, strict=False)
+        ]
+        rows.append({"name": name, "cells": cells})
+    return rows
 
 
-def _plot(name: str, value: float, low: float, high: float) -> str:
-    """An interval on a line; empty for a score without a natural scale."""
-    if name in _UNSCALED:
-        return ""
-    low, high = (value, value) if math.isnan(low) else (low, high)
-    left, right, dot = (100 * max(x, 0.0) / max(1.0, high) for x in (low, high, value))
-    return (
-        f'<div class="track" aria-hidden="true"><i class="range" style="left:{left:.2f}%;'
-        f'width:{right - left:.2f}%"></i><i class="dot" style="left:{dot:.2f}%"></i></div>'
-    )
-
-
-def _differences(report: Report) -> str:
-    if not report.differences:
-        return ""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{_number(d.first)}</td>'
-        f"<td>{_number(d.second)}</td><td>{_signed(d.difference)}</td>"
-        f"<td>{_range(d.low, d.high)}</td><td>{p_value(d.p)}</td></tr>"
-        for name, d in report.differences.items()
-    )
-    heads = ("metric", "first", "second", "difference", "95 % interval", "p")
-    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    return (
-        '<h2>Comparison</h2><div class="panel" tabindex="0"><table><caption>First: '
-        f"{escape(', '.join(report.names))}; second: {escape(', '.join(report.against))}. Paired "
-        f"bootstrap interval; p from swapping captions clip by clip.</caption><thead><tr>{columns}"
-        f"</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+def _bar(score: PooledScore, top: float) -> Bar | None:
+    if math.isnan(score.value):
+        return None
+    low, high = score.low, score.high
+    if math.isnan(low):
+        low = high = score.value
+    left, right, dot = (100 * max(x, 0.0) / top for x in (low, high, score.value))
+    return Bar(left, right - left, dot)
 
 
 def _card(
-    report: Report,
+    runs: Sequence[Evaluation],
+    names: Sequence[str],
     clip: int,
-    ranks: Mapping[str, Sequence[float]],
-    sounds: Mapping[str, Path],
-    folder: Path | None,
-) -> str:
-    run = report.runs[0]
-    references = run.references[clip]
+    ranks: Sequence[Mapping[str, Sequence[float]]],
+    find: Callable[[str], str],
+) -> dict[str, object]:
+    """A clip: its sound, the caption of each system, references, and scores.
+
+    A bar shows the rank, so that metrics of different scales compare.
+    """
+    references = runs[0].references[clip]
     known = {word for text in references for word in simple(text).split()}
-    said = _said(run.candidates[clip], known, report.names[0] if report.other else "")
-    if report.other:
-        said += _said(report.other[0].candidates[clip], known, report.against[0])
-    listed = "".join(f"<li>{escape(text)}</li>" for text in references)
-    return (
-        f'<article class="card"><h3>{escape(run.ids[clip])}</h3>'
-        f"{_player(run.ids[clip], sounds, folder)}{said}"
-        f'<ul aria-label="References">{listed}</ul>{_meters(run, clip, ranks)}</article>'
-    )
-
-
-def _said(caption: str, known: set[str], who: str) -> str:
-    words = [
-        f"<mark>{escape(word)}</mark>" if simple(word) in known else escape(word)
-        for word in caption.split()
+    captions = [
+        {
+            "who": name if len(runs) > 1 else "",
+            "style": style,
+            "words": [(word, simple(word) in known) for word in run.candidates[clip].split()],
+        }
+        for run, name, style in zip(runs, names, _STYLES, strict=False)
     ]
-    label = f'<span class="who">{escape(who)}</span>' if who else ""
-    return f'<p class="said">{label}{" ".join(words) or "(empty caption)"}</p>'
+    meters = [
+        {
+            "name": name,
+            "first": style == _STYLES[0],
+            "style": style,
+            "rank": rank[name][clip],
+            "value": run.per_clip[clip][name],
+        }
+        for name in ranks[0]
+        for run, rank, style in zip(runs, ranks, _STYLES, strict=False)
+    ]
+    return {
+        "name": runs[0].ids[clip],
+        "sound": find(runs[0].ids[clip]),
+        "captions": captions,
+        "references": references,
+        "meters": meters,
+    }
 
 
-def _meters(run: Evaluation, clip: int, ranks: Mapping[str, Sequence[float]]) -> str:
-    """The scores of a clip; a bar shows the rank, so that metrics of different scales compare."""
-    rows = ""
-    for name, rank in ranks.items():
-        bar = f'<i style="width:{rank[clip] * 100:.0f}%"></i>'
-        rows += (
-            f'<dt>{name}</dt><dd class="meter" aria-hidden="true">{bar}</dd>'
-            f"<dd>{run.per_clip[clip][name]:.3f}</dd>"
-        )
-    return f'<dl class="scores">{rows}</dl>'
-
-
-def _warnings(report: Report) -> str:
-    lines = [f"{name} was not run: {reason}" for name, reason in report.not_run.items()]
-    items = "".join(f"<li>{escape(line)}</li>" for line in [*report.notes, *lines])
-    return f'<div class="warn" role="note"><ul>{items}</ul></div>' if items else ""
-
-
-def _facts(run: Evaluation) -> str:
+def _facts(run: Evaluation) -> dict[str, object]:
     facts = {"digest": run.fingerprint["digest"], "text": run.fingerprint["text"]}
     metrics, draws = run.fingerprint["metrics"], run.fingerprint["bootstrap"]
     facts |= metrics if isinstance(metrics, dict) else {}
     if isinstance(draws, dict):
         facts["bootstrap"] = ", ".join(f"{key} {value}" for key, value in draws.items())
-    facts["earwitness"] = run.fingerprint["earwitness"]
-    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
-    return f'<h2>Fingerprint</h2><div class="panel"><dl class="facts">{items}</dl></div>'
+    return {**facts, "earwitness": run.fingerprint["earwitness"]}
 
 
 def _sounds(folder: Path | None) -> dict[str, Path]:
@@ -204,21 +213,19 @@ def _sounds(folder: Path | None) -> dict[str, Path]:
         return {}
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of sounds")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
     return {path.stem: path for path in found}
 
 
-def _player(name: str, sounds: Mapping[str, Path], folder: Path | None) -> str:
+def _address(sounds: Mapping[str, Path], folder: Path | None, name: str) -> str:
+    """The address of the sound called `name` for its player; empty where there is none."""
     path = sounds.get(without_suffix(name))
     if path is None:
         return ""
-    if path.stat().st_size <= EMBED_BYTES:
-        media = _MEDIA.get(path.suffix.lower(), "ogg")
-        source = f"data:audio/{media};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    else:
-        source = quote(Path(os.path.relpath(path, folder or Path.cwd())).as_posix())
-    label = escape(name)
-    return f'<audio controls preload="none" aria-label="{label}" src="{escape(source)}"></audio>'
+    if path.stat().st_size > EMBED_BYTES:
+        return quote(Path(os.path.relpath(path, folder or Path.cwd())).as_posix())
+    media = _MEDIA.get(path.suffix.lower(), "ogg")
+    return f"data:audio/{media};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _range(low: float, high: float) -> str:

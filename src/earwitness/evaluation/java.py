@@ -43,7 +43,7 @@ def find_java(java: Path | str | None = None) -> Path:
     if java is not None:
         found = shutil.which(str(java))
         if found is None:
-            raise MetricNotRunError(f"Java not found: {java} is no program; {_JAVA_HINT}")
+            raise MetricNotRunError(f"Java not found: {java} is not a program; {_JAVA_HINT}")
         return Path(found)
     home = os.environ.get("JAVA_HOME")
     if home and (found := shutil.which("java", path=str(Path(home) / "bin"))):
@@ -131,7 +131,7 @@ def required_jar(given: Path | None, *parts: str) -> Path:
     """
     if given is not None:
         if not given.is_file():
-            raise MetricNotRunError(f"{given}: no such file; {parts[-1]} was expected")
+            raise MetricNotRunError(f"{given}: no such file; expected {parts[-1]}")
         return given
     found = package_file(*parts)
     if found is None:

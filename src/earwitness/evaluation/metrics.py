@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.evaluation import overlap, semantic
-from earwitness.evaluation.bootstrap import Coverage, Statistic, Sums, mean_of
 from earwitness.evaluation.java import MetricNotRunError, required_jar
 from earwitness.evaluation.meteor import meteor, meteor_counts
 from earwitness.evaluation.spice import spice
-from earwitness.evaluation.text import Texts
+from earwitness.evaluation.text import NormalizedCaptions
+from earwitness.statistics import Coverage, Statistic, Sums, mean_of
 
 FLUENCY_PENALTY = 0.9
 _HINTS = {
@@ -33,7 +33,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Settings:
+class MetricSettings:
     """Where the outside parts of the metrics lie; `timeout` is in seconds per Java run."""
 
     java: Path | str | None = None
@@ -47,10 +47,10 @@ class Settings:
 
 @dataclass
 class Job:
-    """One set of normalised captions under evaluation, and what its metrics share."""
+    """One set of normalized captions under evaluation, and what its metrics share."""
 
-    texts: Texts
-    settings: Settings
+    texts: NormalizedCaptions
+    settings: MetricSettings
     progress: Callable[[str], None] | None = None
     scores: dict[str, np.ndarray] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
@@ -214,7 +214,7 @@ def _vocabulary(job: Job) -> dict[str, Column]:
 
 
 def _length(job: Job) -> dict[str, Column]:
-    job.notes["length"] = "words per caption after normalisation"
+    job.notes["length"] = "words per caption after normalization"
     lengths = [float(len(text.split())) for text in job.texts.candidates]
     return _mean_column(job, "length", np.array(lengths))
 

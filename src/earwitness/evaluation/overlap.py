@@ -34,7 +34,7 @@ class Grams:
 
 
 def count_grams(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Grams:
-    """The n-gram counts of normalised candidates (one per clip) and references (some per clip)."""
+    """The n-gram counts of normalized candidates (one per clip) and references (some per clip)."""
     sentences = [text.split() for text in candidates]
     sentences += [text.split() for group in references for text in group]
     clip = [*range(len(candidates))]

@@ -1,6 +1,7 @@
 """Evaluations as a terminal table, a JSON document and a CSV of per-clip scores."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from earwitness.errors import DataError
 from earwitness.evaluation.compare import Difference, PooledScore, pool
 from earwitness.evaluation.scores import Evaluation
+from earwitness.io.atomic import replacing
 
 FORMAT = 1
 _INTEGERS = ("vocabulary",)
@@ -42,7 +44,7 @@ def make_report(
 
 
 def table(report: Report) -> str:
-    """The corpus scores with their intervals, one metric a line, and what was not run."""
+    """The corpus scores with their intervals, one metric per line, and what was not run."""
     many = len(report.runs) > 1
     rows = [["metric", "value", "95 % interval"] + (["sd over seeds", "runs"] if many else [])]
     for name, score in report.pooled.items():
@@ -90,35 +92,25 @@ def write_per_clip(reports: Sequence[Report], path: Path) -> None:
         )
     ]
     names = list(dict.fromkeys(name for _, _, run in runs for name in run.per_clip[0]))
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["dataset", "run", "id", "candidate", *names])
-            for dataset, label, run in runs:
-                for clip, text, scores in zip(run.ids, run.candidates, run.per_clip, strict=True):
-                    cells = [scores.get(name, "") for name in names]
-                    writer.writerow([dataset, label, clip, text, *cells])
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path`.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+    with replacing(path, DataError, make_folder=False) as file:
+        lines = io.TextIOWrapper(
+            file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True
+        )
+        writer = csv.writer(lines)
+        writer.writerow(["dataset", "run", "id", "candidate", *names])
+        for dataset, label, run in runs:
+            for clip, text, scores in zip(run.ids, run.candidates, run.per_clip, strict=True):
+                cells = [scores.get(name, "") for name in names]
+                writer.writerow([dataset, label, clip, text, *cells])
+        lines.detach()
 
 
 def _comparison(report: Report) -> str:
-    rows = [["metric", "first", "second", "difference", "95 % interval", "p"]]
+    rows = [["metric", "first", "second", "difference", "95 % interval", "p", "p (Holm)"]]
     for name, d in report.differences.items():
         values = [_number(name, d.first), _number(name, d.second), _signed(name, d.difference)]
-        rows.append([name, *values, _interval(name, d.low, d.high), p_value(d.p)])
+        ps = [p_value(d.p), p_value(d.p_holm)]
+        rows.append([name, *values, _interval(name, d.low, d.high), *ps])
     head = f"first: {', '.join(report.names)}\nsecond: {', '.join(report.against)}"
     return f"{head}\n\n{_aligned(rows)}"
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from earwitness.errors import CheckpointError, DataError
-from earwitness.evaluation import bootstrap
-from earwitness.evaluation.bootstrap import Statistic
 from earwitness.evaluation.java import MetricNotRunError
-from earwitness.evaluation.metrics import FAMILIES, NEEDS, Column, Job, Settings
-from earwitness.evaluation.text import TOKENIZERS, normalise
+from earwitness.evaluation.metrics import FAMILIES, NEEDS, Column, Job, MetricSettings
+from earwitness.evaluation.text import TOKENIZERS, normalize_captions
+from earwitness.statistics import Statistic, interval, replicates, value
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Evaluation:
 
     `corpus` maps a name to its `Score`; `per_clip` has one dict of names to numbers for each clip;
     `not_run` says why a metric is absent; `fingerprint` states the metric definitions and the text
-    normalisation behind the numbers.
+    normalization behind the numbers.
     """
 
     corpus: dict[str, Score]
@@ -85,9 +84,9 @@ def evaluate(
     names = [str(i) for i in range(len(candidates))] if ids is None else ids
     _check(candidates, references, names, resamples)
     wanted = select(metrics)
-    texts = normalise(candidates, references, tokenizer, java=java, timeout=float(timeout))
+    texts = normalize_captions(candidates, references, tokenizer, java=java, timeout=float(timeout))
     _check_words(texts.references, names)
-    settings = Settings(java, meteor_jar, corenlp, sbert, fluency, device, float(timeout))
+    settings = MetricSettings(java, meteor_jar, corenlp, sbert, fluency, device, float(timeout))
     job = Job(texts, settings, progress)
     columns, not_run = _run(job, wanted)
     statistics = {name: column.statistic for name, column in columns.items()}
@@ -143,11 +142,11 @@ def _corpus(
 ) -> dict[str, Score]:
     bounds = [(math.nan, math.nan)] * len(statistics)
     if clips > 1 and draws > 0 and statistics:
-        replicates = bootstrap.replicates([*statistics.values()], clips, draws, seed)
+        found = replicates([*statistics.values()], clips, draws, seed)
         tops = [statistic.top for statistic in statistics.values()]
-        bounds = [bootstrap.interval(*row) for row in zip(replicates, tops, strict=True)]
+        bounds = [interval(*row) for row in zip(found, tops, strict=True)]
     return {
-        name: Score(bootstrap.value(statistic, clips), *bound)
+        name: Score(value(statistic, clips), *bound)
         for (name, statistic), bound in zip(statistics.items(), bounds, strict=True)
     }
 
@@ -179,14 +178,14 @@ def _check(
         raise DataError(
             f"{len(candidates)} candidates, {len(references)} lists of references and {len(ids)} "
             "ids: "
-            "one of each per clip was expected"
+            "expected one of each per clip"
         )
     if len(set(ids)) != len(ids):
         raise DataError("the ids are not unique")
     for name, group in zip(ids, references, strict=True):
         if isinstance(group, str) or not group:
             raise DataError(
-                f"clip {name!r}: a list with at least one reference was expected, got {group!r}"
+                f"clip {name!r}: expected a list with at least one reference, got {group!r}"
             )
     if resamples < 0:
         raise DataError(f"resamples {resamples}: expected 0 or more")

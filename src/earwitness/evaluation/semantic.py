@@ -266,7 +266,7 @@ def _refuse_pickle(source: str) -> None:
         )
     if not path.is_dir() and not _HUB_ID.fullmatch(source):
         raise CheckpointError(
-            f"{source}: no such folder; a model folder or a hub id 'owner/name' was expected"
+            f"{source}: no such folder; expected a model folder or a hub id 'owner/name'"
         )
     if path.is_dir() and not [*path.glob("*.safetensors")]:
         raise CheckpointError(

@@ -69,11 +69,11 @@ def spice(
     jar = required_jar(None, "spice", "spice-1.0.jar")
     classes = os.pathsep.join([str(jar), str(folder / "*"), str(jar.parent / "lib" / "*")])
     scores = np.zeros(len(candidates))
-    spoken = [index for index, text in enumerate(candidates) if text.strip()]
-    for start in range(0, len(spoken), BATCH):
-        batch = spoken[start : start + BATCH]
+    worded = [index for index, text in enumerate(candidates) if text.strip()]
+    for start in range(0, len(worded), BATCH):
+        batch = worded[start : start + BATCH]
         if progress is not None:
-            progress(f"spice: clips {start + 1} to {start + len(batch)} of {len(spoken)}")
+            progress(f"spice: clips {start + 1} to {start + len(batch)} of {len(worded)}")
         items = [{"image_id": i, "test": candidates[i], "refs": [*references[i]]} for i in batch]
         try:
             found = _run_batch(program, classes, items, timeout)

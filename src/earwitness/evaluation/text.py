@@ -1,4 +1,4 @@
-"""Text normalisation before scoring: an explicit, named choice that every report states."""
+"""Text normalization before scoring: an explicit, named choice that every report states."""
 
 import re
 from collections.abc import Sequence
@@ -39,21 +39,21 @@ _PTB_DROPPED = frozenset(
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Normalised captions: words joined by single spaces."""
+class NormalizedCaptions:
+    """Normalized captions: words joined by single spaces."""
 
     candidates: list[str]
     references: list[list[str]]
 
 
-def normalise(
+def normalize_captions(
     candidates: Sequence[str],
     references: Sequence[Sequence[str]],
     tokenizer: str = "simple",
     *,
     java: Path | str | None = None,
     timeout: float = 300.0,
-) -> Texts:
+) -> NormalizedCaptions:
     """The captions as every metric sees them, under the named `tokenizer` ("simple" or "ptb").
 
     Raises:
@@ -69,7 +69,7 @@ def normalise(
     for group in references:
         grouped.append(words[ends : ends + len(group)])
         ends += len(group)
-    return Texts(words[: len(candidates)], grouped)
+    return NormalizedCaptions(words[: len(candidates)], grouped)
 
 
 def simple(text: str) -> str:

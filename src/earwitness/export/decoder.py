@@ -75,8 +75,12 @@ def llama_graph(g: Graph, sizes: LlamaSizes) -> None:
     prompt_mask = g.input("prompt_mask", "float", ["clips", 1, 1, "prompt"])
     parents = g.input("parents", "int", ["rows"])
     shared = _Shared(
-        *_rotation(g, positions, sizes), mask, prompt_mask, parents,
-        g.size(prompt_mask, 0), g.size(prompt_mask, 3),
+        *_rotation(g, positions, sizes),
+        mask,
+        prompt_mask,
+        parents,
+        g.size(prompt_mask, 0),
+        g.size(prompt_mask, 3),
     )
     for layer in range(sizes.layers):
         x = _layer(g, x, layer, sizes, shared)
@@ -181,9 +185,7 @@ def _clip_major(
     return g.reshape(x, 0, sizes.heads, -1, last)
 
 
-def _row_major(
-    g: Graph, x: Value, last: int | Value, tokens: Value, sizes: LlamaSizes
-) -> Value:
+def _row_major(g: Graph, x: Value, last: int | Value, tokens: Value, sizes: LlamaSizes) -> Value:
     """Back from `_clip_major`."""
     x = g.reshape(x, 0, sizes.heads, -1, tokens, last)
     x = g.op("Transpose", x, perm=[0, 2, 1, 3, 4])

@@ -11,8 +11,8 @@ import numpy as np
 
 from earwitness.encoders.cnn import CNNConfig
 from earwitness.encoders.dual import DualConfig
-from earwitness.export.graph import Graph, Value
 from earwitness.encoders.log_mel import LogMelConfig, mel_filters
+from earwitness.export.graph import Graph, Value
 
 _STRIDE = 16
 _BN_EPSILON = 1e-5
@@ -67,9 +67,10 @@ def _log_mel(g: Graph, wave: Value, config: LogMelConfig) -> Value:
     n_fft, n_mels = config.n_fft, config.n_mels
     even, odd = _folded(g, _windows(g, wave, config), n_fft)
     cosines, sines = _bases(g, n_fft)
-    power = g.op("Add", *(g.op("Mul", x, x) for x in (
-        g.op("MatMul", even, cosines), g.op("MatMul", odd, sines)
-    )))
+    power = g.op(
+        "Add",
+        *(g.op("Mul", x, x) for x in (g.op("MatMul", even, cosines), g.op("MatMul", odd, sines))),
+    )
     mel = g.op("MatMul", power, g.constant(mel_filters(config).numpy()))
     decibels = g.op("Log", g.op("Max", mel, g.number(1e-10)))
     level = g.op("Mul", decibels, g.number(10 / math.log(10)))
@@ -120,8 +121,11 @@ def _bases(g: Graph, n_fft: int) -> tuple[Value, Value]:
     places = g.op("Mod", places, g.ints(n_fft))
     tables = (np.cos(turns), np.sin(turns))
     bases = [
-        g.op("Mul", g.op("Gather", g.constant(table.astype(np.float32)), places, axis=0),
-             g.constant(window))
+        g.op(
+            "Mul",
+            g.op("Gather", g.constant(table.astype(np.float32)), places, axis=0),
+            g.constant(window),
+        )
         for table in tables
     ]
     return bases[0], g.cut(bases[1], 0, 0, half - 1)
@@ -164,7 +168,13 @@ def _network(g: Graph, level: Value, config: CNNConfig, file: str) -> Value:
 
 
 def _conv(
-    g: Graph, x: Value, file: str, conv: str, norm: str, kernel: int, stride: int = 1,
+    g: Graph,
+    x: Value,
+    file: str,
+    conv: str,
+    norm: str,
+    kernel: int,
+    stride: int = 1,
     dilation: int = 1,
 ) -> Value:
     """A convolution with its batch norm folded in."""
@@ -174,8 +184,14 @@ def _conv(
     weight = g.op("Mul", weight, g.reshape(scale, -1, *([1] * (sides + 1))))
     pad = kernel // 2 * dilation
     return g.op(
-        "Conv", x, weight, shift, kernel_shape=[kernel] * sides, pads=[pad] * 2 * sides,
-        strides=[stride] * sides, dilations=[dilation] * sides,
+        "Conv",
+        x,
+        weight,
+        shift,
+        kernel_shape=[kernel] * sides,
+        pads=[pad] * 2 * sides,
+        strides=[stride] * sides,
+        dilations=[dilation] * sides,
     )
 
 

@@ -150,7 +150,9 @@ class Graph:
         norm = self.op("ReduceL2", x, self.ints(-1), keepdims=1)
         return self.op("Div", x, self.op("Max", norm, self.number(1e-12)))
 
-    def cut(self, x: Value, axis: int, start: int | Value, end: int | Value, step: int = 1) -> Value:
+    def cut(
+        self, x: Value, axis: int, start: int | Value, end: int | Value, step: int = 1
+    ) -> Value:
         """Part of `x` along one axis; bounds are numbers, or lists of one."""
         bounds = [self.ints(v) if isinstance(v, int) else v for v in (start, end)]
         return self.op("Slice", x, *bounds, self.ints(axis), self.ints(step))
@@ -188,5 +190,3 @@ class Graph:
         draft.write_bytes(self.model().SerializeToString(deterministic=True))
         draft.replace(path)
         return path
-
-

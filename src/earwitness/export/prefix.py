@@ -8,7 +8,7 @@ from earwitness.export.graph import Graph, Value
 from earwitness.lamb.baselines import LinearPrefixConfig
 from earwitness.lamb.token_guide import TokenGuideConfig
 from earwitness.lamb.two_stream import TwoStreamConfig
-from earwitness.link import DiffusionLink, LinkPrefixConfig
+from earwitness.link import DiffusionLink, LinkPrefix, NoBridge
 from earwitness.link.base import Noise, alpha_bar
 from earwitness.link.bridge import DiffusionLinkConfig
 from earwitness.link.diffusion import ddim_times, timestep_embedding
@@ -34,22 +34,32 @@ def linear_tokens(g: Graph, h: Value, config: LinearPrefixConfig, dim: int) -> V
     return g.linear(g.layer_norm(h, FILE, "prefix.norm"), FILE, "prefix.project")
 
 
-def link_tokens(g: Graph, h: Value, config: LinkPrefixConfig, dim: int) -> Value:
+def link_tokens(g: Graph, h: Value, part: LinkPrefix, dim: int) -> Value:
     """`link.prefix.LinkPrefix`: [B, 1, C] to [B, 1, E].
+
+    Where there is a bridge, the outputs "z_both" [B, 2, E] and "embeddings" [B, 2, C] show what it
+    does: the first row is without it, the second with it.
 
     Raises:
         ConfigError: a bridge that has no ONNX form.
     """
-    e = g.unit(g.op("Squeeze", h, g.ints(1)))
-    bridge = config.bridge.build(dim)
-    kind = config.bridge.kind
+    e, bridge = g.unit(h), part.bridge
+    bridges = isinstance(bridge, DiffusionLink)
+    if not bridges and not isinstance(bridge, NoBridge):
+        raise ConfigError(
+            f"a bridge of type {type(bridge).__name__} has no ONNX form here; expected "
+            "diffusion_link or none"
+        )
     if isinstance(bridge, DiffusionLink):
-        e = _diffused(g, e, bridge.config)
-    elif kind != "none":
-        raise ConfigError(f"bridge {kind!r} has no ONNX form; expected 'diffusion_link' or 'none'")
-    e = g.op("Mul", g.unit(e), g.number(dim**0.5))
-    x = g.op("Relu", g.linear(e, FILE, "prefix.projector.layers.0"))
-    return g.op("Unsqueeze", g.linear(x, FILE, "prefix.projector.layers.2"), g.ints(1))
+        bridged = g.unit(_diffused(g, g.op("Squeeze", e, g.ints(1)), bridge.config))
+        e = g.op("Concat", e, g.op("Unsqueeze", bridged, g.ints(1)), axis=1)
+        e = g.output(e, "embeddings", ["clips", 2, dim])
+    x = g.op("Relu", g.linear(g.op("Mul", e, g.number(part.scale)), FILE, "prefix.projector.layers.0"))
+    z = g.linear(x, FILE, "prefix.projector.layers.2")
+    if not bridges:
+        return z
+    z = g.output(z, "z_both", ["clips", 2, g.shape_of(FILE, "prefix.projector.layers.2.weight")[0]])
+    return g.cut(z, 1, 1, 2)
 
 
 def guide_bias(
@@ -81,20 +91,20 @@ def _ask(g: Graph, x: Value, name: str, heads: int, dim: int) -> Value:
     """`lamb.two_stream.QueryAttention`: LN(MHA(Q, x) + Q)."""
     queries = g.weight(FILE, f"{name}.queries")
     part = f"{name}.attention"
-    weights = g.several("Split", 3, g.weight(FILE, f"{part}.in_proj_weight"), axis=0, num_outputs=3)
-    biases = g.several("Split", 3, g.weight(FILE, f"{part}.in_proj_bias"), axis=0, num_outputs=3)
+    weight, bias = g.weight(FILE, f"{part}.in_proj_weight"), g.weight(FILE, f"{part}.in_proj_bias")
     scale = g.number((dim // heads) ** -0.5)
-    asked = g.op("Add", g.op("MatMul", queries, g.turned(weights[0])), biases[0])
-    q = g.reshape(g.op("Mul", asked, scale), 1, -1, heads, dim // heads)
+    asked = g.op("MatMul", queries, g.turned(g.cut(weight, 0, 0, dim)))
+    asked = g.op("Mul", g.op("Add", asked, g.cut(bias, 0, 0, dim)), scale)
+    q = g.reshape(asked, 1, -1, heads, dim // heads)
     q = g.op("Transpose", q, perm=[0, 2, 1, 3])
-    # One product for keys and values.
-    both = g.op("Concat", weights[1], weights[2], axis=0)
-    kv = g.op("MatMul", x, g.turned(both))
-    kv = g.op("Add", kv, g.op("Concat", biases[1], biases[2], axis=0))
+    kv = g.op("MatMul", x, g.turned(g.cut(weight, 0, dim, 3 * dim)))
+    kv = g.op("Add", kv, g.cut(bias, 0, dim, 3 * dim))
     kv = g.reshape(kv, 0, -1, 2 * heads, dim // heads)
     k, v = g.several("Split", 2, kv, axis=2, num_outputs=2)
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 3, 1]))
-    found = g.op("MatMul", g.op("Softmax", scores, axis=-1), g.op("Transpose", v, perm=[0, 2, 1, 3]))
+    found = g.op(
+        "MatMul", g.op("Softmax", scores, axis=-1), g.op("Transpose", v, perm=[0, 2, 1, 3])
+    )
     found = g.reshape(g.op("Transpose", found, perm=[0, 2, 1, 3]), 0, -1, dim)
     found = g.linear(found, FILE, f"{part}.out_proj")
     return g.layer_norm(g.op("Add", found, queries), FILE, f"{name}.norm")
@@ -112,20 +122,25 @@ def _multi_scale(g: Graph, h: Value, config: TwoStreamConfig) -> Value:
         biases.append(g.weight(FILE, f"{name}.bias"))
     x = g.op("Transpose", h, perm=[0, 2, 1])
     x = g.op(
-        "Conv", x, _sum(g, kernels), _sum(g, biases),
-        kernel_shape=[widest], pads=[widest // 2] * 2,
+        "Conv",
+        x,
+        _sum(g, kernels),
+        _sum(g, biases),
+        kernel_shape=[widest],
+        pads=[widest // 2] * 2,
     )
     local = g.gelu(g.op("Transpose", x, perm=[0, 2, 1]))
     return g.layer_norm(g.op("Add", h, local), FILE, "prefix.conv.norm")
 
 
 def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
-    """torch's bidirectional GRU; its gates are (reset, update, new), ONNX has (update, reset, new).
-    """
+    """torch's bidirectional GRU; its gates are (reset, update, new), ONNX has (update, reset, new)."""
     x = g.op("Transpose", x, perm=[1, 0, 2])
     for layer in range(layers):
         weights = [
-            g.op("Concat", *(_gates(g, f"{part}_l{layer}{way}") for way in ("", "_reverse")), axis=0)
+            g.op(
+                "Concat", *(_gates(g, f"{part}_l{layer}{way}") for way in ("", "_reverse")), axis=0
+            )
             for part in ("weight_ih", "weight_hh")
         ]
         biases = [
@@ -137,17 +152,23 @@ def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
             for way in ("", "_reverse")
         ]
         x = g.op(
-            "GRU", x, *weights, g.op("Concat", *biases, axis=0),
-            hidden_size=dim // 2, direction="bidirectional", linear_before_reset=1,
+            "GRU",
+            x,
+            *weights,
+            g.op("Concat", *biases, axis=0),
+            hidden_size=dim // 2,
+            direction="bidirectional",
+            linear_before_reset=1,
         )
         x = g.reshape(g.op("Transpose", x, perm=[0, 2, 1, 3]), 0, 0, dim)
     return g.op("Transpose", x, perm=[1, 0, 2])
 
 
 def _gates(g: Graph, name: str) -> Value:
-    weight = g.weight(FILE, f"prefix.gru.{name}")
-    reset, update, new = g.several("Split", 3, weight, axis=0, num_outputs=3)
-    return g.op("Unsqueeze", g.op("Concat", update, reset, new, axis=0), g.ints(0))
+    """A GRU weight in ONNX's order of gates, with an axis for the direction in front."""
+    reset, update, new = np.split(np.arange(g.shape_of(FILE, f"prefix.gru.{name}")[0]), 3)
+    order = np.concatenate([update, reset, new]).astype(np.int64)
+    return g.op("Gather", g.weight(FILE, f"prefix.gru.{name}"), g.constant(order[None]), axis=0)
 
 
 def _sum(g: Graph, values: list[Value]) -> Value:

@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from earwitness.errors import DataError
+from earwitness.statistics import Resamples
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedClouds:
     """N sounds and their M >= N captions, captions sorted by their owner.
 
     `audio` and `text` are the vectors that distances use, `unit_audio` and `unit_text` the same at
@@ -46,7 +47,7 @@ class Pairs:
         share = self.share.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
         return np.add.reduceat(values * share, starts, axis=0)
 
-    def subset(self, clips: Int[np.ndarray, " n"]) -> "Pairs":
+    def subset(self, clips: Int[np.ndarray, " n"]) -> "PairedClouds":
         """The pairs of some clips, clips renumbered in the order given."""
         number = np.full(self.clips, -1)
         number[clips] = np.arange(len(clips))
@@ -63,31 +64,35 @@ class Pairs:
             order=self.order[kept],
         )
 
-    def with_audio(self, audio: "ArrayLike", *, name: str, normalize: bool) -> "Pairs":
+    def with_audio(self, audio: "ArrayLike", *, name: str, normalize: bool) -> "PairedClouds":
         """The same captions beside another cloud of as many sounds."""
         vectors = checked_vectors(audio, name)
         if vectors.shape != self.audio.shape:
             raise DataError(
-                f"{name} has the shape {vectors.shape}; accepted is that of audio, "
-                f"{self.audio.shape}"
+                f"{name} has the shape {vectors.shape}; expected that of audio, {self.audio.shape}"
             )
         unit = unit_rows(vectors, name)
         return replace(self, audio=unit if normalize else vectors, unit_audio=unit)
+
+
+def draw_clips(clips: int, resamples: int, seed: int) -> Resamples:
+    """The resamples that all quantities of as many clips share; each holds two clips or more."""
+    return Resamples.draw(clips, resamples, [seed, clips], pairs=True)
 
 
 def checked_vectors(values: "ArrayLike", name: str) -> Float[np.ndarray, "N C"]:
     """The array as finite float32 of two axes. Raises DataError naming what is wrong."""
     array = np.asarray(values)
     if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1:
-        raise DataError(f"{name} has the shape {array.shape}; accepted is [N, C] with N >= 2")
+        raise DataError(f"{name} has the shape {array.shape}; expected [N, C] with N >= 2")
     if array.dtype.kind not in "fiu":
-        raise DataError(f"{name} holds {array.dtype} values; accepted are real numbers")
+        raise DataError(f"{name} holds {array.dtype} values; expected real numbers")
     array = np.ascontiguousarray(array, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
         raise DataError(
             f"{name} holds a number that is not finite in row {bad[0]} ({len(bad)} such rows); "
-            "accepted are finite numbers of single precision"
+            "expected finite numbers of single precision"
         )
     return array
 
@@ -106,44 +111,44 @@ def _checked_owner(owner: "ArrayLike | None", clips: int, captions: int) -> Int[
     if owner is None:
         if captions != clips:
             raise DataError(
-                f"{captions} captions for {clips} sounds; accepted are as many captions as sounds, "
+                f"{captions} captions for {clips} sounds; expected as many captions as sounds, "
                 "or an owner array that gives each caption the row of its sound"
             )
         return np.arange(clips)
     index = np.asarray(owner)
     if index.dtype.kind not in "iu" or index.shape != (captions,):
         raise DataError(
-            f"owner is {index.dtype} of shape {index.shape}; accepted is one whole number for each "
+            f"owner is {index.dtype} of shape {index.shape}; expected one whole number for each "
             f"of the {captions} captions"
         )
     if index.min() < 0 or index.max() >= clips:
         raise DataError(
-            f"owner runs from {index.min()} to {index.max()}; accepted is 0 to {clips - 1}"
+            f"owner runs from {index.min()} to {index.max()}; expected 0 to {clips - 1}"
         )
     silent = np.flatnonzero(np.bincount(index, minlength=clips) == 0)
     if len(silent):
         raise DataError(
             f"sound {silent[0]} has no caption ({len(silent)} such sounds); "
-            "accepted is at least one caption for every sound"
+            "expected at least one caption for every sound"
         )
     return index.astype(np.int64)
 
 
 def make_pairs(
     audio: "ArrayLike", text: "ArrayLike", owner: "ArrayLike | None", *, normalize: bool
-) -> Pairs:
+) -> PairedClouds:
     """Checked pairs of `audio` [N, C] and `text` [M, C]; caption m belongs to clip `owner[m]`."""
     x, y = checked_vectors(audio, "audio"), checked_vectors(text, "text")
     if x.shape[1] != y.shape[1]:
         raise DataError(
             f"audio has {x.shape[1]} numbers per vector and text {y.shape[1]}; "
-            "accepted are equal widths"
+            "expected equal widths"
         )
     index = _checked_owner(owner, len(x), len(y))
     order = np.argsort(index, kind="stable")
     y, index = y[order], index[order]
     unit_x, unit_y = unit_rows(x, "audio"), unit_rows(y, "text")
-    return Pairs(
+    return PairedClouds(
         audio=unit_x if normalize else x,
         text=unit_y if normalize else y,
         unit_audio=unit_x,

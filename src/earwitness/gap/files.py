@@ -1,25 +1,22 @@
-"""Embeddings from .npy, .safetensors and .parquet files; captions and curves from CSV files."""
+"""Embeddings from .npy, .safetensors and .parquet files; captions and curves from tables."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64, Shaped
 
-from earwitness.errors import DataError, MissingDependencyError
+from earwitness.errors import DataError, one_line
+from earwitness.io.parquet import need_parquet
+from earwitness.io.tables import cell, read_table
+from earwitness.io.text_files import missing
 
 
 def _readers() -> dict[str, Callable[[Path, str], np.ndarray]]:
     return {".npy": _from_npy, ".safetensors": _from_safetensors, ".parquet": _from_parquet}
 
 
-def _existing(path: Path, accepted: str) -> Path:
-    if not path.is_file():
-        raise DataError(f"no file at {path}; accepted is {accepted}")
-    return path
-
-
-def load_vectors(source: str | Path) -> np.ndarray:
+def load_vectors(source: str | Path) -> Shaped[np.ndarray, "..."]:
     """The array of a .npy, .safetensors or .parquet file; nothing in the file is ever executed.
 
     A file with several tensors or columns takes a name after `#`: `clap.safetensors#audio`.
@@ -30,17 +27,24 @@ def load_vectors(source: str | Path) -> np.ndarray:
     path = Path(name)
     reader = _readers().get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path} is no embedding file; accepted are {', '.join(_readers())}")
-    return reader(_existing(path, "an embedding file"), key)
+        raise DataError(
+            f"{path}: unknown format {path.suffix!r}; expected embeddings as "
+            f"{', '.join(_readers())}"
+        )
+    if not path.is_file():
+        raise DataError(missing(path, "embeddings"))
+    return reader(path, key)
 
 
 def _from_npy(path: Path, key: str) -> np.ndarray:
     if key:
-        raise DataError(f"{path} holds one array without a name; leave out #{key}")
+        raise DataError(f"{path}: holds one array without a name; leave out #{key}")
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path} is not a readable .npy array of numbers: {error}") from error
+        raise DataError(
+            f"{path}: not a readable .npy array of numbers ({one_line(error)})"
+        ) from error
 
 
 def _from_safetensors(path: Path, key: str) -> np.ndarray:
@@ -50,26 +54,20 @@ def _from_safetensors(path: Path, key: str) -> np.ndarray:
         with safe_open(path, framework="numpy") as file:
             return file.get_tensor(_one_of(path, list(file.keys()), key, "tensor"))
     except SafetensorError as error:
-        raise DataError(f"{path} is not a readable safetensors file: {error}") from error
+        raise DataError(f"{path}: not a readable safetensors file ({one_line(error)})") from error
     except TypeError as error:
         raise DataError(
-            f"{path} holds a number type that numpy does not know ({error}); "
-            "accepted are float16, float32 and float64"
+            f"{path}: a number type that numpy does not know ({error}); "
+            "expected float16, float32 or float64"
         ) from error
 
 
 def _from_parquet(path: Path, key: str) -> np.ndarray:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingDependencyError(
-            "reading .parquet needs pyarrow; install it with: pip install 'earwitness[eval]'"
-        ) from error
+    pa, pq = need_parquet(path)
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file: {error}") from error
+        raise DataError(f"{path}: not a readable parquet file ({one_line(error)})") from error
     lists = [f.name for f in table.schema if _is_list(pa, f.type)]
     numbers = [f.name for f in table.schema if pa.types.is_floating(f.type)]
     if not key and not lists and numbers:
@@ -77,7 +75,7 @@ def _from_parquet(path: Path, key: str) -> np.ndarray:
     column = table[_one_of(path, lists, key, "column of lists of numbers")]
     rows = [value.values.to_numpy(zero_copy_only=False) for value in column if value.is_valid]
     if len(rows) != len(column) or len({len(row) for row in rows}) != 1:
-        raise DataError(f"{path} has rows of missing or unequal length; accepted are equal lengths")
+        raise DataError(f"{path}: rows of missing or unequal length; expected equal lengths")
     return np.stack(rows)
 
 
@@ -97,34 +95,26 @@ def _one_of(path: Path, names: list[str], key: str, what: str) -> str:
 
 
 def load_columns(path: str | Path, required: tuple[str, ...]) -> dict[str, list[str]]:
-    """The columns of a CSV file with a header line. Raises DataError where one is missing."""
-    file = _existing(Path(path), f"a CSV file with the columns {', '.join(required)}")
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            header = list(reader.fieldnames or [])
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is not a readable UTF-8 CSV file: {error}") from error
-    missing = [name for name in required if name not in header]
+    """The columns of a table, as text. Raises DataError where one of `required` is missing."""
+    table = read_table(path, "table", (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
+    missing = [name for name in required if name not in table.columns]
     if missing:
         raise DataError(
-            f"{file} has the columns {', '.join(header) or 'none'}; missing is {', '.join(missing)}"
+            f"{table.path}: no column {missing[0]!r}; expected {', '.join(required)}, got "
+            f"{', '.join(table.columns) or 'none'}"
         )
-    short = [number for number, row in enumerate(rows, 2) if None in row or None in row.values()]
-    if short:
-        raise DataError(f"{file} line {short[0]} has not the {len(header)} cells of its header")
-    return {name: [row[name] for row in rows] for name in header}
+    table.complete()
+    return {name: [cell(row, name) for row in table.rows] for name in table.columns}
 
 
-def load_captions(path: str | Path) -> tuple[list[str], np.ndarray | None]:
-    """Captions, and the owner of each where the CSV file has a column `owner` (rows from 0)."""
+def load_captions(path: str | Path) -> tuple[list[str], Int64[np.ndarray, " M"] | None]:
+    """Captions, and the owner of each where the table has a column `owner` (rows from 0)."""
     columns = load_columns(path, ("caption",))
     if "owner" not in columns:
         return columns["caption"], None
     try:
-        return columns["caption"], np.array([int(cell) for cell in columns["owner"]], np.int64)
+        return columns["caption"], np.array([int(text) for text in columns["owner"]], np.int64)
     except ValueError as error:
         raise DataError(
-            f"{path} has an owner that is no whole number ({error}); accepted are rows from 0"
+            f"{path}: expected a row of the audio file, counted from 0, in column 'owner' ({error})"
         ) from error

@@ -1,18 +1,19 @@
 """Cauchy-Schwarz divergence and MMD with one Gaussian kernel, on a sample of clips of stated size.
 
 Both are made of the same three kernel means: MMD is the distance of the two clouds' mean elements,
-the divergence is -2 log of the cosine between them.
+the divergence is -2 log of the cosine between them. Kernel, width and divergence are those of
+LAMB's aligner, defined in `earwitness.cauchy_schwarz`.
 """
 
 import numpy as np
 from jaxtyping import Float
 
-from earwitness.gap.clouds import Pairs
-from earwitness.gap.resampling import Estimate, Resamples
+from earwitness.cauchy_schwarz import SMALLEST_WIDTH, divergence, log_kernel, squared_width
+from earwitness.gap.clouds import PairedClouds, draw_clips
+from earwitness.statistics import Estimate
 
 CAPTION_LIMIT = 3000
 _WIDTH_LIMIT = 1000
-_FLOOR = 1e-6
 
 
 def squared_distances(
@@ -26,7 +27,7 @@ def squared_distances(
     return np.maximum(squares - 2.0 * products, 0.0)
 
 
-def sampled(pairs: Pairs, limit: int, seed: int) -> Pairs:
+def sampled(pairs: PairedClouds, limit: int, seed: int) -> PairedClouds:
     """All pairs, or as many clips, drawn without replacement, as have `limit` captions together."""
     if pairs.captions <= limit:
         return pairs
@@ -36,21 +37,21 @@ def sampled(pairs: Pairs, limit: int, seed: int) -> Pairs:
     return pairs.subset(clips[:kept])
 
 
-def median_width(pairs: Pairs, seed: int) -> float:
-    """sigma with 2 sigma^2 = the median squared distance over all points of both clouds, i < j.
+def median_width(pairs: PairedClouds, seed: int) -> float:
+    """sigma by the median rule of `earwitness.cauchy_schwarz`: over the pairs between the clouds.
 
-    The median heuristic as in LAMB's aligner; at most 1000 captions and their sounds are looked at.
+    Every sound with every caption, each pair once; of at most 1000 captions and their sounds.
     """
     part = sampled(pairs, _WIDTH_LIMIT, seed)
-    points = np.concatenate([part.audio, part.text])
-    distances = squared_distances(points, points)[np.triu_indices(len(points), 1)]
-    return float(np.sqrt(max(np.median(distances) / 2.0, _FLOOR)))
+    distances = squared_distances(part.audio, part.text)
+    median = float(np.quantile(distances, 0.5, method="lower"))
+    return max(squared_width(median), SMALLEST_WIDTH) ** 0.5
 
 
 def _kernel(
     x: Float[np.ndarray, "n C"], y: Float[np.ndarray, "m C"], sigma: float
 ) -> Float[np.ndarray, "n m"]:
-    return np.exp(squared_distances(x, y) / (-2.0 * sigma**2))
+    return np.exp(log_kernel(squared_distances(x, y), sigma**2))
 
 
 def _means(
@@ -61,14 +62,16 @@ def _means(
     return np.einsum("km,km->k", left @ kernel, right)
 
 
-def kernel_quantities(pairs: Pairs, sigma: float, bootstrap: int, seed: int) -> dict[str, Estimate]:
+def kernel_quantities(
+    pairs: PairedClouds, sigma: float, bootstrap: int, seed: int
+) -> dict[str, Estimate]:
     """Cauchy-Schwarz divergence and MMD; a clip with several captions shares its weight among them.
 
     V-statistics: kernel values of a point with itself are kept, as in LAMB's aligner, so both are
     0 for equal clouds and never negative. Above 3000 captions a random part of the clips is used.
     """
     part = sampled(pairs, CAPTION_LIMIT, seed)
-    counts = Resamples.draw(part.clips, bootstrap, seed).counts
+    counts = draw_clips(part.clips, bootstrap, seed).counts
     audio = np.concatenate([np.ones((1, part.clips)), counts]) / part.clips
     text = audio[:, part.owner] * part.share
     xx = _means(_kernel(part.audio, part.audio, sigma), audio, audio)
@@ -76,9 +79,9 @@ def kernel_quantities(pairs: Pairs, sigma: float, bootstrap: int, seed: int) -> 
     xy = _means(_kernel(part.audio, part.text, sigma), audio, text)
     # Between far clouds the cross mean underflows; the smallest double keeps its log finite.
     xy = np.maximum(xy, np.finfo(np.float64).tiny)
-    divergence = np.maximum(np.log(xx) + np.log(yy) - 2.0 * np.log(xy), 0.0)
+    cs = np.maximum(divergence(np.log(xx), np.log(yy), np.log(xy)), 0.0)
     distance = np.sqrt(np.maximum(xx + yy - 2.0 * xy, 0.0))
     return {
-        "cs_divergence": Estimate(float(divergence[0]), divergence[1:], part.clips),
+        "cs_divergence": Estimate(float(cs[0]), cs[1:], part.clips),
         "mmd": Estimate(float(distance[0]), distance[1:], part.clips),
     }

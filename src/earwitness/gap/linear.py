@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from earwitness.gap.clouds import Pairs
-from earwitness.gap.resampling import Estimate, Resamples
+from earwitness.gap.clouds import PairedClouds
+from earwitness.statistics import Estimate, Resamples
 
 _CHUNK = 8192
 
@@ -37,7 +37,7 @@ def _rows_dot(x: Float[np.ndarray, "N C"], y: Float[np.ndarray, "N C"]) -> Float
     return out
 
 
-def _paired_distance(pairs: Pairs) -> Float[np.ndarray, " N"]:
+def _paired_distance(pairs: PairedClouds) -> Float[np.ndarray, " N"]:
     out = np.empty(pairs.captions, np.float64)
     for start in range(0, pairs.captions, _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -46,7 +46,7 @@ def _paired_distance(pairs: Pairs) -> Float[np.ndarray, " N"]:
     return pairs.mean_per_clip(out)
 
 
-def _per_clip(pairs: Pairs, unit_text: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N Q"]:
+def _per_clip(pairs: PairedClouds, unit_text: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N Q"]:
     """Columns: paired cosine, paired distance, |u|^2, |mean caption|^2, |x|^2, mean |y|^2."""
     return np.stack(
         [
@@ -84,7 +84,7 @@ def _quantities(s: _Sums) -> dict[str, Float[np.ndarray, " K"]]:
     }
 
 
-def linear_quantities(pairs: Pairs, resamples: Resamples) -> dict[str, Estimate]:
+def linear_quantities(pairs: PairedClouds, resamples: Resamples) -> dict[str, Estimate]:
     """Paired and unpaired cosine, margin, centroid distance, paired L2, RMG and variance ratio.
 
     Several captions of a clip count as their mean: the paired cosine is the mean over the captions,
@@ -120,7 +120,7 @@ def linear_quantities(pairs: Pairs, resamples: Resamples) -> dict[str, Estimate]
 
 
 def _exact_sums(
-    pairs: Pairs,
+    pairs: PairedClouds,
     unit_text: Float[np.ndarray, "N C"],
     text: Float[np.ndarray, "N C"],
     numbers: Float[np.ndarray, "N Q"],

@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from jaxtyping import Float, Int
 
-from earwitness.gap.clouds import Pairs
-from earwitness.gap.resampling import Estimate
+from earwitness.gap.clouds import PairedClouds
+from earwitness.statistics import Estimate
 
 GROUPS = 20
 _CHUNK = 4096
@@ -41,7 +41,7 @@ class _Moments:
         return _Moments(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
 
-def _moments_of(pairs: Pairs) -> _Moments:
+def _moments_of(pairs: PairedClouds) -> _Moments:
     """The sums over all clips of `pairs`, in float64; captions weigh 1 / captions of their clip."""
     x, y = pairs.audio.astype(np.float64), pairs.text.astype(np.float64)
     weighted = y * pairs.share[:, None]
@@ -64,7 +64,7 @@ def _moments_of(pairs: Pairs) -> _Moments:
     )
 
 
-def _moments(pairs: Pairs, clips: Int[np.ndarray, " n"]) -> _Moments:
+def _moments(pairs: PairedClouds, clips: Int[np.ndarray, " n"]) -> _Moments:
     parts = [
         _moments_of(pairs.subset(clips[start : start + _CHUNK]))
         for start in range(0, len(clips), _CHUNK)
@@ -106,7 +106,7 @@ def _gram_correlation(m: _Moments) -> float:
     return float((xy - mean_x * mean_y) / np.sqrt(var_x * var_y))
 
 
-def moment_quantities(pairs: Pairs, seed: int) -> dict[str, Estimate]:
+def moment_quantities(pairs: PairedClouds, seed: int) -> dict[str, Estimate]:
     """Frechet distance and Gram correlation over all clips, each with its leave-one-out values."""
     shuffled = np.random.default_rng([seed, pairs.clips, 1]).permutation(pairs.clips)
     groups = np.array_split(shuffled, min(GROUPS, pairs.clips))

@@ -84,7 +84,7 @@ QUANTITIES: tuple[Definition, ...] = (
         "down",
         "mean_i ||x_i - y_i||",
         "How far a sound lies from its own caption.",
-        "LAMB, arXiv 2601.04658, Table 2 (there without normalisation)",
+        "LAMB, arXiv 2601.04658, Table 2 (there without normalization)",
         scale_free=False,
     ),
     Definition(
@@ -116,7 +116,7 @@ QUANTITIES: tuple[Definition, ...] = (
         "down",
         "log mean k(x,x') + log mean k(y,y') - 2 log mean k(x,y), k = exp(-d^2 / 2 sigma^2)",
         "How differently the two clouds spread their mass, whoever belongs to whom.",
-        "Jenssen et al. 2006; the divergence that LAMB minimises",
+        "Jenssen et al. 2006; the divergence that LAMB minimizes, with the same kernel width",
     ),
     Definition(
         "mmd",
@@ -135,7 +135,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "down",
         "accuracy of logistic regression, sound or caption?, on clips it was not fitted to",
-        "How often a straight cut tells sounds from captions; 0.5 is guessing.",
+        "How often a straight cut separates sounds from captions; 0.5 is guessing.",
         "classifier two-sample test, Lopez-Paz and Oquab 2017, arXiv 1610.06545",
     ),
     Definition(
@@ -227,7 +227,7 @@ TOKEN_QUANTITIES: tuple[Definition, ...] = (
         0.0,
         INFINITY,
         "down",
-        "mean_i ||z_a,i - z_t,i||, z = mean over tokens, not normalised",
+        "mean_i ||z_a,i - z_t,i||, z = mean over tokens, not normalized",
         "How far the audio tokens of a clip lie from its caption's tokens, in the LLM's own units.",
         _LAMB,
     ),

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earwitness.errors import ConfigError, DataError
-from earwitness.gap.clouds import Pairs, checked_vectors, make_pairs, unit_rows
+from earwitness.gap.clouds import PairedClouds, checked_vectors, draw_clips, make_pairs, unit_rows
 from earwitness.gap.kernels import kernel_quantities, median_width
 from earwitness.gap.linear import linear_quantities
 from earwitness.gap.moments import moment_quantities
 from earwitness.gap.quantities import BY_NAME, QUANTITIES, TOKEN_QUANTITIES
-from earwitness.gap.resampling import Estimate, Resamples
 from earwitness.gap.retrieval import retrieval_quantities
 from earwitness.gap.separability import separability_quantities
+from earwitness.statistics import Estimate, Resamples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +101,9 @@ def _quantity(name: str, estimate: Estimate, cloud: str, normalized: bool) -> Qu
     )
 
 
-def _estimates(pairs: Pairs, resamples: Resamples, sigma: float, seed: int) -> dict[str, Estimate]:
+def _estimates(
+    pairs: PairedClouds, resamples: Resamples, sigma: float, seed: int
+) -> dict[str, Estimate]:
     bootstrap = len(resamples.counts)
     found = linear_quantities(pairs, resamples)
     found |= moment_quantities(pairs, seed)
@@ -157,7 +159,7 @@ def _collapse_warnings(
     return []
 
 
-def _sampling_warnings(pairs: Pairs) -> list[str]:
+def _sampling_warnings(pairs: PairedClouds) -> list[str]:
     width = pairs.audio.shape[1]
     if pairs.clips >= 2 * width:
         return []
@@ -169,9 +171,9 @@ def _sampling_warnings(pairs: Pairs) -> list[str]:
 
 def _check_settings(bootstrap: int, seed: int) -> None:
     if not 2 <= bootstrap <= 100_000:
-        raise ConfigError(f"bootstrap is {bootstrap}; accepted is 2 to 100000 resamples")
+        raise ConfigError(f"bootstrap {bootstrap}: expected 2 to 100000 resamples")
     if seed < 0:
-        raise ConfigError(f"seed is {seed}; accepted is 0 or more")
+        raise ConfigError(f"seed {seed}: expected 0 or more")
 
 
 def measure(
@@ -193,7 +195,7 @@ def measure(
     """
     _check_settings(bootstrap, seed)
     pairs = make_pairs(audio, text, owner, normalize=normalize)
-    resamples = Resamples.draw(pairs.clips, bootstrap, seed)
+    resamples = draw_clips(pairs.clips, bootstrap, seed)
     sigma = median_width(pairs, seed)
     moved = None
     if bridged is not None:
@@ -220,7 +222,7 @@ def token_gap(
     seed: int = 0,
     bootstrap: int = 1000,
 ) -> GapReport:
-    """Mean L2 distance and cosine of pooled audio tokens and caption tokens, not normalised.
+    """Mean L2 distance and cosine of pooled audio tokens and caption tokens, not normalized.
 
     `z_a_mean` and `z_t_mean` are [N, E]: the mean over a clip's audio tokens, and over its
     caption's token embeddings. With `z_a_before` (the same clips before alignment) the report has
@@ -231,7 +233,7 @@ def token_gap(
     clouds = {"z_a_mean": checked_vectors(z_a_mean, "z_a_mean")}
     if z_a_before is not None:
         clouds["z_a_before"] = checked_vectors(z_a_before, "z_a_before")
-    resamples = Resamples.draw(len(text), bootstrap, seed)
+    resamples = draw_clips(len(text), bootstrap, seed)
     found = {name: _token_estimates(z_a, text, name, resamples) for name, z_a in clouds.items()}
     before, after = found["z_a_mean"], None
     if z_a_before is not None:
@@ -252,7 +254,7 @@ def _token_estimates(
 ) -> dict[str, Estimate]:
     if z_a.shape != z_t.shape:
         raise DataError(
-            f"{name} has the shape {z_a.shape} and z_t_mean {z_t.shape}; accepted are equal shapes"
+            f"{name} has the shape {z_a.shape} and z_t_mean {z_t.shape}; expected equal shapes"
         )
     difference = z_a.astype(np.float64) - z_t
     cosines = np.sum(unit_rows(z_a, name) * unit_rows(z_t, "z_t_mean"), axis=1, dtype=np.float64)

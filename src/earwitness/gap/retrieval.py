@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from earwitness.gap.clouds import Pairs
-from earwitness.gap.resampling import Estimate, Resamples
+from earwitness.gap.clouds import PairedClouds
+from earwitness.statistics import Estimate, Resamples
 
 TOP = (1, 5, 10)
 _ROWS = 1020
@@ -34,7 +34,7 @@ def _hits(above: Int[np.ndarray, " n"], tied: Int[np.ndarray, " n"]) -> Float[np
     return np.clip((k - above[:, None]) / (tied[:, None] + 1.0), 0.0, 1.0)
 
 
-def hits(pairs: Pairs) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "M 3"]]:
+def hits(pairs: PairedClouds) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "M 3"]]:
     """Per clip and per caption: is the right one within the top 1, 5, 10?
 
     A clip counts its best own caption against all captions of other clips; a caption counts its one
@@ -61,7 +61,7 @@ def hits(pairs: Pairs) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "M 3
     return _hits(clip_above, clip_tied), _hits(caption_above, caption_tied)
 
 
-def retrieval_quantities(pairs: Pairs, resamples: Resamples) -> dict[str, Estimate]:
+def retrieval_quantities(pairs: PairedClouds, resamples: Resamples) -> dict[str, Estimate]:
     """R@1, R@5, R@10 from sound to caption and back. The candidates stay when clips are drawn."""
     from_audio, from_text = hits(pairs)
     captions = np.bincount(pairs.owner).astype(np.float64)

@@ -4,15 +4,15 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.errors import MissingDependencyError
-from earwitness.gap.clouds import Pairs
+from earwitness.gap.clouds import PairedClouds, draw_clips
 from earwitness.gap.kernels import sampled
-from earwitness.gap.resampling import Estimate, Resamples
+from earwitness.statistics import Estimate
 
 CAPTION_LIMIT = 2500
 FOLDS = 5
 
 
-def _one_caption_each(pairs: Pairs, seed: int) -> Float[np.ndarray, "N C"]:
+def _one_caption_each(pairs: PairedClouds, seed: int) -> Float[np.ndarray, "N C"]:
     captions = np.bincount(pairs.owner)
     starts = np.cumsum(captions) - captions
     drawn = np.random.default_rng([seed, pairs.clips, 3]).integers(captions)
@@ -46,13 +46,13 @@ def _held_out_accuracy(
     return accuracy
 
 
-def separability_quantities(pairs: Pairs, bootstrap: int, seed: int) -> dict[str, Estimate]:
-    """Accuracy of logistic regression on standardised numbers, five folds, clips kept whole.
+def separability_quantities(pairs: PairedClouds, bootstrap: int, seed: int) -> dict[str, Estimate]:
+    """Accuracy of logistic regression on standardized numbers, five folds, clips kept whole.
 
     One caption per clip, drawn by the seed, so that guessing is right half the time. Above 2500
     captions a random part of the clips is used. The interval draws clips; the classifiers stay.
     """
     part = sampled(pairs, CAPTION_LIMIT, seed)
     accuracy = _held_out_accuracy(part.audio, _one_caption_each(part, seed), seed)
-    drawn = Resamples.draw(part.clips, bootstrap, seed).sums(accuracy[:, None])[:, 0] / part.clips
+    drawn = draw_clips(part.clips, bootstrap, seed).sums(accuracy[:, None])[:, 0] / part.clips
     return {"separability": Estimate(float(accuracy.mean()), drawn, part.clips)}

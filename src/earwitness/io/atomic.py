@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,22 +11,76 @@ from earwitness.errors import ConfigError, EarwitnessError
 
 
 @contextmanager
-def replacing(path: Path, failure: type[EarwitnessError] = ConfigError) -> Iterator[BinaryIO]:
+def replacing(
+    path: Path,
+    failure: type[EarwitnessError] = ConfigError,
+    *,
+    make_folder: bool = True,
+    durable: bool = True,
+) -> Iterator[BinaryIO]:
     """A draft that takes the place of `path` once it is complete and on disk; it vanishes on an
     error.
+
+    A link is followed: the file that it points to is replaced. A device or a pipe, which nothing
+    can take the place of, is written to as it is. Not `durable` saves the wait for the disk: for
+    caches, which can be made again after a power cut.
 
     Raises:
         EarwitnessError: the file cannot be written; it is a `failure`.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            with path.open("wb") as file:
+                yield file
+            return
+        with _draft(path, make_folder) as draft, draft.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         raise failure(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+@contextmanager
+def replacing_path(
+    path: Path, failure: type[EarwitnessError] = ConfigError, *, make_folder: bool = True
+) -> Iterator[Path]:
+    """As `replacing`, for writers that need a path instead of an open file."""
+    try:
+        with _draft(path, make_folder) as draft:
+            yield draft
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise failure(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def write_text(
+    path: Path,
+    text: str,
+    failure: type[EarwitnessError] = ConfigError,
+    *,
+    make_folder: bool = True,
+) -> None:
+    """Writes `text` as UTF-8, line ends as they are. Raises as `replacing`.
+
+    Names of files that are not UTF-8 (surrogate escapes) get their own bytes back.
+    """
+    with replacing(path, failure, make_folder=make_folder) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+
+
+@contextmanager
+def _draft(path: Path, make_folder: bool) -> Iterator[Path]:
+    """A path of its own beside `path`, moved onto it at the end unless an error comes up."""
+    path = Path(os.path.realpath(path))
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays: some writers choose the format by it. Long names leave no room for the rest.
+    draft = path.with_name(f".{uuid.uuid4().hex[:12]}.new{path.suffix[:20]}")
+    try:
+        yield draft
+        draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
 """LAMB's Cross-Modal Aligner (arXiv 2601.04658): losses that pull audio tokens into the LLM's
 text-embedding space.
 
-Cauchy-Schwarz divergence between the clouds of audio and caption tokens, per clip and over the
-batch, and InfoNCE between their means. The estimator is that of CS-Aligner (arXiv 2502.17028). LAMB
-gives neither the kernel width nor the pooling: we use the median width, detached, and means over
-tokens. In training over several processes a batch is that of all of them (`gather`).
+Cauchy-Schwarz divergence (`earwitness.cauchy_schwarz`) between the clouds of audio and caption
+tokens, per clip and over the batch, and InfoNCE between their means. LAMB gives neither the kernel
+width nor the pooling: we use the median width, detached, and means over tokens. In training on
+several processes a batch is that of all of them (`gather`).
 """
 
 import math
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from earwitness.cauchy_schwarz import SMALLEST_WIDTH, divergence, log_kernel, squared_width
 from earwitness.config import Strict
 
 
@@ -26,7 +27,7 @@ class AlignerConfig(Strict):
     l2_normalize: bool = False
     temperature: PositiveFloat = 0.07
     gather: bool = True
-    """in training on several processes, the losses are those of the clips of all of them"""
+    """in training on several processes, take the losses over the clips of all of them"""
 
 
 class CrossModalAligner(nn.Module):
@@ -45,7 +46,7 @@ class CrossModalAligner(nn.Module):
         t_mask: Bool[Tensor, "B L"],
         clip: Int[Tensor, " B"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """`cs_global`, `cs_token` and `infonce`; captions of the same `clip` are no negatives for
+        """`cs_global`, `cs_token` and `infonce`; captions of the same `clip` are not negatives for
         each other.
 
         In float32 even under autocast: distances of LLM-sized vectors lose their digits in half
@@ -55,7 +56,12 @@ class CrossModalAligner(nn.Module):
             return self._losses(z_a.float(), a_mask, z_t.float(), t_mask, clip)
 
     def _losses(
-        self, z_a: Tensor, a_mask: Tensor, z_t: Tensor, t_mask: Tensor, clip: Tensor
+        self,
+        z_a: Float[Tensor, "B G E"],
+        a_mask: Bool[Tensor, "B G"],
+        z_t: Float[Tensor, "B L E"],
+        t_mask: Bool[Tensor, "B L"],
+        clip: Int[Tensor, " B"],
     ) -> dict[str, Float[Tensor, ""]]:
         audio, text = masked_mean(z_a, a_mask), masked_mean(z_t, t_mask)
         gather = self.config.gather and self.training and several_processes()
@@ -80,10 +86,11 @@ def several_processes() -> bool:
 
 
 def gather_rows(x: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "all_B ..."]:
-    """The rows of all processes, first process first; every process must hold as many.
+    """The rows of all processes, first process first; every process must hold the same number.
 
-    Gradients reach the own rows only, times the number of processes: where all processes compute
-    the same loss of these rows and then average their gradients, that is its exact gradient.
+    Gradients reach only the rows of this process, times the number of processes: where all
+    processes compute the same loss of these rows and then average their gradients, that is its
+    exact gradient.
     """
     return _GatherRows.apply(x)  # type: ignore[return-value]
 
@@ -107,8 +114,8 @@ def cs_divergence(
     """Cauchy-Schwarz divergence between the clouds `x` and `y`; 0 when they coincide, never
     negative.
 
-    LAMB, L_CS-global when rows are pooled clips; estimator of CS-Aligner (arXiv 2502.17028):
-    diagonal kernel terms are kept. Computed with logsumexp: at LLM norms the plain sums underflow.
+    LAMB, L_CS-global when rows are pooled clips. Computed with logsumexp: at LLM norms the plain
+    sums underflow.
     """
     everything = x.new_ones(1, len(x), dtype=torch.bool), y.new_ones(1, len(y), dtype=torch.bool)
     return _divergences(x[None], everything[0], y[None], everything[1], sigma).sum()
@@ -124,8 +131,8 @@ def cs_token(
 ) -> Float[Tensor, ""]:
     """Mean over clips of the divergence between a clip's audio tokens and its caption's tokens.
 
-    LAMB, L_CS-token. Padding enters neither sums nor counts; the median width is one for the whole
-    batch, with `gather` for the batches of all processes.
+    LAMB, L_CS-token. Padding enters neither sums nor counts. The whole batch shares one median
+    width, with `gather` the batches of all processes.
     """
     return _divergences(z_a, a_mask, z_t, t_mask, sigma, gather).mean()
 
@@ -163,21 +170,19 @@ def masked_mean(z: Float[Tensor, "B N E"], mask: Bool[Tensor, "B N"]) -> Float[T
 def median_width(
     squared: Float[Tensor, "B M N"], pairs: Bool[Tensor, "B M N"], gather: bool = False
 ) -> Float[Tensor, ""]:
-    """sigma^2 = median of the squared distances between the clouds / 2, detached; at least 1e-6.
-
-    Between the clouds only: while the audio tokens of a clip still lie on one spot, most of all
-    pairs are pairs of them, and a median over all would shrink the kernel to that spot.
+    """sigma^2 by the median rule of `earwitness.cauchy_schwarz`, over the clouds of all clips;
+    detached. `gather`: of all processes. 1 if there are no pairs.
     """
     values = squared.detach()[pairs]
     if gather:
         values = _of_all_processes(values)
     if not len(values):
         return squared.new_tensor(1.0)
-    return (values.median() / 2).clamp(min=1e-6)
+    return squared_width(values.median()).clamp(min=SMALLEST_WIDTH)
 
 
 def _of_all_processes(values: Float[Tensor, " N"]) -> Float[Tensor, " all_N"]:
-    """The values of all processes, of which each may hold another number."""
+    """The values of all processes; their number may differ from process to process."""
     count = values.new_tensor([len(values)], dtype=torch.long)
     counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, count)
@@ -189,10 +194,10 @@ def _of_all_processes(values: Float[Tensor, " N"]) -> Float[Tensor, " all_N"]:
 
 
 def _divergences(
-    x: Tensor,
-    x_mask: Tensor,
-    y: Tensor,
-    y_mask: Tensor,
+    x: Float[Tensor, "B M E"],
+    x_mask: Bool[Tensor, "B M"],
+    y: Float[Tensor, "B N E"],
+    y_mask: Bool[Tensor, "B N"],
     sigma: float | Literal["median"],
     gather: bool = False,
 ) -> Float[Tensor, " B"]:
@@ -206,19 +211,21 @@ def _divergences(
         width = xx.new_tensor(float(sigma) ** 2)
     within_x = _log_mean_kernel(xx, xx_pairs, width)
     within_y = _log_mean_kernel(yy, yy_pairs, width)
-    return within_x + within_y - 2 * _log_mean_kernel(xy, xy_pairs, width)
+    return divergence(within_x, within_y, _log_mean_kernel(xy, xy_pairs, width))
 
 
-def _squared(x: Tensor, y: Tensor) -> Float[Tensor, "B M N"]:
-    """Squared distances by the dot-product identity, centred first so that far-off clouds keep
-    their digits.
+def _squared(x: Float[Tensor, "B M E"], y: Float[Tensor, "B N E"]) -> Float[Tensor, "B M N"]:
+    """Squared distances by the dot-product identity, centered first so that clouds far from the
+    origin keep their digits.
     """
-    centre = y.mean((1), keepdim=True).detach()
-    x, y = x - centre, y - centre
+    center = y.mean((1), keepdim=True).detach()
+    x, y = x - center, y - center
     norms = x.square().sum(-1)[:, :, None] + y.square().sum(-1)[:, None, :]
     return (norms - 2 * x @ y.transpose(1, 2)).clamp(min=0)
 
 
-def _log_mean_kernel(squared: Tensor, pairs: Tensor, width: Tensor) -> Float[Tensor, " B"]:
-    exponent = (-squared / (2 * width)).masked_fill(~pairs, -torch.inf)
+def _log_mean_kernel(
+    squared: Float[Tensor, "B M N"], pairs: Bool[Tensor, "B M N"], width: Float[Tensor, ""]
+) -> Float[Tensor, " B"]:
+    exponent = log_kernel(squared, width).masked_fill(~pairs, -torch.inf)
     return exponent.flatten(1).logsumexp(1) - pairs.sum((1, 2)).to(squared.dtype).log()

@@ -1,4 +1,6 @@
-"""The rivals of the Two-Stream Adapter in LAMB's Table 2: a linear map, and a Q-Former."""
+"""The baselines of the Two-Stream Adapter in LAMB's Table 2: a linear map and a Q-Former."""
+
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -13,8 +15,13 @@ from earwitness.errors import ConfigError
 class LinearPrefixConfig(Strict):
     """The "Linear" row: neighbouring frames side by side, one linear map."""
 
+    kind: Literal["linear"] = "linear"
     stack: PositiveInt = 2
     """frames that become one token"""
+
+    def build(self, dim: int, llm_dim: int) -> "LinearPrefix":
+        """A new map from frames of width `dim` to an LLM of width `llm_dim`."""
+        return LinearPrefix(self, dim, llm_dim)
 
 
 class LinearPrefix(nn.Module):
@@ -40,10 +47,15 @@ class LinearPrefix(nn.Module):
 class QFormerConfig(Strict):
     """The "Q-Former" row: learnable queries in a small transformer decoder (BLIP-2, SALMONN)."""
 
+    kind: Literal["q_former"] = "q_former"
     n_queries: PositiveInt = 32
     layers: PositiveInt = 2
     heads: PositiveInt = 12
     dropout: float = 0.1
+
+    def build(self, dim: int, llm_dim: int) -> "QFormer":
+        """A new Q-Former from frames of width `dim` to an LLM of width `llm_dim`."""
+        return QFormer(self, dim, llm_dim)
 
 
 class QFormer(nn.Module):

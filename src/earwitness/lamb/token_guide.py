@@ -47,15 +47,15 @@ class TokenGuide(nn.Module):
     ) -> Float[Tensor, "B V"]:
         """The bias beta * g that is added to the logits.
 
-        Scores are centred over ordinary tokens, and special tokens (end of sentence among them) get
-        0: the guide changes neither the length of a caption nor lets padding through. Centring
+        Scores are centered over ordinary tokens, and special tokens (end of sentence among them)
+        get 0: the guide neither changes the length of a caption nor lets padding through. Centering
         changes no softmax over ordinary tokens. In float32 even under autocast.
         """
         with torch.autocast(z_a.device.type, enabled=False):
             scores = guide_scores(z_a.float(), mask, table.float(), self.config)
         ordinary = ~special
-        centre = scores[:, ordinary].mean(1, keepdim=True)
-        return self.beta * (scores - centre).masked_fill(special, 0.0)
+        center = scores[:, ordinary].mean(1, keepdim=True)
+        return self.beta * (scores - center).masked_fill(special, 0.0)
 
 
 def guide_scores(
@@ -99,7 +99,7 @@ def _nearness(
 class GuideProcessor(LogitsProcessor):
     """Adds the guide's bias while transformers generates; equal to the bias of the training loss.
 
-    Beam search hands over log-probabilities, other searches logits: the sum is normalised again, so
+    Beam search hands over log-probabilities, other searches logits: the sum is normalized again, so
     both mean log softmax(logits + bias).
     """
 

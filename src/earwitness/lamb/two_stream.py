@@ -6,6 +6,7 @@ after a multi-scale convolution and a bidirectional GRU; global queries then rea
 """
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +21,7 @@ from earwitness.errors import ConfigError
 class TwoStreamConfig(Strict):
     """Sizes of the adapter; token counts are the paper's, the rest is ours (docs/lamb.md)."""
 
+    kind: Literal["two_stream"] = "two_stream"
     n_semantic: PositiveInt = 8
     n_temporal: PositiveInt = 8
     n_global: PositiveInt = 32
@@ -27,6 +29,10 @@ class TwoStreamConfig(Strict):
     kernels: tuple[PositiveInt, ...] = (3, 5, 7)
     gru_layers: PositiveInt = 2
     dropout: float = 0.1
+
+    def build(self, dim: int, llm_dim: int) -> "TwoStreamAdapter":
+        """A new adapter from frames of width `dim` to an LLM of width `llm_dim`."""
+        return TwoStreamAdapter(self, dim, llm_dim)
 
 
 class QueryAttention(nn.Module):
@@ -42,9 +48,10 @@ class QueryAttention(nn.Module):
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None
     ) -> Float[Tensor, "B Q D"]:
         queries = self.queries.expand(len(x), -1, -1)
-        hidden = None if mask is None else ~mask
-        heard, _ = self.attention(queries, x, x, key_padding_mask=hidden, need_weights=False)
-        return self.norm(heard + queries)
+        """What the queries gather from `x`; tokens where `mask` is False are not attended to."""
+        padding = None if mask is None else ~mask
+        attended, _ = self.attention(queries, x, x, key_padding_mask=padding, need_weights=False)
+        return self.norm(attended + queries)
 
 
 class MultiScaleConv(nn.Module):
@@ -131,7 +138,7 @@ def _check_sizes(config: TwoStreamConfig, dim: int) -> None:
         )
     even = [kernel for kernel in config.kernels if kernel % 2 == 0]
     if even or not config.kernels:
-        raise ConfigError(f"kernels {list(config.kernels)}: one or more odd sizes are expected")
+        raise ConfigError(f"kernels {list(config.kernels)}: expected one or more odd sizes")
 
 
 def match_token_norm(project: nn.Linear, token_norm: float) -> None:

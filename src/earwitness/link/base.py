@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -20,10 +20,14 @@ Schedule = Literal["scaled_linear", "cosine"]
 
 
 class BridgeConfig(Strict):
-    """What every bridge needs to know."""
+    """What every bridge needs to know. Each kind adds its own `kind`, settings and `build`."""
 
     dim: PositiveInt = 512
-    """C, numbers in an embedding"""
+    """C, the size of an embedding; in a captioner always the encoder's"""
+
+    def build(self) -> "Bridge":
+        """A new, untrained bridge with these settings."""
+        raise NotImplementedError
 
 
 class Bridge(nn.Module):
@@ -51,10 +55,11 @@ class Bridge(nn.Module):
         """The bridged embeddings, unit norm.
 
         Without a `generator` every row gets the same noise, a function of `seed` alone: a row's
-        result then depends on no neighbour, on no order, and changes smoothly with its embedding.
-        With a `generator` each row gets fresh noise, as decoder training wants it. `side` tells
-        where `e` came from: Diffusion-Link does not look at it, the methods that only move audio
-        give text as the decoder should see it in text-only training.
+        result then does not depend on its neighbors or their order, and changes smoothly with its
+        embedding.
+        With a `generator` each row gets fresh noise, as decoder training needs. `side` says which
+        encoder `e` came from: Diffusion-Link ignores it; methods that only move audio return text
+        as the decoder should see it in text-only training.
         """
         if e.shape[1] != self.config.dim:
             raise DataError(
@@ -68,7 +73,7 @@ class Bridge(nn.Module):
         text: Float[Tensor, "B C"],
         generator: torch.Generator,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Named terms of the objective on paired embeddings; their sum is what to minimise.
+        """Named terms of the objective on paired embeddings; their sum is minimized.
 
         Each term is already multiplied by its weight in the configuration; a weight of 0 leaves
         its term out. All randomness comes from `generator`.
@@ -144,7 +149,7 @@ class ModalityMeans(nn.Module):
             )
 
 
-def check_rows(name: str, rows: Tensor, dim: int) -> None:
+def check_rows(name: str, rows: Float[Tensor, "N D"], dim: int) -> None:
     """Raises DataError unless `rows` are one or more finite embeddings of `dim` numbers."""
     if len(rows) == 0 or rows.shape[1] != dim:
         raise DataError(
@@ -165,7 +170,9 @@ def alpha_bar(schedule: Schedule, steps: int, device: torch.device) -> Float[Ten
         return (scaled_linear if schedule == "scaled_linear" else cosine)(steps).to(device)
 
 
-def random_times(steps: int, like: Tensor, generator: torch.Generator) -> Tensor:
+def random_times(
+    steps: int, like: Float[Tensor, "B C"], generator: torch.Generator
+) -> Int[Tensor, " B"]:
     """One uniform time in 0 .. steps - 1 for each row of `like`, on its device."""
     times = torch.randint(steps, (like.shape[0],), generator=generator, device=generator.device)
     return times.to(like.device)

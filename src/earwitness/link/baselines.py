@@ -3,7 +3,7 @@
 They answer the same call as Diffusion-Link, so that a comparison changes one word of a recipe.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,16 @@ from earwitness.errors import TrainingError
 from earwitness.link.base import Bridge, BridgeConfig, ModalityMeans, Noise, Side, check_rows
 
 
+class NoBridgeConfig(BridgeConfig):
+    """No settings of its own."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self) -> "NoBridge":
+        """The identity."""
+        return NoBridge(self)
+
+
 class NoBridge(Bridge):
     """The embedding as it is: the baseline rows of Diffusion-Link."""
 
@@ -23,10 +33,15 @@ class NoBridge(Bridge):
 
 
 class MeanShiftConfig(BridgeConfig):
-    """Recipe of the mean shift."""
+    """Settings of the mean shift."""
 
+    kind: Literal["mean_shift"] = "mean_shift"
     noise_variance: float = Field(default=0.0, ge=0.0)
     """on text embeddings in text-only training; above 0 this is all of C3"""
+
+    def build(self) -> "MeanShift":
+        """A mean shift without statistics."""
+        return MeanShift(self)
 
 
 class MeanShift(Bridge):
@@ -56,12 +71,17 @@ class MeanShift(Bridge):
 
 
 class NoiseInjectionConfig(BridgeConfig):
-    """Recipe of noise injection."""
+    """Settings of noise injection."""
 
+    kind: Literal["noise_injection"] = "noise_injection"
     variance: float = Field(default=0.016, ge=0.0)
     """of the noise on each number; CapDec 0.016, WSAC's script 0.001"""
     offset: bool = False
     """also move text by the mean gap, as WSAC can; needs `fit_statistics`"""
+
+    def build(self) -> "NoiseInjection":
+        """Noise injection without statistics."""
+        return NoiseInjection(self)
 
 
 class NoiseInjection(Bridge):
@@ -91,12 +111,17 @@ class NoiseInjection(Bridge):
 
 
 class TextMemoryConfig(BridgeConfig):
-    """Recipe of the projection onto a text memory."""
+    """Settings of the projection onto a text memory."""
 
+    kind: Literal["text_memory"] = "text_memory"
     memory_size: PositiveInt = 16_384
     """rows kept; more texts than that are thinned out evenly"""
     temperature: PositiveFloat = 0.07
     """of the softmax; CLAP's learned temperature, which starts at 0.07"""
+
+    def build(self) -> "TextMemory":
+        """An empty memory."""
+        return TextMemory(self)
 
 
 class TextMemory(Bridge):

@@ -23,8 +23,9 @@ LOSSES = {"l1": l1_loss, "mse": mse_loss}
 
 
 class DiffusionLinkConfig(NetworkConfig):
-    """Recipe of Diffusion-Link. Source of each default: [paper], [SEED], or [choice]."""
+    """Settings of Diffusion-Link. Source of each default: [paper], [SEED], or [choice]."""
 
+    kind: Literal["diffusion_link"] = "diffusion_link"
     diffusion_steps: PositiveInt = 1000
     """K [SEED]"""
     schedule: Schedule = "scaled_linear"
@@ -59,6 +60,10 @@ class DiffusionLinkConfig(NetworkConfig):
                 f"start_time {self.start_time} must be below diffusion_steps {self.diffusion_steps}"
             )
         return self
+
+    def build(self) -> "DiffusionLink":
+        """An untrained bridge."""
+        return DiffusionLink(self)
 
 
 class DiffusionLink(Bridge):

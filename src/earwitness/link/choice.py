@@ -1,28 +1,23 @@
-"""Which bridge, in recipes and on disk: a word and that bridge's own settings."""
+"""The kinds of bridges, and the folder of a bridge on disk."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, TypeAlias, get_args
 
 import torch
+from pydantic import Field
 
 from earwitness.config import Strict
-from earwitness.link.base import Bridge, BridgeConfig
+from earwitness.link.base import Bridge
 from earwitness.link.baselines import (
-    MeanShift,
     MeanShiftConfig,
-    NoBridge,
-    NoiseInjection,
+    NoBridgeConfig,
     NoiseInjectionConfig,
-    TextMemory,
     TextMemoryConfig,
 )
-from earwitness.link.bridge import DiffusionLink, DiffusionLinkConfig
+from earwitness.link.bridge import DiffusionLinkConfig
 from earwitness.link.learned_baselines import (
-    ConditionalPrior,
     ConditionalPriorConfig,
-    DiffusionBridge,
     DiffusionBridgeConfig,
-    Regressor,
     RegressorConfig,
 )
 from earwitness.models.weights import (
@@ -34,57 +29,34 @@ from earwitness.models.weights import (
     write_weights,
 )
 
-BRIDGES: dict[str, tuple[type[BridgeConfig], type[Bridge]]] = {
-    "diffusion_link": (DiffusionLinkConfig, DiffusionLink),
-    "none": (BridgeConfig, NoBridge),
-    "mean_shift": (MeanShiftConfig, MeanShift),
-    "noise_injection": (NoiseInjectionConfig, NoiseInjection),
-    "text_memory": (TextMemoryConfig, TextMemory),
-    "regressor": (RegressorConfig, Regressor),
-    "diffusion_bridge": (DiffusionBridgeConfig, DiffusionBridge),
-    "conditional_prior": (ConditionalPriorConfig, ConditionalPrior),
-}
+AnyBridgeConfig: TypeAlias = Annotated[
+    DiffusionLinkConfig
+    | NoBridgeConfig
+    | MeanShiftConfig
+    | NoiseInjectionConfig
+    | TextMemoryConfig
+    | RegressorConfig
+    | DiffusionBridgeConfig
+    | ConditionalPriorConfig,
+    Field(discriminator="kind"),
+]
+"""settings of one bridge; `kind` says which. This is the list of the kinds there are."""
 
 
-class BridgeChoice(Strict):
-    """Which bridge, and its settings. Its `dim` is always the encoder's, whatever stands there."""
+def bridge_kinds() -> tuple[str, ...]:
+    """The `kind` of every bridge."""
+    return tuple(
+        config.model_fields["kind"].default for config in get_args(get_args(AnyBridgeConfig)[0])
+    )
 
-    kind: Literal[
-        "diffusion_link",
-        "none",
-        "mean_shift",
-        "noise_injection",
-        "text_memory",
-        "regressor",
-        "diffusion_bridge",
-        "conditional_prior",
-    ] = "none"
-    diffusion_link: DiffusionLinkConfig = DiffusionLinkConfig()
-    none: BridgeConfig = BridgeConfig()
-    mean_shift: MeanShiftConfig = MeanShiftConfig()
-    noise_injection: NoiseInjectionConfig = NoiseInjectionConfig()
-    text_memory: TextMemoryConfig = TextMemoryConfig()
-    regressor: RegressorConfig = RegressorConfig()
-    diffusion_bridge: DiffusionBridgeConfig = DiffusionBridgeConfig()
-    conditional_prior: ConditionalPriorConfig = ConditionalPriorConfig()
 
-    def build(self, dim: int) -> Bridge:
-        """A new bridge for embeddings of `dim` numbers."""
-        settings: BridgeConfig = getattr(self, self.kind)
-        return BRIDGES[self.kind][1](settings.model_copy(update={"dim": dim}))
-
-    @classmethod
-    def of(cls, bridge: Bridge) -> "BridgeChoice":
-        """The choice that builds a bridge like this one."""
-        kind = next(name for name, (_, made) in BRIDGES.items() if type(bridge) is made)
-        return cls(**{"kind": kind, kind: bridge.config})
+class _BridgeFolder(Strict):
+    bridge: AnyBridgeConfig
 
 
 def save_bridge(bridge: Bridge, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Writes `config.json` (with `kind`) and `model.safetensors`."""
-    choice = BridgeChoice.of(bridge)
-    settings = {"kind": choice.kind, choice.kind: bridge.config.model_dump(mode="json")}
-    write_json(folder / "config.json", settings)
+    write_json(folder / "config.json", bridge.config.model_dump(mode="json"))
     write_weights(folder / "model.safetensors", bridge, dtype)
 
 
@@ -92,9 +64,20 @@ def load_bridge(folder: Path) -> Bridge:
     """The frozen bridge of `folder`.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the kind unknown, or a weight does not fit.
+        CheckpointError: a file is missing or damaged, the kind is unknown, or a weight does not
+            fit.
     """
-    choice = read_settings(BridgeChoice, read_json(folder / "config.json"), folder / "config.json")
-    bridge = choice.build(getattr(choice, choice.kind).dim)
+    settings = flat_bridge(read_json(folder / "config.json"))
+    config = read_settings(_BridgeFolder, {"bridge": settings}, folder / "config.json").bridge
+    bridge = config.build()
     load_weights(bridge, read_weights(folder / "model.safetensors"), str(folder))
     return bridge.requires_grad_(False).eval()
+
+
+def flat_bridge(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a bridge as written now. Model format 1 had a section per kind: `{"kind": k,
+    k: {...}}`, the sections of other kinds beside it.
+    """
+    kind = settings.get("kind")
+    own = settings.get(kind) if isinstance(kind, str) else None
+    return {"kind": kind, **own} if isinstance(own, dict) else settings

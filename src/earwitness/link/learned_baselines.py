@@ -1,4 +1,4 @@
-"""Learned rivals of Diffusion-Link, on the same residual MLP and so at the same cost of training:
+"""Learned baselines of Diffusion-Link, on the same residual MLP and so at the same training cost:
 
 a plain regressor, Diffusion Bridge (CVPR 2025), and a conditional prior after DiffGAP.
 """
@@ -23,9 +23,14 @@ from earwitness.link.network import NetworkConfig, ResidualMLP
 
 
 class RegressorConfig(NetworkConfig):
-    """Recipe of the regressor."""
+    """Settings of the regressor."""
 
+    kind: Literal["regressor"] = "regressor"
     loss: Literal["l1", "mse"] = "l1"
+
+    def build(self) -> "Regressor":
+        """An untrained regressor."""
+        return Regressor(self)
 
 
 class Regressor(Bridge):
@@ -59,11 +64,12 @@ class Regressor(Bridge):
 
 
 class DiffusionBridgeConfig(NetworkConfig):
-    """Recipe of Diffusion Bridge; the defaults are those of its image captioning on MSCOCO."""
+    """Settings of Diffusion Bridge; the defaults are those of its image captioning on MSCOCO."""
 
+    kind: Literal["diffusion_bridge"] = "diffusion_bridge"
     diffusion_steps: PositiveInt = 1000
     norm: PositiveFloat = 5.0
-    """length of every centred vector, and of the network's input at every time"""
+    """length of every centered vector, and of the network's input at every time"""
     start_time: int = Field(default=600, ge=0)
     """where audio enters, without noise"""
     steps: PositiveInt = 5
@@ -71,6 +77,10 @@ class DiffusionBridgeConfig(NetworkConfig):
     """where text is noised to and denoised from, as augmentation of decoder training"""
     restore_mean: bool = True
     """put the text mean back, so that results compare with raw text; the original does not"""
+
+    def build(self) -> "DiffusionBridge":
+        """An untrained bridge without statistics."""
+        return DiffusionBridge(self)
 
     @model_validator(mode="after")
     def _starts_lie_in_schedule(self) -> "DiffusionBridgeConfig":
@@ -83,7 +93,7 @@ class DiffusionBridgeConfig(NetworkConfig):
 
 
 class DiffusionBridge(Bridge):
-    """Diffusion prior of text alone; a centred audio embedding enters it half-way as if noised.
+    """Diffusion prior of text alone; a centered audio embedding enters it half-way as if noised.
 
     "Diffusion Bridge: Leveraging Diffusion Model to Reduce the Modality Gap" (CVPR 2025). The
     residual MLP stands in for its one-dimensional U-Net, which makes it compute-matched.
@@ -106,7 +116,7 @@ class DiffusionBridge(Bridge):
 
     @torch.no_grad()
     def fit_statistics(self, audio: Float[Tensor, "N C"], text: Float[Tensor, "M C"]) -> None:
-        """Takes the two means and the mean length of a centred text embedding."""
+        """Takes the two means and the mean length of a centered text embedding."""
         self.means.fit(audio, text)
 
     def training_loss(
@@ -116,7 +126,7 @@ class DiffusionBridge(Bridge):
         generator: torch.Generator,
     ) -> dict[str, Float[Tensor, ""]]:
         """`denoising` of text alone: squared error of x_0 times the signal-to-noise ratio."""
-        x_0 = self._centred(normalize(text.float(), dim=1), "text")
+        x_0 = self._centered(normalize(text.float(), dim=1), "text")
         t = random_times(self.config.diffusion_steps, x_0, generator)
         abar = self.alpha_bar[t]
         noised = add_noise(x_0, abar, Noise(0, generator).like(x_0))
@@ -125,7 +135,7 @@ class DiffusionBridge(Bridge):
 
     def _bridged(self, x: Tensor, side: Side, noise: Noise) -> Tensor:
         config = self.config
-        x_t, start = self._centred(x, side), config.start_time
+        x_t, start = self._centered(x, side), config.start_time
         if side == "text":
             start = config.text_start_time
             x_t = add_noise(x_t, self.alpha_bar[start].expand(len(x)), noise.like(x_t))
@@ -134,7 +144,7 @@ class DiffusionBridge(Bridge):
             return y
         return normalize(y, dim=1) * self.means.text_radius.float() + self.means.of("text")
 
-    def _centred(self, x: Tensor, side: Side) -> Tensor:
+    def _centered(self, x: Tensor, side: Side) -> Tensor:
         return normalize(x - self.means.of(side), dim=1) * self.config.norm
 
     def _denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -142,13 +152,18 @@ class DiffusionBridge(Bridge):
 
 
 class ConditionalPriorConfig(NetworkConfig):
-    """Recipe of the conditional prior."""
+    """Settings of the conditional prior."""
 
+    kind: Literal["conditional_prior"] = "conditional_prior"
     diffusion_steps: PositiveInt = 1000
     predicts: Literal["noise", "x_0"] = "noise"
     steps: PositiveInt = 50
     draws: PositiveInt = 1
     """samples whose predictions are averaged"""
+
+    def build(self) -> "ConditionalPrior":
+        """An untrained prior."""
+        return ConditionalPrior(self)
 
 
 class ConditionalPrior(Bridge):

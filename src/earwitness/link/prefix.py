@@ -1,5 +1,7 @@
 """What Diffusion-Link puts before the language model: a frozen bridge and a trained projector."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from pydantic import PositiveInt
@@ -7,16 +9,22 @@ from torch import Tensor, nn
 
 from earwitness.config import Strict
 from earwitness.link.base import Side
-from earwitness.link.choice import BridgeChoice
+from earwitness.link.baselines import NoBridgeConfig
+from earwitness.link.choice import AnyBridgeConfig
 from earwitness.link.network import Projector
 
 
 class LinkPrefixConfig(Strict):
     """Which bridge, and the size of the projector."""
 
-    bridge: BridgeChoice = BridgeChoice()
+    kind: Literal["link"] = "link"
+    bridge: AnyBridgeConfig = NoBridgeConfig()
     hidden: PositiveInt = 2048
     """inside the projector [DRCap]"""
+
+    def build(self, dim: int, llm_dim: int) -> "LinkPrefix":
+        """A new prefix from embeddings of size `dim` to an LLM of width `llm_dim`."""
+        return LinkPrefix(self, dim, llm_dim)
 
 
 class LinkPrefix(nn.Module):
@@ -29,7 +37,8 @@ class LinkPrefix(nn.Module):
     def __init__(self, config: LinkPrefixConfig, dim: int, llm_dim: int) -> None:
         super().__init__()
         self.config, self.scale = config, dim**0.5
-        self.bridge = config.bridge.build(dim).requires_grad_(False).eval()
+        bridge = config.bridge.model_copy(update={"dim": dim}).build()
+        self.bridge = bridge.requires_grad_(False).eval()
         self.projector = Projector(dim, llm_dim, config.hidden)
 
     @property

@@ -4,7 +4,6 @@ Nothing is invented: what nobody stated is said to be unknown. The facts lie in 
 under `card`, so a folder can be given its card again at any time.
 """
 
-import hashlib
 import json
 import platform
 import re
@@ -16,8 +15,11 @@ from typing import Any
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from earwitness.config import Strict
+from earwitness.errors import CheckpointError
+from earwitness.io.atomic import write_text
+from earwitness.io.digests import sha256_of
 from earwitness.models.hub import HubPart
-from earwitness.models.weights import read_json, read_settings
+from earwitness.models.json_files import read_json, read_settings
 
 UNKNOWN = "Unknown: whoever saved this model did not say."
 
@@ -117,7 +119,7 @@ def versions() -> dict[str, str]:
 
 def write_card(folder: Path) -> None:
     """Writes the README.md of the model in `folder`. Raises CheckpointError like `model_card`."""
-    (folder / "README.md").write_text(model_card(folder), encoding="utf-8")
+    write_text(folder / "README.md", model_card(folder), CheckpointError)
 
 
 def model_card(folder: Path) -> str:
@@ -305,17 +307,23 @@ def _files(folder: Path) -> str:
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or name == "README.md" or name.startswith("."):
             continue
-        rows.append(f"| `{name}` | {path.stat().st_size:,} | `{_digest(path)}` |")
+        rows.append(f"| `{name}` | {path.stat().st_size:,} | `{sha256_of(path)}` |")
     return "\n".join(rows)
-
-
-def _digest(path: Path) -> str:
-    code = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            code.update(block)
-    return code.hexdigest()
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
+
+
+def min_score(card: dict[str, Any], model: str) -> float:
+    """The lowest score that the card of `model` lets pass; 0 where it names none.
+
+    Raises:
+        CheckpointError: the card's `min_score` is not a number from 0 to 1.
+    """
+    value = card.get("min_score", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise CheckpointError(
+            f"{model}: min_score {value!r} in its card; expected a number from 0 to 1"
+        )
+    return float(value)

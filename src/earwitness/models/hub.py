@@ -1,9 +1,9 @@
-"""Weights by name: a folder here, or a repository of the Hugging Face hub at one commit.
+"""The Hugging Face hub: weights fetched by name and pinned to a commit, model folders uploaded.
 
-A name is a folder, `owner/name`, or `owner/name@revision` (a branch, a tag or a commit). A folder
-of that relative name, where there is one, comes first. Only safetensors, settings and tokenizer
-files are fetched: no pickles, no code. What was fetched lies in the hub's own cache, whose path
-says which commit it is, so a model folder can refer to it.
+A name is a folder, `owner/name`, or `owner/name@revision` (a branch, a tag or a commit). If there
+is a folder of that relative name, it comes first. Only safetensors, settings and tokenizer files
+are fetched: no pickles, no code. They lie in the hub's own cache, whose path names the commit, so
+that a model folder can refer to it.
 """
 
 import os
@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field
-from torch import nn
 
 from earwitness.config import Strict
-from earwitness.errors import CheckpointError, ConfigError
-from earwitness.models.weights import read_json, write_json
+from earwitness.errors import CheckpointError, ConfigError, one_line
+from earwitness.models.json_files import read_json, write_json
 
 FETCHED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-"""what is fetched: weights, settings, and the files of a tokenizer"""
+"""what is fetched: weights, settings and tokenizer files"""
 
 LEFT = ["consolidated*", "original/*", "onnx/*", "openvino/*"]
-"""the same weights again, in forms that are not read"""
+"""the same weights in forms that are not read"""
 
 _OWNED = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 _NAME = re.compile(rf"(?P<repo>{_OWNED})(?:@(?P<revision>\w[\w.+/-]*))?", re.ASCII)
@@ -31,7 +30,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubName(NamedTuple):
-    """A repository and the revision that is asked for; None is its main branch."""
+    """A repository and the revision asked for; None is its main branch."""
 
     repo: str
     revision: str | None
@@ -41,7 +40,7 @@ class HubName(NamedTuple):
 
 
 class HubPart(Strict):
-    """Where the weights of a part are: a repository at a commit, as `earwitness.json` says it."""
+    """Where the weights of a part are: a repository at a commit, as in `earwitness.json`."""
 
     hub: str = Field(pattern=rf"^{_OWNED}$")
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
@@ -50,8 +49,19 @@ class HubPart(Strict):
         return f"{self.hub}@{self.revision}"
 
 
+class WeightsOrigin(NamedTuple):
+    """Where the weights of a module were loaded from."""
+
+    folder: Path
+
+    @property
+    def part(self) -> HubPart | None:
+        """The commit on the hub that the folder holds; None for any other folder."""
+        return hub_part(self.folder)
+
+
 def hub_name(name: Path | str) -> HubName | None:
-    """`name` as one of the hub's; None where it can only be a path."""
+    """`name` as a name on the hub; None if it can only be a path."""
     found = _NAME.fullmatch(name.as_posix() if isinstance(name, Path) else name)
     return HubName(found["repo"], found["revision"]) if found else None
 
@@ -70,14 +80,14 @@ WeightsName = Annotated[Path, BeforeValidator(_checked)]
 
 
 def resolve(name: Path | str, record: Path | None = None) -> Path:
-    """The folder of the weights `name`; what is not here yet is fetched from the hub.
+    """The folder of the weights `name`, fetched from the hub if they are not here yet.
 
-    `record`: a JSON file that keeps the commit that a name was first taken at; later calls take
-    the same one. Without a commit in the name, the commit is told on stderr.
+    `record`: a JSON file that keeps the commit at which a name was first resolved; later calls use
+    the same one. If the name has no commit, the commit is printed on stderr.
 
     Raises:
-        CheckpointError: there is no such folder or repository, the hub cannot be reached or says
-            no, or the repository holds no safetensors.
+        CheckpointError: there is no such folder or repository, the hub cannot be reached or
+            refuses, or the repository holds no safetensors.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -91,28 +101,28 @@ def resolve(name: Path | str, record: Path | None = None) -> Path:
     known = read_json(record) if record and record.is_file() else {}
     pinned = known.get(str(wanted))
     found = _fetched(wanted, pinned if isinstance(pinned, str) else wanted.revision)
-    part = origin(found)
+    part = hub_part(found)
     if part is not None and os.environ.get("RANK", "0") == "0":
         if record and pinned != part.revision:
             write_json(record, {**known, str(wanted): part.revision})
         if part.revision not in (wanted.revision, pinned):
-            print(f"earwitness: {wanted} is taken at commit {part.revision}", file=sys.stderr)
+            print(f"earwitness: {wanted} resolves to commit {part.revision}", file=sys.stderr)
     return found
 
 
 def resolved(recipe: Strict, fields: tuple[str, ...], record: Path) -> Any:
-    """`recipe` with folders in the place of the weights that its `fields` name.
+    """`recipe` with folders in place of the names of weights in its `fields`.
 
     Raises:
-        CheckpointError: like `resolve`.
+        CheckpointError: as for `resolve`.
     """
     names = {field: getattr(recipe, field) for field in fields}
     folders = {field: resolve(name, record) for field, name in names.items() if name is not None}
     return recipe.model_copy(update=folders)
 
 
-def origin(folder: Path | str) -> HubPart | None:
-    """Which commit of which repository `folder` holds; None where it is no snapshot in the hub's
+def hub_part(folder: Path | str) -> HubPart | None:
+    """The commit and repository that `folder` holds; None if it is not a snapshot in the hub's
     cache.
     """
     names = Path(os.path.abspath(folder)).parts[-3:]
@@ -123,27 +133,17 @@ def origin(folder: Path | str) -> HubPart | None:
     return HubPart(hub=repo, revision=names[2]) if kind == "models" and hub_name(repo) else None
 
 
-def remember(module: nn.Module, folder: Path | str) -> None:
-    """Notes on `module` that its weights are those of `folder`."""
-    module.__dict__["weights_folder"] = Path(folder)
-
-
-def source_folder(module: Any) -> Path | None:
-    """The folder that `module` was loaded from, where it was."""
-    return getattr(module, "__dict__", {}).get("weights_folder")
-
-
 def push(
     folder: Path, repo: str, *, private: bool | None = None, revision: str | None = None
 ) -> str:
-    """Uploads a model folder to the hub and gives its name there, `owner/name@commit`.
+    """Uploads a model folder to the hub and returns its name there, `owner/name@commit`.
 
-    The repository, and the branch `revision`, are made where they are missing; `private` concerns
-    a new repository, and None is its owner's default. Files that only the hub holds stay there.
+    The repository and the branch `revision` are created if they are missing. `private` applies to
+    a new repository; None is its owner's default. Files that only the hub holds stay there.
 
     Raises:
-        ConfigError: `repo` is no owner/name. CheckpointError: `folder` is no model folder, or the
-            hub cannot be reached or says no.
+        ConfigError: `repo` is not owner/name.
+        CheckpointError: `folder` is not a model folder, or the hub cannot be reached or refuses.
     """
     wanted = hub_name(repo)
     if wanted is None or wanted.revision:
@@ -165,7 +165,7 @@ def push(
             ignore_patterns=["*.new", ".cache/*"],
         )
     except errors.LocalTokenNotFoundError:
-        raise CheckpointError(f"{repo}: not logged in to the hub; call 'hf auth login'") from None
+        raise CheckpointError(f"{repo}: not logged in to the hub; run 'hf auth login'") from None
     except _failures() as error:
         raise CheckpointError(f"{repo}: not uploaded, {_refusal(error)}") from None
     return f"{repo}@{done.oid}"
@@ -182,13 +182,13 @@ def _fetched(wanted: HubName, revision: str | None) -> Path:
         )
     except errors.GatedRepoError:
         problem = (
-            f"its owner asks for consent; accept the licence at https://huggingface.co/"
-            f"{wanted.repo} and call 'hf auth login'"
+            f"its owner asks for consent; accept the license at https://huggingface.co/"
+            f"{wanted.repo} and run 'hf auth login'"
         )
     except errors.RepositoryNotFoundError:
         problem = (
             "neither a folder here nor a repository of the hub that this login may see; check the "
-            "name, and for a private one call 'hf auth login'"
+            "name, and for a private one run 'hf auth login'"
         )
     except errors.RevisionNotFoundError:
         problem = (
@@ -216,12 +216,12 @@ def _not_cached(wanted: HubName, revision: str | None, error: Exception) -> str:
     at = f" --revision {revision}" if revision else ""
     return (
         f"no such folder, not (or not whole) in the cache {constants.HF_HUB_CACHE}, and {why}; "
-        f"where there is a network, call 'hf download {wanted.repo}{at}'"
+        f"with a network connection, run 'hf download {wanted.repo}{at}'"
     )
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the client raises where the network, the disk or the hub fail."""
+    """What the client raises when the network, the disk or the hub fails."""
     from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 
     return HTTPError, HFValidationError, OSError
@@ -233,10 +233,10 @@ def _refusal(error: Exception) -> str:
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
-        return f"the hub refuses this login (HTTP {status}); call 'hf auth login' with write access"
+        return f"the hub refuses this login (HTTP {status}); run 'hf auth login' with write access"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error)[:200] or type(error).__name__
 
 
 def _with_safetensors(folder: Path, wanted: HubName) -> Path:

@@ -1,20 +1,20 @@
-"""Where a model and its parts lie: in a folder, inside the package, or on the hub.
+"""Names of models to folders: a path, a pocket model inside the package, or a model of the hub.
 
-A part that two pocket models have in common is stored once: the second folder's `earwitness.json`
-names the other model, the part, and the SHA-256 of its weights (`shared`). Such a reference can
-only point into this package. A part that came from the hub is named by repository and commit
-(`parts`).
+The parts of a model may lie elsewhere. A part that two pocket models share is stored once: the
+second folder's `earwitness.json` names the other model, the part, and the SHA-256 of its weights
+(`shared`). Such a reference can only point into this package. A part that came from the hub is
+named by repository and commit (`parts`).
 """
 
-import hashlib
 import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from earwitness.errors import CheckpointError
+from earwitness.io.digests import sha256_of
 from earwitness.models.hub import HubPart, hub_name, resolve
-from earwitness.models.weights import read_json, read_settings, write_json
+from earwitness.models.json_files import read_json, read_settings, write_json
 
 POCKET_MODELS = ("pocket-lamb", "pocket-link")
 """models that ship inside the package"""
@@ -24,15 +24,15 @@ PARTS = ("encoder", "encoder/audio", "decoder")
 
 
 def model_folder(model: Path | str) -> Path:
-    """The folder of `model`: a path, a pocket model's place in the package, or where a model of the
-    hub was put. Raises CheckpointError.
+    """The folder of `model`: a path, the place of a pocket model in the package, or of a model of
+    the hub in its cache. Raises CheckpointError if there is no such model.
     """
     if str(model) in POCKET_MODELS:
         folder = Path(str(resources.files("earwitness"))) / "models" / str(model)
         if not folder.is_dir():
             raise CheckpointError(
-                f"{model}: this installation does not hold it; "
-                "'earwitness models' lists what is there, and a model folder is accepted too"
+                f"{model}: not part of this installation; expected a model that "
+                "'earwitness models' lists, or a model folder"
             )
         return folder
     folder = Path(model)
@@ -47,11 +47,11 @@ def model_folder(model: Path | str) -> Path:
 
 
 def part_folder(folder: Path, part: str, settings: dict[str, Any]) -> Path:
-    """Where the `part` of the model in `folder` lies; `settings` is its `earwitness.json`.
+    """The folder of a `part` of the model in `folder`; `settings` is its `earwitness.json`.
 
     Raises:
-        CheckpointError: a reference that points anywhere but to a part of a pocket model or a
-            commit on the hub, to weights that have changed since, or that cannot be fetched.
+        CheckpointError: a reference points anywhere but to a part of a pocket model or a commit on
+            the hub, or to weights that have changed since or cannot be fetched.
     """
     fetched = settings.get("parts", {})
     if isinstance(fetched, dict) and part in fetched:
@@ -80,10 +80,11 @@ def part_folder(folder: Path, part: str, settings: dict[str, Any]) -> Path:
 
 
 def share_part(folder: Path, part: str, model: str, its_part: str) -> None:
-    """Removes `part` of the model in `folder` and refers to the same weights in a pocket model.
+    """Replaces `part` of the model in `folder` by a reference to the same weights in a pocket
+    model.
 
     Raises:
-        CheckpointError: the weights are not the same, byte for byte.
+        CheckpointError: the weights differ in any byte.
     """
     other = model_folder(model) / its_part
     digest = _digest(folder / part)
@@ -98,4 +99,4 @@ def share_part(folder: Path, part: str, model: str, its_part: str) -> None:
 
 def _digest(folder: Path) -> str | None:
     weights = folder / "model.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    return sha256_of(weights) if weights.is_file() else None

@@ -1,68 +1,31 @@
-"""Model folders on disk: JSON for settings, safetensors for weights, strict in both directions."""
+"""Weights as safetensors: written whole, loaded with every key and shape accounted for."""
 
-import json
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from earwitness.config import validate
-from earwitness.errors import CheckpointError, ConfigError
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes `value`, indented, in one step: a reader never meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(path.suffix + ".new")
-    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`. Raises CheckpointError where it is missing, damaged, or no object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; a model folder must hold it") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def read_settings(model: type[Model], value: Any, source: Path) -> Model:
-    """`value`, a part of the JSON file `source`, as a `model`. Raises CheckpointError where it does
-    not fit.
-    """
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{source}: settings expected, found {type(value).__name__}")
-    try:
-        return validate(model, value, str(source))
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
+from earwitness.errors import CheckpointError
+from earwitness.io.atomic import replacing_path
+from earwitness.models.json_files import read_json as read_json
+from earwitness.models.json_files import read_settings as read_settings
+from earwitness.models.json_files import write_json as write_json
 
 
 def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
     """Writes the state of `module`, floating-point tensors as `dtype` where given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).cpu().contiguous()
         for name, value in module.state_dict().items()
     }
-    draft = path.with_suffix(".new")
-    save_file(state, draft, metadata={"format": "pt"})
-    draft.replace(path)
+    with replacing_path(path, CheckpointError) as draft:
+        save_file(state, draft, metadata={"format": "pt"})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in `path`. Raises CheckpointError where it is missing or no whole safetensors
+    """The tensors in `path`. Raises CheckpointError if it is missing or not a whole safetensors
     file.
     """
     if not path.is_file():
@@ -70,7 +33,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or no safetensors file ({error})") from None
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from None
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

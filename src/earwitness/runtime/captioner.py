@@ -2,45 +2,47 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from tokenizers import Tokenizer
 
-from earwitness import audio
-from earwitness.audio import AudioSource
-from earwitness.errors import CheckpointError
+from earwitness.caption import BridgeEffect, Caption, CaptionCalls, Decoding
+from earwitness.errors import CheckpointError, ConfigError
+from earwitness.models.card import min_score
 from earwitness.runtime.decoder import LanguageModel, flags
 from earwitness.runtime.folder import ModelFiles
 from earwitness.runtime.scores import Scores
 from earwitness.runtime.search import Found, search
 from earwitness.runtime.sessions import Sessions
-from earwitness.runtime.types import Caption, Decoding
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 _BATCH = 8
 
 
-class RuntimeCaptioner:
-    """Captions sounds with the graphs of a model folder. `sample_rate` in Hz.
+class RuntimeCaptioner(CaptionCalls):
+    """Captions sounds with the graphs of a model folder.
 
-    Same captions as the torch captioner of the same folder; drawn ones follow a random generator of
-    their own (numpy's PCG64, one for each clip), so a seed gives other draws than there.
+    A captioner in the sense of `earwitness.Captioner`, with the captions of the torch captioner of
+    the same folder. Sampled ones follow random generators of their own (numpy's PCG64, one for each
+    clip): a seed gives other draws than there, and the same ones whatever else is in the batch.
     """
 
     def __init__(self, files: ModelFiles, threads: int | None = None) -> None:
         """Opens the graphs. Raises CheckpointError where a file is missing, damaged or foreign."""
         self.name, self.card = files.name, files.card
-        self.decoding, self.max_seconds = files.decoding, files.max_seconds
+        self._decoding, self._max_seconds = files.decoding, files.max_seconds
         self._settings = files.runtime
-        self.sample_rate = files.runtime.sample_rate
         sessions = Sessions(files.places, threads)
-        self._encoder, self._prefix, language_model = (
+        # The prefix takes the most memory to open; the others then use what it leaves free.
+        self._prefix, language_model, self._encoder = (
             sessions.open(files.folder / f"{name}.onnx", files.runtime.graphs[name])
-            for name in ("encoder", "prefix", "decoder")
+            for name in ("prefix", "decoder", "encoder")
         )
         table = sessions.weight_file("decoder/model.safetensors").rows("model.embed_tokens.weight")
         self._language_model = LanguageModel(language_model, table, files.runtime)
@@ -48,59 +50,130 @@ class RuntimeCaptioner:
         self._content = flags(files.runtime.content, files.runtime.vocabulary)
 
     @classmethod
-    def load(cls, model: Path | str = "pocket-lamb", threads: int | None = None) -> "RuntimeCaptioner":
+    def load(
+        cls, model: Path | str = "pocket-lamb", threads: int | None = None
+    ) -> "RuntimeCaptioner":
         """The captioner of a model folder, of a pocket model by name, or of one of the hub.
+
+        `threads` None: as many as the machine has cores.
 
         Raises:
             CheckpointError: the folder is missing or damaged, or was not exported.
         """
         return cls(ModelFiles.of(model), threads)
 
-    def caption(
-        self, source: AudioSource, *, decoding: Decoding | None = None
-    ) -> "Caption | list[Caption]":
-        """The caption of one source: a path, bytes, a binary file, or an (array, sample rate) pair.
+    @property
+    def device(self) -> str:
+        """Where the model runs."""
+        return "cpu"
 
-        Raises:
-            AudioError: the source cannot be read.
-        """
-        return next(self.caption_batch([source], decoding=decoding))
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that the encoder takes."""
+        return self._settings.sample_rate
 
-    def caption_batch(
-        self,
-        sources: Iterable[AudioSource],
-        *,
-        decoding: Decoding | None = None,
-        batch_size: int = _BATCH,
-    ) -> "Iterator[Caption | list[Caption]]":
-        """The caption of each source, in order; a list, best first, where `n_best` is above 1.
+    @property
+    def max_seconds(self) -> float:
+        """The longest clip that is captioned as a whole."""
+        return self._max_seconds
 
-        Raises:
-            AudioError: a source cannot be read.
-        """
-        settings = decoding or self.decoding
-        waiting = iter(sources)
-        while chunk := list(islice(waiting, batch_size)):
-            waveforms = [
-                audio.load(one, self.sample_rate, max_seconds=self.max_seconds) for one in chunk
-            ]
-            for row in self.caption_waveforms(waveforms, settings):
-                yield row if settings.n_best > 1 else row[0]
+    @property
+    def decoding(self) -> Decoding:
+        """The model's own search settings."""
+        return self._decoding
+
+    @property
+    def min_score(self) -> float:
+        """The lowest score that the model's card lets pass. Raises CheckpointError."""
+        return min_score(self.card, self.name)
+
+    @property
+    def batch_hint(self) -> int:
+        """How many clips to caption together."""
+        return _BATCH
+
+    @property
+    def batch_limit(self) -> int:
+        """The most clips that are worth gathering for one batch."""
+        return _BATCH
+
+    def precision(self, kind: Precision) -> AbstractContextManager[None]:
+        """Nothing to change: the graphs compute in fp32. Raises ConfigError for another format."""
+        if kind != "fp32":
+            raise ConfigError(
+                f"precision {kind}: the ONNX runtime computes in fp32; expected fp32, or a GPU"
+            )
+        return nullcontext()
 
     def caption_waveforms(
         self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
     ) -> list[list[Caption]]:
-        """The n-best captions of mono waveforms at `sample_rate`, best first."""
-        if not len(waveforms):
-            return []
-        settings = decoding or self.decoding
+        """The n-best captions of mono waveforms at `sample_rate`, best first.
+
+        A waveform's captions do not depend on the others, not even sampled ones.
+        """
+        return self.caption_together(waveforms, decoding or self.decoding) if waveforms else []
+
+    def caption_together(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding
+    ) -> list[list[Caption]]:
+        """The n-best captions of one batch of mono waveforms, best first."""
         z, bias = self.audio_tokens(waveforms)
-        content = None if settings.repeat_content_words else self._content
-        if bias is not None:
-            bias = bias * np.float32(settings.guide_strength)
-        scores = Scores(settings, bias, content)
-        rows = search(self._language_model, z, scores, settings, self._settings.end)
         ends = [len(waveform) / self.sample_rate for waveform in waveforms]
+        return self._captions(z, bias, ends, decoding)
+
+    @property
+    def audio_text(self) -> None:
+        """None: the graphs hold no text tower."""
+        return None
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether the model has a Token Guide."""
+        return self._settings.guide
+
+    @property
+    def has_bridge(self) -> bool:
+        """Whether the model has a bridge that can be left out."""
+        return self._settings.bridge
+
+    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
+        _, bias = self.audio_tokens([waveform])
+        if bias is None:
+            return []
+        # Pieces of words are boosted too, but say nothing to a reader.
+        words = np.where(self._content, bias[0], -np.inf)
+        best = np.argsort(-words, kind="stable")[:count]
+        return [
+            (self._tokenizer.decode([int(word)]).strip(), float(words[word]))
+            for word in best
+            if words[word] > 0
+        ]
+
+    def bridge_effect(self, waveform: Float[np.ndarray, " T"]) -> BridgeEffect | None:
+        """What the model says without and with its bridge; None for a model that has none."""
+        if not self.has_bridge:
+            return None
+        h = self._frames([waveform])[0]
+        z, embeddings = self._prefix.run(["z_both", "embeddings"], {"h": h[None]})
+        settings = self.decoding.model_copy(update={"n_best": 1})
+        ends = [len(waveform) / self.sample_rate] * 2
+        first, second = self._captions(list(z[0][:, None]), None, ends, settings)
+        return BridgeEffect((first[0], second[0]), embeddings[0])
+
+    def _captions(
+        self,
+        z: list[Float[np.ndarray, "G E"]],
+        bias: Float[np.ndarray, "B V"] | None,
+        ends: list[float],
+        decoding: Decoding,
+    ) -> list[list[Caption]]:
+        content = None if decoding.repeat_content_words else self._content
+        if bias is not None:
+            bias = bias * np.float32(decoding.guide_strength)
+        scores = Scores(decoding, bias, content)
+        rows = search(self._language_model, z, scores, decoding, self._settings.end)
         return [
             [self._caption(found, end) for found in row] for row, end in zip(rows, ends, strict=True)
         ]
@@ -113,7 +186,8 @@ class RuntimeCaptioner:
         z: list[np.ndarray] = [np.empty(0)] * len(frames)
         bias: list[np.ndarray] = [np.empty(0)] * len(frames)
         for places in _alike([h.shape for h in frames]):
-            found = self._prefix.run(None, {"h": np.stack([frames[place] for place in places])})
+            outputs = ["z", "bias"] if self._settings.guide else ["z"]
+            found = self._prefix.run(outputs, {"h": np.stack([frames[place] for place in places])})
             for row, place in enumerate(places):
                 z[place] = found[0][row]
                 if self._settings.guide:
@@ -142,7 +216,9 @@ class RuntimeCaptioner:
         found: list[np.ndarray] = [np.empty(0)] * len(clips)
         for places in _alike([clip.shape for clip in clips]):
             waveforms = np.stack([clips[place] for place in places])
-            for place, h in zip(places, self._encoder.run(None, {"waveform": waveforms})[0], strict=True):
+            for place, h in zip(
+                places, self._encoder.run(None, {"waveform": waveforms})[0], strict=True
+            ):
                 found[place] = h
         return found
 
@@ -158,7 +234,7 @@ class RuntimeCaptioner:
 
 def _alike(keys: Sequence[tuple[int, ...]]) -> list[list[int]]:
     """Places of equal keys, together."""
-    groups: dict[Any, list[int]] = defaultdict(list)
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for place, key in enumerate(keys):
         groups[key].append(place)
     return list(groups.values())

@@ -47,9 +47,10 @@ class LanguageModel:
 
         Prompts of unlike length are padded on the left.
         """
-        before, after = (self._table(np.array(ids, np.int64)) for ids in (
-            self._settings.before, self._settings.after
-        ))
+        before, after = (
+            self._table(np.array(ids, np.int64))
+            for ids in (self._settings.before, self._settings.after)
+        )
         prompts = [np.concatenate([before, tokens, after]) for tokens in z]
         lengths = np.array([len(prompt) for prompt in prompts])
         longest = int(lengths.max())

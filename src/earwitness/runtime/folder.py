@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from earwitness.caption import Decoding
 from earwitness.errors import CheckpointError
+from earwitness.models.json_files import read_json, read_settings
 from earwitness.models.names import model_folder, part_folder
-from earwitness.models.weights import read_json, read_settings
 from earwitness.runtime.settings import FORMAT, GRAPHS, RuntimeSettings
-from earwitness.runtime.types import Decoding
 
 _PARTS = ("encoder", "encoder/audio", "decoder")
 

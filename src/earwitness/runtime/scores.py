@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from earwitness.runtime.types import Decoding
+from earwitness.caption import Decoding
 
 
 def log_softmax(x: Float[np.ndarray, "R V"]) -> Float[np.ndarray, "R V"]:
@@ -57,7 +57,9 @@ class Scores:
         return scores
 
 
-def _penalize(scores: Float[np.ndarray, "R V"], said: Int[np.ndarray, "R t"], penalty: float) -> None:
+def _penalize(
+    scores: Float[np.ndarray, "R V"], said: Int[np.ndarray, "R t"], penalty: float
+) -> None:
     """Makes tokens that were said less likely (CTRL, arXiv 1909.05858)."""
     if penalty == 1.0 or not said.shape[1]:
         return

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from earwitness.caption import Decoding
 from earwitness.runtime.decoder import Cache, LanguageModel
 from earwitness.runtime.scores import Scores, log_softmax, warped
-from earwitness.runtime.types import Decoding
 
 _NEVER = np.float32(-1e9)
 
@@ -196,8 +196,10 @@ def _walk(
         logits = model.step(cache, token.ravel(), parents.ravel())
     captions = [
         [
-            Found([t for t in said[c, r, : length[c, r]].tolist() if t != end],
-                  float(total[c, r]) / int(length[c, r]))
+            Found(
+                [t for t in said[c, r, : length[c, r]].tolist() if t != end],
+                float(total[c, r]) / int(length[c, r]),
+            )
             for r in range(rows)
         ]
         for c in range(len(said))

@@ -12,6 +12,7 @@ from earwitness.runtime.weights import WeightFile, not_finite
 from earwitness.runtime.wire import External, external_weights
 
 _FATAL = 4
+ARENA = False
 
 
 @dataclass
@@ -47,7 +48,6 @@ class Sessions:
         except ValueError as error:
             raise CheckpointError(f"{path}: damaged or no ONNX file ({error})") from None
         options = self._options()
-        # The arrays must outlive the session's making only: it takes what it needs.
         arrays = [self._array(path, weight) for weight in weights]
         options.add_external_initializers([weight.name for weight in weights], arrays)
         try:
@@ -55,12 +55,16 @@ class Sessions:
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path}: onnxruntime cannot run it ({reason})") from None
+        finally:
+            for file in self.files.values():
+                file.release()
 
     def _options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         options.log_severity_level = _FATAL
+        options.enable_cpu_mem_arena = ARENA
         # Threads that spin while they wait slow down whoever decodes the next sounds.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
@@ -84,9 +88,7 @@ class Sessions:
             )
         data = file.bytes_of(weight.offset, weight.size)
         if not_finite(weight.dtype, data):
-            raise CheckpointError(
-                f"{file.path}: weight '{name}' holds numbers that are not finite"
-            )
+            raise CheckpointError(f"{file.path}: weight '{name}' holds numbers that are not finite")
         kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
         if weight.dtype in kinds:
             array = data.view(kinds[weight.dtype]).reshape(weight.shape)

@@ -48,3 +48,5 @@ class RuntimeSettings(Strict):
     """tokens that are whole content words, which a caption may be forbidden to repeat"""
     guide: bool
     """whether `prefix.onnx` gives the bias of a Token Guide"""
+    bridge: bool
+    """whether `prefix.onnx` gives its tokens without a bridge too"""

@@ -47,6 +47,11 @@ class WeightFile:
         """`size` bytes from `offset`, as a view into the file."""
         return np.frombuffer(self._bytes, np.uint8, size, offset)
 
+    def release(self) -> None:
+        """Gives back the memory of what was read; it is read again where it is needed."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._bytes.madvise(mmap.MADV_DONTNEED)
+
     def rows(self, name: str) -> "Rows":
         """A table of the file of which single rows are read.
 

@@ -1,4 +1,4 @@
-"""What is heard as JSON, text, subtitles and OpenAI's transcription objects."""
+"""Results as JSON, text, subtitles and OpenAI's transcription objects."""
 
 import json
 import math
@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from earwitness.captioning.local import Heard
+from earwitness.caption import Decoding
+from earwitness.captioning.pipeline import SoundResult
 from earwitness.captioning.segments import Segment, summary
 from earwitness.captioning.subtitles import Subtitles
 from earwitness.captioning.writers import as_lines, subtitle_text
-from earwitness.system.decoder import Decoding
 
 TranscriptionFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 
@@ -19,36 +19,42 @@ _SUBTITLE_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt"}
 
 
 def captions(
-    heard: Heard, kind: Literal["json", "text", "srt", "vtt"], model: str, speech: Subtitles | None
+    result: SoundResult,
+    kind: Literal["json", "text", "srt", "vtt"],
+    model: str,
+    speech: Subtitles | None,
 ) -> Response:
     """The answer of /v1/audio/captions; `json` is the record that the command line writes."""
-    record = heard.record(model)
+    record = result.record(model)
     if kind == "json":
         return JSONResponse(record)
     if kind == "text":
         return PlainTextResponse("\n".join(as_lines(record, named=False)) + "\n")
-    text, homeless = subtitle_text(record, kind, speech)
-    found = {"X-Sounds-Without-Gap": str(homeless)} if speech is not None else {}
+    text, without_gap = subtitle_text(record, kind, speech)
+    found: dict[str, str] = {}
+    if speech is not None:
+        found["X-Sounds-Without-Gap"] = str(without_gap)
+        found["X-Cues-Left-Out"] = str(len(speech.problems))
     return Response(text, media_type=_SUBTITLE_TYPES[kind], headers=found)
 
 
-def transcription(heard: Heard, kind: TranscriptionFormat, decoding: Decoding) -> Response:
+def transcription(result: SoundResult, kind: TranscriptionFormat, decoding: Decoding) -> Response:
     """The answer of /v1/audio/transcriptions."""
-    text, _ = summary(heard.segments)
+    text, _ = summary(result.segments)
     if kind == "text":
         return PlainTextResponse(text + "\n")
     if kind in ("srt", "vtt"):
-        record = heard.record("")
+        record = result.record("")
         return Response(subtitle_text(record, kind)[0], media_type=_SUBTITLE_TYPES[kind])
-    usage = {"type": "duration", "seconds": math.ceil(heard.seconds)}
+    usage = {"type": "duration", "seconds": math.ceil(result.seconds)}
     if kind == "json":
         return JSONResponse({"text": text, "usage": usage})
     temperature = decoding.temperature if decoding.sample else 0.0
     segments = [
         verbose_segment(number, segment, temperature)
-        for number, segment in enumerate(heard.segments)
+        for number, segment in enumerate(result.segments)
     ]
-    verbose = {"task": "transcribe", "language": "english", "duration": round(heard.seconds, 3)}
+    verbose = {"task": "transcribe", "language": "english", "duration": round(result.seconds, 3)}
     return JSONResponse({**verbose, "text": text, "segments": segments, "usage": usage})
 
 

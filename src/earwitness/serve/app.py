@@ -3,19 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import UploadFile as FormFile
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from earwitness import __version__
-from earwitness.captioning.local import Heard, Listening
+from earwitness.captioning.captioner import Captioner
+from earwitness.captioning.options import CaptionOptions
+from earwitness.captioning.pipeline import CaptionSettings
 from earwitness.captioning.rerank import Reranker
 from earwitness.captioning.segments import summary
-from earwitness.captioning.subtitles import parse
+from earwitness.captioning.subtitles import Subtitles, read
 from earwitness.errors import (
     AudioError,
     AudioTooLargeError,
@@ -25,17 +28,16 @@ from earwitness.errors import (
     MissingDependencyError,
 )
 from earwitness.serve import answers
-from earwitness.serve.hearing import Progress, Service, Upload
+from earwitness.serve.hearing import Service, Upload
 from earwitness.serve.limits import Gate, problem
 from earwitness.serve.options import (
-    CaptionWishes,
+    CaptionForm,
+    CaptionRequest,
     UnknownModelError,
     check_model,
-    check_names,
-    listening_for,
+    request_settings,
 )
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Captioner
 
 Result = TypeVar("Result")
 
@@ -58,7 +60,7 @@ def create_app(
 ) -> FastAPI:
     """The application around a captioner: the endpoints, and the web page at /demo/.
 
-    `reranker` is one that requests may ask for by its name.
+    Requests may ask for `reranker` by its name.
     """
     settings = settings or Settings()
     service = Service(captioner, settings, reranker)
@@ -78,7 +80,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _fault)
-    app.post("/v1/audio/captions", dependencies=[Depends(check_names)])(_captions)
+    app.post("/v1/audio/captions")(_captions)
     app.post("/v1/audio/transcriptions")(_transcriptions)
     app.get("/v1/models")(_models)
     app.get("/v1/models/{name}")(_model)
@@ -94,30 +96,25 @@ def create_app(
     return app
 
 
-async def _captions(
-    request: Request,
-    file: Annotated[UploadFile, File(description="A sound or video file.")],
-    wishes: CaptionWishes,
-    merge: Annotated[
-        UploadFile | None, File(description="SRT or VTT of the speech, to put the sounds between.")
-    ] = None,
-) -> Response:
-    """Says what is heard in a sound.
+async def _captions(request: Request, form: CaptionRequest) -> Response:
+    """Says in a sentence what is in a sound.
 
     The fields are the options of `earwitness caption`. With `stream` the answer is a series of
     events: `segment` for each, then `done` with the record, or `error`.
     """
-    service = _service(request)
-    upload = _upload(file)
-    if merge is not None and (wishes.response_format not in ("srt", "vtt") or wishes.stream):
+    service, kind = _service(request), form.response_format
+    check_model(service, form.model)
+    upload = _upload(form.file)
+    settings = request_settings(service, form, form.stream or kind in ("srt", "vtt"))
+    if form.merge is not None and (kind not in ("srt", "vtt") or form.stream):
         raise ConfigError(
             "merge gives subtitles; expected response_format=srt or vtt, and no stream"
         )
-    if wishes.stream:
-        return _streamed(_caption_events(service, upload, wishes.listening))
-    speech = None if merge is None else parse(await _text(merge), _upload(merge).name)
-    heard = await _unless_gone(request, service.heard(upload, wishes.listening))
-    return answers.captions(heard, wishes.response_format, service.captioner.name, speech)
+    if form.stream:
+        return _streamed(_caption_events(service, upload, settings))
+    speech = None if form.merge is None else await _subtitles(form.merge)
+    result = await _unless_gone(request, service.result(upload, settings))
+    return answers.captions(result, kind, service.captioner.name, speech)
 
 
 async def _transcriptions(
@@ -126,7 +123,7 @@ async def _transcriptions(
     model: Annotated[str, Form(description="Name of the served model, or an alias of it.")],
     response_format: Annotated[answers.TranscriptionFormat, Form()] = "json",
     temperature: Annotated[
-        float, Form(ge=0, le=2, description="Above 0: captions are drawn, not searched for.")
+        float, Form(ge=0, le=2, description="Above 0: captions are sampled, not searched for.")
     ] = 0.0,
     timestamp_granularities: Annotated[
         list[str] | None, Form(alias="timestamp_granularities[]")
@@ -141,14 +138,14 @@ async def _transcriptions(
     check_model(service, model)
     if "word" in (timestamp_granularities or []):
         raise ConfigError("timestamp_granularities 'word'; a sound caption has times per 'segment'")
-    drawn = {"sample": True, "temperature": temperature} if temperature else {}
+    options = CaptionOptions(sample=True, temperature=temperature) if temperature else None
     timed = stream or response_format in ("srt", "vtt", "verbose_json")
-    listening = listening_for(service, drawn, timed)
+    settings = request_settings(service, options or CaptionOptions(), timed)
     if stream:
-        return _streamed(_transcription_events(service, _upload(file), listening))
-    heard = await _unless_gone(request, service.heard(_upload(file), listening))
-    assert listening.decoding is not None
-    return answers.transcription(heard, response_format, listening.decoding)
+        return _streamed(_transcription_events(service, _upload(file), settings))
+    result = await _unless_gone(request, service.result(_upload(file), settings))
+    assert settings.decoding is not None
+    return answers.transcription(result, response_format, settings.decoding)
 
 
 async def _models(request: Request) -> dict[str, Any]:
@@ -199,29 +196,29 @@ async def _icon() -> Response:
 
 
 async def _caption_events(
-    service: Service, upload: Upload, listening: Listening
+    service: Service, upload: Upload, settings: CaptionSettings
 ) -> AsyncIterator[str]:
     """`segment` events, then `done` with the whole record, or `error`."""
-    progress, segments = Progress(), []
+    sound, segments = service.sound(upload.name, settings), []
     try:
-        async with aclosing(service.segments(upload, listening, progress)) as arriving:
+        async with aclosing(service.segments(upload, sound)) as arriving:
             async for segment in arriving:
                 segments.append(segment)
                 yield answers.event(segment.as_dict(), "segment")
     except EarwitnessError as error:
         yield answers.event({"error": {"message": str(error)}}, "error")
         return
-    heard = Heard(upload.name, progress.seconds, tuple(segments), whole=False)
-    yield answers.event(heard.record(service.captioner.name), "done")
+    result = sound.result_of(segments)
+    yield answers.event(result.record(service.captioner.name), "done")
 
 
 async def _transcription_events(
-    service: Service, upload: Upload, listening: Listening
+    service: Service, upload: Upload, settings: CaptionSettings
 ) -> AsyncIterator[str]:
     """OpenAI's events: `transcript.text.delta` per segment, then `transcript.text.done`."""
-    segments = []
+    sound, segments = service.sound(upload.name, settings), []
     try:
-        async with aclosing(service.segments(upload, listening, Progress())) as arriving:
+        async with aclosing(service.segments(upload, sound)) as arriving:
             async for segment in arriving:
                 delta = ("; " if segments else "") + segment.caption
                 segments.append(segment)
@@ -250,7 +247,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> R
             return task.result()
         if gone in done:
             raise HTTPException(_CLIENT_GONE, "the client has gone")
-        raise HTTPException(503, f"the captions took longer than {limit:g} s, the limit in force")
+        raise HTTPException(503, f"the captions took longer than the limit of {limit:g} s")
     finally:
         task.cancel()
         gone.cancel()
@@ -269,15 +266,12 @@ def _upload(file: FormFile) -> Upload:
     return Upload(file.filename or "", file.file)
 
 
-async def _text(file: FormFile) -> str:
-    """An uploaded text file: UTF-8, else Windows-1252. Raises AudioTooLargeError."""
+async def _subtitles(file: FormFile) -> Subtitles:
+    """The cues of an uploaded SRT or WebVTT file. Raises AudioTooLargeError and DataError."""
     content = await file.read(_MERGE_BYTES + 1)
     if len(content) > _MERGE_BYTES:
-        raise AudioTooLargeError(f"merge is larger than {_MERGE_BYTES} bytes, the limit in force")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
+        raise AudioTooLargeError(f"expected at most {_MERGE_BYTES} bytes in merge, got more")
+    return read(content, _upload(file).name)
 
 
 async def _expected(_: Request, error: Exception) -> Response:
@@ -298,13 +292,23 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
+    found = error.errors()
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     field = first["loc"][-1]
+    if first["type"] == "extra_forbidden":
+        return problem(422, _unknown_field(str(field)))
     if first["type"] == "missing":
         return problem(422, f"the field {field!r} is missing")
     given = first.get("input")
     got = f", got {given!r}" if isinstance(given, str | int | float) else ""
     return problem(422, f"the field {field!r}: {first['msg'].lower()}{got}"[:400])
+
+
+def _unknown_field(name: str) -> str:
+    known = sorted(CaptionForm.model_fields)
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
+    return f"unknown field {name!r}; {hint}"
 
 
 async def _fault(_: Request, error: Exception) -> Response:

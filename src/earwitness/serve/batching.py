@@ -1,4 +1,4 @@
-"""One worker thread runs the model; windows that wait, of whatever requests, share its batches."""
+"""One worker thread runs the model; waiting windows of all requests share its batches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from earwitness.captioning.local import best_captions
-from earwitness.captioning.rerank import Ranked, Reranker
+from earwitness.caption import Caption, Decoding, best_captions
+from earwitness.captioning.captioner import Captioner
+from earwitness.captioning.rerank import Reranker
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Caption, Captioner
-from earwitness.system.decoder import Decoding
 
 
 @dataclass(eq=False)
@@ -22,7 +21,7 @@ class _Waiting:
     waveform: np.ndarray
     decoding: Decoding
     reranker: Reranker | None
-    found: "asyncio.Future[list[Caption] | list[Ranked]]"
+    found: "asyncio.Future[list[Caption]]"
 
     def joins(self, first: "_Waiting") -> bool:
         """Whether a batch with `first` pays: the same search, at most twice its length."""
@@ -46,7 +45,7 @@ class Batcher:
         waveforms: Sequence[np.ndarray],
         decoding: Decoding,
         reranker: Reranker | None = None,
-    ) -> list[list[Caption] | list[Ranked]]:
+    ) -> list[list[Caption]]:
         """The n-best captions of each waveform; a cancelled caller takes its windows with it."""
         new = asyncio.get_running_loop().create_future
         rows = [_Waiting(waveform, decoding, reranker, new()) for waveform in waveforms]
@@ -78,9 +77,7 @@ class Batcher:
 
     def _next(self) -> list[_Waiting]:
         waiting = [row for row in self._waiting if not row.found.cancelled()]
-        # The seed starts a batch: drawn together, sounds would share its random numbers.
-        size = 1 if waiting and waiting[0].decoding.sample else self._settings.batch_size
-        batch = [row for row in waiting if row.joins(waiting[0])][:size]
+        batch = [row for row in waiting if row.joins(waiting[0])][: self._settings.batch_size]
         self._waiting = [row for row in waiting if row not in batch]
         return batch
 

@@ -3,18 +3,13 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import normalize
 
-from earwitness.encoders import EmbeddingFrames
-from earwitness.link import LinkPrefix, NoBridge
-from earwitness.link.base import BridgeConfig
-from earwitness.system.captioner import AudioTokens, Captioner
+from earwitness.caption import AudioTextEncoder
+from earwitness.captioning.captioner import Captioner, Explains
 
 
 class Place(NamedTuple):
@@ -29,9 +24,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class BridgeView:
-    """A stretch of a sound as the language model is told of it without the bridge, and with it.
+    """A stretch of a sound as the language model gets it without the bridge, and with it.
 
-    `own` is the median sentence: its distances to the other sentences and to their centre.
+    `own` is the median sentence: its distances to the other sentences and to their center.
     """
 
     start: float
@@ -44,67 +39,63 @@ class BridgeView:
 
 
 class Bridging:
-    """Compares a model with itself without its bridge. Not made for a model that has none."""
+    """Compares a model with itself without its bridge."""
 
-    def __init__(self, captioner: Captioner, prefix: LinkPrefix, encoder: Any) -> None:
-        self._captioner, self._prefix, self._encoder = captioner, prefix, encoder
-        self._without = NoBridge(BridgeConfig(dim=encoder.dim))
-        self._cloud: Tensor | None = None
+    def __init__(self, captioner: Explains, encoder: AudioTextEncoder) -> None:
+        self._captioner, self._encoder = captioner, encoder
+        self._cloud: Float[np.ndarray, "M C"] | None = None
 
     @classmethod
     def of(cls, captioner: Captioner) -> "Bridging | None":
         """For a Diffusion-Link model with a bridge; None for any other model."""
-        prefix, frames = captioner.prefix, captioner.encoder
-        if not isinstance(prefix, LinkPrefix) or not isinstance(frames, EmbeddingFrames):
+        if not isinstance(captioner, Explains) or not captioner.has_bridge:
             return None
-        return (
-            None if isinstance(prefix.bridge, NoBridge) else cls(captioner, prefix, frames.encoder)
-        )
+        encoder = captioner.audio_text
+        return None if encoder is None else cls(captioner, encoder)
 
-    @torch.inference_mode()
-    def view(self, waveform: np.ndarray, start: float, end: float) -> BridgeView:
+    def view(self, waveform: Float[np.ndarray, " T"], start: float, end: float) -> BridgeView:
         """Both captions of a mono waveform at the model's rate, and where its embeddings lie."""
-        frames = self._captioner.encode([waveform])
-        e = frames.h[:, 0].float()
-        embeddings = torch.cat([self._without(e), self._prefix.bridge(e)])
-        z = self._prefix.projector(embeddings * self._prefix.scale)
-        settings = self._captioner.config.decoding.model_copy(update={"n_best": 1})
-        found = [
-            self._captioner.generate(AudioTokens(z[i : i + 1], frames.mask), settings)[0][0]
-            for i in (0, 1)
-        ]
+        effect = self._captioner.bridge_effect(waveform)
+        assert effect is not None, "only made for a model with a bridge"
         cloud = self._text()
-        without, bridged = places(embeddings, cloud)
+        without, bridged = places(effect.embeddings, cloud)
+        first, second = effect.captions
         return BridgeView(
             start,
             end,
-            (found[0].text, found[1].text),
-            (float(np.exp(found[0].log_probability)), float(np.exp(found[1].log_probability))),
+            (first.text, second.text),
+            (first.score, second.score),
             (without, bridged),
             median_place(cloud),
             len(cloud),
         )
 
-    def _text(self) -> Float[Tensor, "M C"]:
-        """The embedded sentences, made at the first sound."""
+    def _text(self) -> Float[np.ndarray, "M C"]:
+        """The embedded sentences, computed for the first sound."""
         cloud = self._cloud
         if cloud is None:
-            cloud = self._cloud = self._encoder.embed_text(list(sentences()))
+            cloud = self._cloud = self._encoder.embed_text(sentences())
         return cloud
 
 
-def places(e: Float[Tensor, "B C"], cloud: Float[Tensor, "M C"]) -> list[Place]:
+def places(e: Float[np.ndarray, "B C"], cloud: Float[np.ndarray, "M C"]) -> list[Place]:
     """Where each of the unit vectors `e` lies with respect to the unit vectors `cloud`."""
-    nearest = 1 - (e @ cloud.T).amax(1)
-    centre = 1 - e @ normalize(cloud.mean(0), dim=0)
+    nearest = 1 - (e @ cloud.T).max(1)
+    centre = 1 - e @ _center(cloud)
     return [Place(*pair) for pair in zip(nearest.tolist(), centre.tolist(), strict=True)]
 
 
-def median_place(cloud: Float[Tensor, "M C"]) -> Place:
-    """The medians over the cloud's own vectors; none is its own neighbour."""
-    others = (cloud @ cloud.T).fill_diagonal_(-torch.inf)
-    centre = 1 - cloud @ normalize(cloud.mean(0), dim=0)
-    return Place(float((1 - others.amax(1)).median()), float(centre.median()))
+def median_place(cloud: Float[np.ndarray, "M C"]) -> Place:
+    """The medians over the cloud's own vectors; none is its own neighbor."""
+    others = cloud @ cloud.T
+    np.fill_diagonal(others, -np.inf)
+    centre = 1 - cloud @ _center(cloud)
+    return Place(float(np.median(1 - others.max(1))), float(np.median(centre)))
+
+
+def _center(cloud: Float[np.ndarray, "M C"]) -> Float[np.ndarray, " C"]:
+    mean = cloud.mean(0)
+    return mean / np.linalg.norm(mean)
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,20 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from earwitness.captioning.local import Heard, Listening
+from earwitness.captioning.options import CaptionOptions
+from earwitness.captioning.pipeline import CaptionSettings, SoundResult
 from earwitness.captioning.rerank import CONSENSUS
 from earwitness.captioning.segments import Segment
+from earwitness.config import validate
 from earwitness.errors import EarwitnessError
 from earwitness.serve import card
-from earwitness.serve.hearing import Progress, Service, Upload
+from earwitness.serve.hearing import Service, Upload
 from earwitness.serve.limits import knows_key
-from earwitness.serve.options import listening_for, reranker_for
+from earwitness.serve.options import request_settings
 
 PATH = "/demo"
 _WORDS = 12
-_HEARD_SECONDS = 30.0
+_INSIGHT_SECONDS = 30.0
 _EXAMPLES = {
     "storm": "Rain and thunder",
     "siren": "A siren",
@@ -126,7 +127,7 @@ def _local_only(block: Any) -> Any:
 
 def _page(service: Service) -> gr.Blocks:
     with gr.Blocks(title="earwitness", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.HTML(_header(service), elem_id="ew-header")
+        gr.HTML(card.header(service.captioner.name), elem_id="ew-header")
         with gr.Row(elem_id="ew-input", equal_height=True):
             dropped = gr.File(
                 label="A sound or a video",
@@ -154,7 +155,7 @@ def _page(service: Service) -> gr.Blocks:
         again = gr.Button("Describe the sound", variant="primary", elem_id="ew-go")
         chosen = gr.State(None)
         result = gr.HTML(elem_id="ew-result", js_on_load=_asset("page.js"), apply_default_css=False)
-        describe, inputs = _describe(service), [chosen, *options]
+        describe, inputs = _describe(service, list(options)), [chosen, *options.values()]
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         for source, event in ((dropped, dropped.upload), (recorded, recorded.stop_recording)):
             event(_uploaded, source, chosen, **quick).then(describe, inputs, result, **quick)
@@ -167,8 +168,9 @@ def _page(service: Service) -> gr.Blocks:
     return blocks
 
 
-def _options(service: Service) -> list[Any]:
-    own = service.captioner.config.decoding
+def _options(service: Service) -> dict[str, Any]:
+    """The controls by the name of their field in `CaptionOptions`."""
+    own = service.captioner.decoding
     beam = min(own.beam_size, 10)
     with gr.Row():
         n_best = gr.Slider(1, 10, value=5, step=1, label="Captions to compare", min_width=260)
@@ -176,7 +178,7 @@ def _options(service: Service) -> list[Any]:
     with gr.Row():
         guide = gr.Slider(
             0, 4, value=1, step=0.1, label="Token Guide", info="0 switches it off", min_width=260,
-            visible=service.captioner.guide is not None,
+            visible=service.has_guide,
         )  # fmt: skip
         window = gr.Slider(
             2, 30, value=10, step=1, label="Window", min_width=260,
@@ -185,23 +187,21 @@ def _options(service: Service) -> list[Any]:
     names = [("Probability", ""), ("Agreement among the captions", CONSENSUS)]
     names += [(_second_name(name), name) for name in service.rerankers if name != CONSENSUS]
     rerank = gr.Radio(names, value="", label="Best caption by", elem_id="ew-rerank")
-    return [n_best, beams, guide, window, rerank]
+    controls = {"n_best": n_best, "beam": beams, "guide_strength": guide}
+    return controls | {"window": window, "rerank": rerank}
 
 
-def _describe(service: Service) -> Any:
-    """The handler: status lines while it works, then the card."""
+def _describe(service: Service, names: list[str]) -> Any:
+    """The handler, which takes the values of the options `names`: status lines, then the card."""
 
-    async def describe(
-        path: str | None, n_best: float, beams: float, guide: float, window: float, rerank: str
-    ) -> AsyncIterator[str]:
+    async def describe(path: str | None, *values: Any) -> AsyncIterator[str]:
         if path is None:
             yield card.problem("There is no sound yet: drop a file, record one, or try an example.")
             return
-        changes = {"n_best": int(n_best), "beam_size": int(beams), "guide_strength": float(guide)}
+        chosen = {name: value for name, value in zip(names, values, strict=True) if value != ""}
         try:
-            listening = listening_for(service, changes, True, float(window))
-            listening = replace(listening, reranker=reranker_for(service, rerank, None))
-            async for html in _heard(service, Path(path), listening):
+            settings = request_settings(service, validate(CaptionOptions, chosen, "the page"), True)
+            async for html in _captioned(service, Path(path), settings):
                 yield html
         except EarwitnessError as error:
             yield card.problem(str(error))
@@ -209,30 +209,30 @@ def _describe(service: Service) -> Any:
     return describe
 
 
-async def _heard(service: Service, path: Path, listening: Listening) -> AsyncIterator[str]:
-    settings, rate = service.settings, service.captioner.encoder.sample_rate
-    if service.draining or service.in_flight >= settings.max_requests:
+async def _captioned(service: Service, path: Path, settings: CaptionSettings) -> AsyncIterator[str]:
+    limits, rate = service.settings, service.captioner.sample_rate
+    if service.draining or service.in_flight >= limits.max_requests:
         yield card.problem("The service is busy; try again in a moment.")
         return
     service.in_flight += 1
     try:
         yield card.status("Reading the sound")
         with path.open("rb") as file:
-            samples = await service.decoded(Upload(path.name, file), settings.demo_max_seconds)
+            samples = await service.decoded(Upload(path.name, file), limits.demo_max_seconds)
         seconds = len(samples) / rate
         yield card.status(f"Listening to {seconds:.1f} s", 0.0)
-        progress, segments = Progress(), []
-        sound = (samples, rate)
-        async with aclosing(service.segments(sound, listening, progress)) as arriving:
+        segments: list[Segment] = []
+        sound = service.sound(path.name, settings)
+        async with aclosing(service.segments((samples, rate), sound)) as arriving:
             async for segment in arriving:
                 segments.append(segment)
                 yield card.status(f"Listening to {seconds:.1f} s", segment.end / seconds)
-        heard = Heard(path.name, seconds, tuple(segments), whole=False)
+        result = SoundResult(path.name, seconds, tuple(segments), whole=False)
         insight = await _insight(service, samples, rate, segments)
-        if listening.reranker is not None:
-            insight = replace(insight, second=_second_name(listening.reranker.name))
+        if settings.reranker is not None:
+            insight = replace(insight, second=_second_name(settings.reranker.name))
         yield await asyncio.to_thread(
-            card.result, heard, samples, rate, insight, service.captioner.name
+            card.result, result, samples, rate, insight, service.captioner.name
         )
     finally:
         service.in_flight -= 1
@@ -242,11 +242,11 @@ async def _insight(
     service: Service, samples: np.ndarray, rate: int, segments: list[Segment]
 ) -> card.Insight:
     """Guide and bridge for the longest captioned segment, half a minute of it at most."""
-    spoken = [segment for segment in segments if segment.gate is None]
-    if not spoken:
+    captioned = [segment for segment in segments if segment.gate is None]
+    if not captioned:
         return card.Insight()
-    longest = max(spoken, key=lambda segment: segment.end - segment.start)
-    end = min(longest.end, longest.start + _HEARD_SECONDS)
+    longest = max(captioned, key=lambda segment: segment.end - segment.start)
+    end = min(longest.end, longest.start + _INSIGHT_SECONDS)
     part = samples[round(longest.start * rate) : round(end * rate)]
     words = await service.guide_words(part, _WORDS)
     view = await service.bridge_view(part, longest.start, end)
@@ -281,14 +281,6 @@ def _example_files() -> list[tuple[str, Path]]:
 
 def _asset(name: str) -> str:
     return resources.files("earwitness.serve").joinpath(name).read_text(encoding="utf-8")
-
-
-def _header(service: Service) -> str:
-    return (
-        "<header><h1>earwitness</h1><p>Says in a sentence what is heard in a sound. Runs on this "
-        f"machine, with <b>{escape(service.captioner.name)}</b>; nothing is sent anywhere else.</p>"
-        "</header>"
-    )
 
 
 def _theme() -> Base:

@@ -1,7 +1,6 @@
-"""The running service: uploads in, segments out while the sound is still being read."""
+"""The running service: uploads in, segments out while the sound is still being decoded."""
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
@@ -13,16 +12,20 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from earwitness import audio
-from earwitness.captioning.local import Heard, Listening, gated, own_min_score
+from earwitness.captioning.captioner import Captioner, Explains
+from earwitness.captioning.pipeline import (
+    CaptionSettings,
+    OpenWindow,
+    SoundInProgress,
+    SoundResult,
+)
 from earwitness.captioning.rerank import CANDIDATES, CLAP_WEIGHT, CONSENSUS, Reranker
-from earwitness.captioning.segments import Segment, Window, cover, cut, level_db, merge
-from earwitness.encoders import EmbeddingFrames
+from earwitness.captioning.segments import Segment, Window, cut
 from earwitness.errors import AudioTooLargeError
 from earwitness.serve.batching import Batcher
 from earwitness.serve.bridging import BridgeView, Bridging
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Captioner
 
 _BLOCK_SECONDS = 10.0
 _NAME_LENGTH = 80
@@ -43,14 +46,6 @@ class Upload:
         return self.file.read(size)
 
 
-@dataclass
-class Progress:
-    """What is known of a sound while it is being heard."""
-
-    seconds: float = 0.0
-    whole: bool = True
-
-
 class Service:
     """A captioner behind a queue: what the HTTP endpoints and the web page call."""
 
@@ -58,7 +53,7 @@ class Service:
         self, captioner: Captioner, settings: Settings, reranker: Reranker | None = None
     ) -> None:
         self.captioner, self.settings, self.metrics = captioner, settings, Metrics()
-        self.min_score = own_min_score(captioner)
+        _ = captioner.min_score  # a card that is wrong shows at the start, not at a request
         self.rerankers = _rerankers(captioner, reranker, min(CANDIDATES, settings.max_beams))
         """by the name under which a request may ask for it"""
         self.bridging = Bridging.of(captioner)
@@ -72,6 +67,11 @@ class Service:
         """The queue of the running service."""
         assert self._batcher is not None, "outside Service.running()"
         return self._batcher
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether the model has a Token Guide."""
+        return isinstance(self.captioner, Explains) and self.captioner.has_guide
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -90,48 +90,47 @@ class Service:
             await self._batcher.close()
             self._decoders.shutdown()
 
-    async def heard(self, upload: Upload, listening: Listening) -> Heard:
-        """What is heard in a whole upload. Raises as `audio.load`."""
-        progress = Progress()
-        async with aclosing(self.segments(upload, listening, progress)) as arriving:
-            segments = [segment async for segment in arriving]
-        whole = progress.whole and not listening.timed
-        return Heard(upload.name, progress.seconds, tuple(segments), whole)
+    def sound(self, name: str, settings: CaptionSettings) -> SoundInProgress:
+        """A sound whose segments are to be asked for."""
+        return SoundInProgress(name, settings, self.captioner.sample_rate, self._count_seconds)
+
+    async def result(self, upload: Upload, settings: CaptionSettings) -> SoundResult:
+        """The result of a whole upload. Raises like `audio.load`."""
+        sound = self.sound(upload.name, settings)
+        async with aclosing(self.segments(upload, sound)) as arriving:
+            return sound.result_of([segment async for segment in arriving])
 
     async def segments(
-        self, sound: Upload | tuple[np.ndarray, int], listening: Listening, progress: Progress
+        self, source: Upload | tuple[np.ndarray, int], sound: SoundInProgress
     ) -> AsyncGenerator[Segment, None]:
-        """The segments of a sound in order, each as soon as no later sound can change it.
+        """The segments of a sound in order, each as soon as no later part of it can change it.
 
-        Together they are `merge(cover(...))` of all windows, as the command line has them.
+        Together they are the segments that the command line gives.
         """
-        rate = self.captioner.encoder.sample_rate
+        limits = self.settings
         blocks = audio.stream(
-            sound,
-            rate,
+            source,
+            sound.rate,
             _BLOCK_SECONDS,
-            max_seconds=self.settings.max_seconds,
-            max_bytes=self.settings.max_bytes,
+            max_seconds=limits.max_seconds,
+            max_bytes=limits.max_bytes,
         )
-        windows = _Reader(cut(blocks, rate, listening.windows))
-        held: list[Segment] = []
+        windows = _Reader(cut(blocks, sound.rate, sound.settings.windows))
         count = 0
         try:
-            while group := await self._decode(windows.take, self.settings.batch_size):
+            while group := await self._decode(windows.take, limits.batch_size):
                 count += len(group)
-                if count > self.settings.max_windows:
+                if count > limits.max_windows:
                     raise AudioTooLargeError(
-                        f"the sound makes more than {self.settings.max_windows} windows, "
-                        "the limit in force; a longer hop makes fewer"
+                        f"expected at most {limits.max_windows} windows, got more; a longer hop "
+                        "makes fewer"
                     )
-                held += await self._captioned(group, rate, listening)
-                end = held[-1].end
-                self.metrics.sound.inc(max(0.0, end - progress.seconds))
-                progress.seconds, progress.whole = end, group[-1].whole
-                final, held = settled(held)
-                for segment in final:
+                await self._caption(
+                    [opened for window in group if (opened := sound.admit(window))], sound.settings
+                )
+                for segment in sound.settled():
                     yield segment
-            for segment in merge(cover(held)):
+            for segment in sound.rest():
                 yield segment
         finally:
             # Not awaited: a request that was cancelled has no time left to wait for its decoder.
@@ -139,8 +138,10 @@ class Service:
                 self._decoders.submit(windows.close)
 
     async def guide_words(self, waveform: np.ndarray, count: int) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide pushes most, and by how much; none without one."""
-        return await self.batcher.run(_guide_words, self.captioner, waveform, count)
+        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
+        if not isinstance(self.captioner, Explains):
+            return []
+        return await self.batcher.run(self.captioner.guide_words, waveform, count)
 
     async def bridge_view(
         self, waveform: np.ndarray, start: float, end: float
@@ -151,20 +152,20 @@ class Service:
         return await self.batcher.run(self.bridging.view, waveform, start, end)
 
     async def decoded(self, upload: Upload, max_seconds: float) -> np.ndarray:
-        """The whole sound at the model's rate. Raises as `audio.load`."""
+        """The whole sound at the model's rate. Raises like `audio.load`."""
         return await self._decode(
             lambda: audio.load(
                 upload,
-                self.captioner.encoder.sample_rate,
+                self.captioner.sample_rate,
                 max_seconds=min(max_seconds, self.settings.max_seconds),
                 max_bytes=self.settings.max_bytes,
             )
         )
 
     async def _warm_up(self) -> None:
-        rate = self.captioner.encoder.sample_rate
+        rate = self.captioner.sample_rate
         noise = 0.1 * np.random.default_rng(0).standard_normal(rate).astype(np.float32)
-        await self.batcher.captions([noise], self.captioner.config.decoding)
+        await self.batcher.captions([noise], self.captioner.decoding)
         self.ready = True
 
     async def _decode(self, function: Any, *arguments: Any) -> Any:
@@ -172,23 +173,22 @@ class Service:
             self._decoders, function, *arguments
         )
 
-    async def _captioned(
-        self, group: Sequence[Window], rate: int, listening: Listening
-    ) -> list[Segment]:
-        """A segment for each window; those below the silence level do not reach the model."""
-        decoding = listening.decoding or self.captioner.config.decoding
-        loud = [level_db(window.samples, rate) >= listening.silence_db for window in group]
-        heard = [window.samples for window, is_loud in zip(group, loud, strict=True) if is_loud]
-        batch = self.batcher.captions
-        found = iter(await batch(heard, decoding, listening.reranker) if heard else [])
-        return [
-            gated(window, rate, next(found) if is_loud else None, listening.min_score)
-            for window, is_loud in zip(group, loud, strict=True)
-        ]
+    async def _caption(self, opened: Sequence[OpenWindow], settings: CaptionSettings) -> None:
+        """Gives each window its segment, by way of the queue."""
+        if not opened:
+            return
+        decoding = settings.decoding or self.captioner.decoding
+        waveforms = [one.window.samples for one in opened]
+        found = await self.batcher.captions(waveforms, decoding, settings.reranker)
+        for one, n_best in zip(opened, found, strict=True):
+            one.close(n_best)
+
+    def _count_seconds(self, seconds: float) -> None:
+        self.metrics.sound.inc(seconds)
 
 
 class _Reader:
-    """Windows taken by several threads in turn, closed after the last of them."""
+    """Windows that several threads take in turn."""
 
     def __init__(self, windows: Iterator[Window]) -> None:
         self._windows, self._lock = windows, Lock()
@@ -202,37 +202,14 @@ class _Reader:
             self._windows.close()  # type: ignore[attr-defined]
 
 
-def settled(held: list[Segment]) -> tuple[list[Segment], list[Segment]]:
-    """The merged segments of `held` that later ones cannot change, and what must still be held."""
-    covering = cover(held)
-    merged = merge(covering)
-    first = next(i for i, segment in enumerate(covering) if segment.start >= merged[-1].start)
-    return merged[:-1], [replace(held[first], start=covering[first].start), *held[first + 1 :]]
-
-
 def _rerankers(
     captioner: Captioner, loaded: Reranker | None, candidates: int
 ) -> dict[str, Reranker]:
-    """What a service can rerank with: consensus, the CLAP it was given, and its model's own."""
+    """What a service can rerank by: consensus, its model's own CLAP, and the one it was given."""
     known = [Reranker.load(CONSENSUS)]
-    if isinstance(captioner.encoder, EmbeddingFrames):
-        known.append(Reranker(captioner.name, CLAP_WEIGHT, captioner.encoder.encoder))
+    own = captioner.audio_text if isinstance(captioner, Explains) else None
+    if own is not None:
+        known.append(Reranker(captioner.name, CLAP_WEIGHT, own))
     if loaded is not None:
         known.append(loaded)
     return {one.name: replace(one, candidates=candidates) for one in known}
-
-
-def _guide_words(captioner: Captioner, waveform: np.ndarray, count: int) -> list[tuple[str, float]]:
-    import torch
-
-    with torch.inference_mode():
-        bias = captioner.guide_bias(captioner.audio_tokens(captioner.encode([waveform])))
-    if bias is None:
-        return []
-    # Pieces of words push too, but say nothing to a reader.
-    words = bias[0].masked_fill(~captioner.decoder.content_ids(), -math.inf)
-    boosts, ids = words.topk(min(count, len(words)))
-    names = captioner.decoder.tokenizer.batch_decode(ids[:, None])
-    return [
-        (name.strip(), float(boost)) for name, boost in zip(names, boosts, strict=True) if boost > 0
-    ]

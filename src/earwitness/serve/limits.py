@@ -131,7 +131,7 @@ class _Body:
             return message
         raise HTTPException(
             408,
-            f"the upload took longer than {self._settings.timeout_seconds:g} s, the limit in force",
+            f"the upload took longer than the limit of {self._settings.timeout_seconds:g} s",
         )
 
     def draining(self, send: Send) -> Callable[[Message], Awaitable[None]]:
@@ -164,7 +164,7 @@ async def _drain(receive: Receive) -> None:
 
 
 def _too_large(limit: int) -> str:
-    return f"the upload is larger than {limit} bytes, the limit in force"
+    return f"the upload is larger than the limit of {limit} bytes"
 
 
 def _endpoint(scope: Scope) -> str:

@@ -1,19 +1,17 @@
 """A sound as a picture for the web page: waveform as an SVG path, spectrogram as a PNG."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 COLUMNS, ROWS = 1000, 128
 _FRAME = 1024
 _FLOOR_DB = 70.0
 _LOWEST_HZ = 60.0
 
-# Dark to bright in even steps of lightness: readable without colour vision.
-_COLOURS = np.array(
+# Dark to bright in even steps of lightness: readable without color vision.
+_COLORS = np.array(
     [
         (11, 10, 34),
         (43, 20, 89),
@@ -40,13 +38,17 @@ def waveform_path(samples: Float[np.ndarray, " T"], columns: int = COLUMNS) -> s
 
 def spectrogram_png(samples: Float[np.ndarray, " T"], rate: int) -> bytes:
     """A PNG: time to the right, pitch upwards on a log axis, 70 dB of range."""
+    from PIL import Image
+
     level = spectrogram_db(samples, rate)
     bright = np.clip(1 + (level - level.max()) / _FLOOR_DB, 0, 1)
-    place = bright * (len(_COLOURS) - 1)
-    below = np.minimum(place.astype(int), len(_COLOURS) - 2)
+    place = bright * (len(_COLORS) - 1)
+    below = np.minimum(place.astype(int), len(_COLORS) - 2)
     part = (place - below)[..., None]
-    colour = _COLOURS[below] * (1 - part) + _COLOURS[below + 1] * part
-    return png(colour.round().astype(np.uint8))
+    color = _COLORS[below] * (1 - part) + _COLORS[below + 1] * part
+    target = io.BytesIO()
+    Image.fromarray(color.round().astype(np.uint8)).save(target, format="PNG")
+    return target.getvalue()
 
 
 def spectrogram_db(
@@ -55,11 +57,11 @@ def spectrogram_db(
     """Power in dB; the first row is the highest pitch. A column is the loudest of four frames."""
     padded = np.pad(samples, _FRAME // 2)
     columns = min(COLUMNS, max(1, 8 * len(samples) // _FRAME))
-    centres = (np.arange(4 * columns) + 0.5) * len(samples) / (4 * columns)
+    centers = (np.arange(4 * columns) + 0.5) * len(samples) / (4 * columns)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)
     power = np.empty((4 * columns, _FRAME // 2 + 1), dtype=np.float32)
     window = np.hanning(_FRAME).astype(np.float32)
-    chosen = np.minimum(centres.astype(int), len(frames) - 1)
+    chosen = np.minimum(centers.astype(int), len(frames) - 1)
     for start in range(0, len(chosen), 256):
         part = frames[chosen[start : start + 256]] * window
         power[start : start + 256] = np.abs(np.fft.rfft(part)) ** 2
@@ -70,23 +72,6 @@ def spectrogram_db(
         for high, low in zip(edges, edges[1:], strict=False)
     ]
     return 10 * np.log10(np.stack(rows) + 1e-10)
-
-
-def png(pixels: UInt8[np.ndarray, "rows columns 3"]) -> bytes:
-    """The pixels as a PNG file (RFC 2083): header, one compressed block of unfiltered rows, end."""
-    rows, columns, _ = pixels.shape
-    plain = np.pad(pixels.reshape(rows, -1), ((0, 0), (1, 0)))
-    target = io.BytesIO(b"\x89PNG\r\n\x1a\n")
-    target.seek(0, io.SEEK_END)
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)
-    for kind, data in (
-        (b"IHDR", header),
-        (b"IDAT", zlib.compress(plain.tobytes(), 6)),
-        (b"IEND", b""),
-    ):
-        target.write(struct.pack(">I", len(data)) + kind + data)
-        target.write(struct.pack(">I", zlib.crc32(kind + data)))
-    return target.getvalue()
 
 
 def mp3(samples: Float[np.ndarray, " T"], rate: int) -> bytes:

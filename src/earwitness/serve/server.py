@@ -9,9 +9,9 @@ from types import FrameType
 
 import uvicorn
 
+from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.rerank import Reranker
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import Captioner
 
 _GRACE_SECONDS = 5
 

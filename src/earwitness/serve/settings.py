@@ -23,9 +23,9 @@ class Settings(Strict):
     timeout_seconds: PositiveFloat = 300.0
     """time for an upload to arrive, and again for its captions"""
     batch_size: PositiveInt = 8
-    """windows, of whatever requests, that go through the model together"""
+    """windows, from any requests, that go through the model together"""
     batch_wait_ms: NonNegativeFloat = 5.0
-    """how long an idle model waits for company to the first window"""
+    """how long an idle model waits for more windows to join the first"""
     decoder_threads: PositiveInt = 4
     """sounds that are decoded at the same time"""
     silence_db: float = -60.0
@@ -33,7 +33,7 @@ class Settings(Strict):
     api_keys: tuple[str, ...] = Field(default=(), repr=False)
     """a request needs one of them as a bearer token; none: no key is asked for"""
     aliases: tuple[str, ...] = ("whisper-1",)
-    """further names of the model, for tools that cannot be told another"""
+    """further names of the model, for tools with a fixed model name"""
     demo: bool = True
     """whether the web page is served"""
     demo_max_seconds: PositiveFloat = 900.0

@@ -2,98 +2,35 @@
 
 LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Diffusion-Link is (CLAP or a
 dual encoder, LinkPrefix, causal LM + LoRA). Training, the command line, the service and the
-evaluation all call `Captioner.forward` (losses) or `Captioner.caption`, and nothing below.
+evaluation all call `TorchCaptioner.forward` (losses) or `caption`, and nothing below.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BeforeValidator, Field, PositiveFloat
 from torch import Tensor, nn
 
-from earwitness import audio
-from earwitness.captioning.rerank import Reranker
-from earwitness.config import Strict
+from earwitness.caption import Decoding
 from earwitness.encoders import load_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.lamb.aligner import AlignerConfig, CrossModalAligner, masked_mean
-from earwitness.lamb.baselines import LinearPrefix, LinearPrefixConfig, QFormer, QFormerConfig
-from earwitness.lamb.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
-from earwitness.lamb.two_stream import TwoStreamAdapter, TwoStreamConfig, match_token_norm
-from earwitness.link import LinkPrefix, LinkPrefixConfig
+from earwitness.lamb.aligner import CrossModalAligner, masked_mean
+from earwitness.lamb.token_guide import GuideProcessor, TokenGuide
+from earwitness.lamb.two_stream import match_token_norm
 from earwitness.models.card import CardFacts, facts_of, write_card
 from earwitness.models.hub import push
 from earwitness.models.names import model_folder, part_folder
-from earwitness.models.weights import load_weights, read_json, read_settings, read_weights
-from earwitness.system.decoder import Decoder, DecoderConfig, Decoding, Generated, Texts
-from earwitness.system.folder import FORMAT, open_decoder, save_model
+from earwitness.models.weights import load_weights, read_json, read_weights
+from earwitness.system.decoder import Decoder, Generated, Texts
+from earwitness.system.folder import Parts, SaveOptions, open_decoder, save_model
 from earwitness.system.folder import load_decoder as load_decoder
-
-PREFIXES: dict[str, tuple[type[Strict], Any]] = {
-    "two_stream": (TwoStreamConfig, TwoStreamAdapter),
-    "q_former": (QFormerConfig, QFormer),
-    "linear": (LinearPrefixConfig, LinearPrefix),
-    "link": (LinkPrefixConfig, LinkPrefix),
-}
-
-
-class PrefixConfig(Strict):
-    """Which prefix, and its own settings."""
-
-    kind: Literal["two_stream", "q_former", "linear", "link"] = "two_stream"
-    two_stream: TwoStreamConfig = TwoStreamConfig()
-    q_former: QFormerConfig = QFormerConfig()
-    linear: LinearPrefixConfig = LinearPrefixConfig()
-    link: LinkPrefixConfig = LinkPrefixConfig()
-
-
-_OFF = BeforeValidator(lambda value: None if value == "off" else value)
-"""TOML has no null"""
-
-
-class CaptionerConfig(Strict):
-    """Everything that is not weights. `guide = "off"` and `aligner = "off"` leave a part out."""
-
-    prefix: PrefixConfig = PrefixConfig()
-    decoder: DecoderConfig = DecoderConfig()
-    guide: Annotated[TokenGuideConfig | None, _OFF] = TokenGuideConfig()
-    aligner: Annotated[AlignerConfig | None, _OFF] = AlignerConfig()
-    decoding: Decoding = Decoding()
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """in training only; none in LAMB's predecessors"""
-    max_seconds: PositiveFloat = 3600.0
-    """longest clip that is captioned as a whole"""
-
-    @property
-    def system(self) -> Literal["lamb", "diffusion-link"]:
-        """Whose system this is, as a model folder says."""
-        return "diffusion-link" if self.prefix.kind == "link" else "lamb"
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A sentence for a sound.
-
-    `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are
-    seconds.
-    """
-
-    text: str
-    score: float
-    start_s: float
-    end_s: float
-    model: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
+from earwitness.system.inference import Inference
+from earwitness.system.settings import CaptionerConfig, read_config, written
 
 
 class Batch(NamedTuple):
@@ -111,8 +48,11 @@ class AudioTokens(NamedTuple):
     mask: Bool[Tensor, "B G"]
 
 
-class Captioner(nn.Module):
-    """A captioning system: `caption` for users, a call with a `Batch` for training."""
+class TorchCaptioner(nn.Module, Inference):
+    """A captioning system: `caption` for users, a call with a `Batch` for training.
+
+    A captioner in the sense of `earwitness.Captioner`; the calls for that come from `Inference`.
+    """
 
     def __init__(
         self,
@@ -126,9 +66,7 @@ class Captioner(nn.Module):
         self.config, self.name = config, name
         self.encoder, self.decoder = encoder, decoder
         self.encoder.requires_grad_(False)  # type: ignore[attr-defined]
-        _, prefix_class = PREFIXES[config.prefix.kind]
-        settings = getattr(config.prefix, config.prefix.kind)
-        self.prefix = prefix_class(settings, encoder.dim, decoder.dim)
+        self.prefix = config.prefix.build(encoder.dim, decoder.dim)
         match_token_norm(self.prefix.project, float(decoder.table.float().norm(dim=1).mean()))
         self.guide = TokenGuide(config.guide) if config.guide else None
         self.aligner = CrossModalAligner(config.aligner) if config.aligner else None
@@ -175,8 +113,8 @@ class Captioner(nn.Module):
         if bias is not None:
             losses["guide"] = _cross_entropy(logits + bias[:, None], texts, smoothing)
         if self.aligner is not None:
-            z_t, spoken = self._caption_tokens(texts)
-            losses |= self.aligner(*z_a, z_t, spoken, clip)
+            z_t, t_mask = self._caption_tokens(texts)
+            losses |= self.aligner(*z_a, z_t, t_mask, clip)
         return losses
 
     def pooled_audio(self, frames: Frames) -> Float[Tensor, "B E"]:
@@ -190,62 +128,11 @@ class Captioner(nn.Module):
 
     def _caption_tokens(self, texts: Texts) -> tuple[Float[Tensor, "B L E"], Bool[Tensor, "B L"]]:
         """`z_t` and where it is real: caption words, without special tokens."""
-        spoken = texts.mask & ~self.decoder.special[texts.ids]
-        return nn.functional.embedding(texts.ids, self.decoder.table), spoken
-
-    @torch.inference_mode()
-    def caption(
-        self,
-        sources: Any,
-        *,
-        decoding: Decoding | None = None,
-        batch_size: int = 8,
-        rerank: Reranker | None = None,
-    ) -> Any:
-        """A `Caption` for one source, or a list of them for a list of sources.
-
-        A source is a path, bytes, a binary file, or an (array, sample rate) pair. With
-        `decoding.n_best` above 1 each source gives a list of captions, best first. A caption does
-        not depend on the other sources of the call; sampled ones are made one source at a time for
-        that. With a reranker the results are its `Ranked` captions.
-
-        Raises:
-            AudioError: a source cannot be read; use `earwitness caption` to go on past such files.
-        """
-        single = not isinstance(sources, list)
-        listed = [sources] if single else sources
-        settings = decoding or self.config.decoding
-        batch_size = 1 if settings.sample else batch_size
-        found: list[Any] = []
-        for start in range(0, len(listed), batch_size):
-            waveforms = [
-                audio.load(s, self.encoder.sample_rate, max_seconds=self.config.max_seconds)
-                for s in listed[start : start + batch_size]
-            ]
-            if rerank is None:
-                found += self.caption_waveforms(waveforms, settings)
-            else:
-                found += rerank.captions(self, waveforms, settings)
-        if settings.n_best == 1:
-            found = [captions[0] for captions in found]
-        return found[0] if single else found
-
-    @torch.inference_mode()
-    def caption_waveforms(
-        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
-    ) -> list[list[Caption]]:
-        """The n-best captions of mono waveforms at the encoder's sample rate: hops 2 to 5."""
-        self.eval()
-        settings = decoding or self.config.decoding
-        rows = self.generate(self.audio_tokens(self.encode(waveforms)), settings)
-        ends = [len(w) / self.encoder.sample_rate for w in waveforms]
-        return [
-            [Caption(g.text, float(np.exp(g.log_probability)), 0.0, end, self.name) for g in row]
-            for row, end in zip(rows, ends, strict=True)
-        ]
+        words = texts.mask & ~self.decoder.special[texts.ids]
+        return nn.functional.embedding(texts.ids, self.decoder.table), words
 
     def generate(self, z_a: AudioTokens, settings: Decoding) -> list[list[Generated]]:
-        """Hop 4: the n-best captions of each row of `z_a`, with the guide where there is one."""
+        """Hop 4: the n-best captions of each row of `z_a`, with the guide if there is one."""
         bias = self.guide_bias(z_a)
         processors = [] if bias is None else [GuideProcessor(settings.guide_strength * bias)]
         return self.decoder.generate(*z_a, settings, processors)
@@ -269,8 +156,9 @@ class Captioner(nn.Module):
             ConfigError: a quantised language model cannot be merged.
         """
         settings: dict[str, Any] = {"system": self.config.system, "name": self.name}
-        settings |= {"config": self.config.model_dump(mode="json"), "card": self.card}
-        save_model(self, Path(folder), settings, self._own_parts(), dtype, merge, refer)
+        settings |= {"config": written(self.config), "card": self.card}
+        parts = Parts(self.encoder, self.decoder, self._own_parts())
+        save_model(parts, Path(folder), settings, SaveOptions(dtype, merge, refer))
 
     def save_pretrained(
         self, folder: Path | str, *, card: CardFacts | None = None, **options: Any
@@ -309,7 +197,7 @@ class Captioner(nn.Module):
             return push(folder, repo, private=private, revision=revision)
 
     @classmethod
-    def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
+    def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "TorchCaptioner":
         """The system in a model folder, a pocket model by name, or one of the hub: owner/name or
         owner/name@revision.
 
@@ -319,17 +207,7 @@ class Captioner(nn.Module):
         """
         folder = model_folder(model)
         settings = read_json(folder / "earwitness.json")
-        version = settings.get("format")
-        if type(version) is not int or version != FORMAT:
-            raise CheckpointError(
-                f"{folder}: model format {version!r}; this version reads format {FORMAT}"
-            )
-        config = read_settings(CaptionerConfig, settings.get("config"), folder / "earwitness.json")
-        if settings.get("system") != config.system:
-            raise CheckpointError(
-                f"{folder}: holds a {settings.get('system')!r} system; {config.system!r} is "
-                f"expected with the prefix {config.prefix.kind!r}"
-            )
+        config = read_config(settings, folder / "earwitness.json")
         decoder = open_decoder(folder, config.decoder)
         audio_folder = part_folder(folder, "encoder/audio", settings)
         encoder = load_encoder(part_folder(folder, "encoder", settings), audio_folder)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
@@ -18,8 +18,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from earwitness.caption import Decoding
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
+from earwitness.models.hub import WeightsOrigin
+from earwitness.text import REPEATABLE_WORDS
 
 LAYOUTS: dict[str, tuple[str, str]] = {
     "plain": ("", "{instruction}"),
@@ -28,25 +31,6 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "slam": ("", "USER: {instruction} \n ASSISTANT: "),
 }
 """Text before and after the audio tokens. `vicuna` is LAVCap's, `slam` SLAM-AAC's and DRCap's."""
-
-
-class Decoding(Strict):
-    """How a caption is searched for. LAMB gives no settings; beam 4 is its predecessors'."""
-
-    beam_size: PositiveInt = 4
-    max_new_tokens: PositiveInt = 50
-    n_best: PositiveInt = 1
-    length_penalty: float = 1.0
-    repetition_penalty: PositiveFloat = 1.0
-    no_repeat_ngram: NonNegativeInt = 0
-    repeat_content_words: bool = True
-    """False: a word of `content_ids` is not said twice in a caption"""
-    sample: bool = False
-    temperature: PositiveFloat = 1.0
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    guide_strength: NonNegativeFloat = 1.0
-    """multiplies beta; 0 switches the Token Guide off"""
-    seed: NonNegativeInt = 0
 
 
 class LoraConfig(Strict):
@@ -65,30 +49,30 @@ class DecoderConfig(Strict):
     instruction: str = "Please describe the audio."
     tune: Literal["lora", "full", "frozen"] = "lora"
     word_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """chance that a caption's input token is hidden in training, so that the audio is asked"""
+    """chance that a caption's input token is zeroed in training, so that audio counts"""
     hidden_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """in training, behind attention and feed-forward of each layer; a language model small enough
-    to be tuned whole learns its captions by heart without it"""
+    """in training, after attention and feed-forward of each layer; without it a language model
+    small enough to be tuned whole memorizes its captions"""
     lora: LoraConfig = LoraConfig()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """number format of the language model's weights; "auto" is that of its folder"""
     quantize: Literal["none", "nf4"] = "none"
-    """nf4: QLoRA's 4 bits a weight (bitsandbytes); LoRA weights stay as they are"""
+    """nf4: QLoRA's 4 bits per weight (bitsandbytes); LoRA weights keep their format"""
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = "auto"
-    """how transformers computes attention; "auto" leaves the choice to it"""
+    """the attention implementation of transformers; "auto" is its default"""
     gradient_checkpointing: bool = False
-    """computes each layer twice in training and keeps only its input: less memory, more time"""
+    """in training, compute each layer twice and keep only its input: less memory, more time"""
 
 
 class Texts(NamedTuple):
-    """Caption tokens, each row closed by the end token, and where they are real."""
+    """Caption tokens, each row ended by the end token; `mask` is False at padding."""
 
     ids: Int[Tensor, "B L"]
     mask: Bool[Tensor, "B L"]
 
 
 class Generated(NamedTuple):
-    """One found caption: its text and the mean log-probability of its tokens."""
+    """One generated caption: its text and the mean log-probability of its tokens."""
 
     text: str
     log_probability: float
@@ -97,15 +81,17 @@ class Generated(NamedTuple):
 class Decoder(nn.Module):
     """A causal language model behind audio tokens."""
 
+    origin: WeightsOrigin | None = None
+    """where the language model was loaded from; None if it is new"""
     model: Any
     """a `PreTrainedModel`, or peft's wrapper around one"""
     special: Bool[Tensor, " V"]
-    """True at rows of the table that are no ordinary tokens"""
+    """True at rows of the table that are not ordinary tokens"""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: DecoderConfig
     ) -> None:
-        """Raises CheckpointError where the tokenizer has no end-of-sentence token."""
+        """Raises CheckpointError if the tokenizer has no end-of-sentence token."""
         super().__init__()
         if tokenizer.eos_token_id is None:
             raise CheckpointError("the decoder's tokenizer has no end-of-sentence token")
@@ -127,8 +113,8 @@ class Decoder(nn.Module):
 
     @property
     def table(self) -> Float[Tensor, "V E"]:
-        """The input-embedding table: the LLM's text-embedding space. A fixed target, never trained
-        through.
+        """The input-embedding table: the LLM's text-embedding space, detached: losses treat it as a
+        fixed target.
         """
         return self.model.get_input_embeddings().weight.detach()
 
@@ -148,11 +134,12 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "B L V"]:
         """Logits that predict each token of `texts`, end token included."""
         before, keep_before = self._inputs(z, mask)
-        spoken = self.model.get_input_embeddings()(texts.ids)
+        token_embeddings = self.model.get_input_embeddings()(texts.ids)
         if self.training and self.config.word_dropout:
-            heard = torch.rand(texts.ids.shape, device=spoken.device) >= self.config.word_dropout
-            spoken = spoken * heard[..., None]
-        inputs = torch.cat([before, spoken.to(before.dtype)], dim=1)
+            draws = torch.rand(texts.ids.shape, device=token_embeddings.device)
+            kept = draws >= self.config.word_dropout
+            token_embeddings = token_embeddings * kept[..., None]
+        inputs = torch.cat([before, token_embeddings.to(before.dtype)], dim=1)
         keep = torch.cat([keep_before, texts.mask], dim=1)
         length = texts.ids.shape[1]
         out = self.model(
@@ -212,15 +199,13 @@ class Decoder(nn.Module):
         words = [p[1:] if p[:1] in ("\u0120", "\u2581") else "" for p in pieces]
         flags = torch.zeros_like(self.special)
         for i, word in enumerate(words):
-            flags[i] = len(word) > 2 and word.isalpha() and word.lower() not in FUNCTION_WORDS
+            flags[i] = len(word) > 2 and word.isalpha() and word.lower() not in REPEATABLE_WORDS
         return flags & ~self.special
 
     def _inputs(
         self, z: Float[Tensor, "B G E"], mask: Bool[Tensor, "B G"]
     ) -> tuple[Float[Tensor, "B N E"], Bool[Tensor, "B N"]]:
-        """Prompt and audio embeddings; audio padding is moved to the left, where generation expects
-        it.
-        """
+        """Prompt and audio embeddings, padding moved to the left, where generation expects it."""
         embed = self.model.get_input_embeddings()
         before, after = self.prompt_ids()
         size = len(z)
@@ -268,7 +253,7 @@ class Decoder(nn.Module):
 
 
 def _search(settings: Decoding) -> dict[str, Any]:
-    """`settings` in the words of transformers' `generate`."""
+    """The keyword arguments of transformers' `generate` for `settings`."""
     beams = 1 if settings.sample else max(settings.beam_size, settings.n_best)
     return {
         "num_beams": beams,
@@ -293,8 +278,8 @@ class _NoRepeatedWord(LogitsProcessor):
     def __call__(
         self, input_ids: Int[Tensor, "rows length"], scores: Float[Tensor, "rows V"]
     ) -> Float[Tensor, "rows V"]:
-        said = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids, True)
-        return scores.masked_fill(said & self.content[None, : scores.shape[1]], -torch.inf)
+        used = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, input_ids, True)
+        return scores.masked_fill(used & self.content[None, : scores.shape[1]], -torch.inf)
 
 
 def _drop_hidden(model: PreTrainedModel, chance: float) -> None:
@@ -332,14 +317,3 @@ def _with_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, settings)
-
-
-FUNCTION_WORDS = frozenset(
-    """
-    and the then with while for from into onto over under before after followed between
-    during along near nearby are was were has have being been its his her their they that this there
-    which who other another some several various two three four out off through against around
-    background distance very more once again each one what followed
-    """.split()  # noqa: SIM905
-)
-"""Words that may be said twice in one caption."""

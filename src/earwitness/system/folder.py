@@ -1,4 +1,5 @@
-"""Model folders: how the parts of a captioner are written, referred to, and read again.
+"""The parts of a captioner in its model folder: written, or named by their commit on the hub; the
+language model read back.
 
 A part that came from the hub and was not trained is not copied: `earwitness.json` names its
 repository and commit. LoRA weights over such a language model are an ordinary peft folder, `lora/`.
@@ -8,14 +9,15 @@ import copy
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from earwitness.encoders import save_encoder
-from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError
-from earwitness.models.hub import FETCHED, HubPart, origin, remember, source_folder
+from earwitness.encoders.base import FrameEncoder
+from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError, one_line
+from earwitness.models.hub import FETCHED, HubPart, WeightsOrigin
 from earwitness.models.names import part_folder
 from earwitness.models.weights import (
     check_finite,
@@ -25,9 +27,7 @@ from earwitness.models.weights import (
     write_weights,
 )
 from earwitness.system.decoder import Decoder, DecoderConfig
-
-FORMAT = 1
-"""version of a model folder; a newer one is refused by name"""
+from earwitness.system.settings import FORMAT
 
 LORA = "lora"
 """sub-folder with the LoRA weights that are not merged"""
@@ -40,43 +40,53 @@ _LORA_KEYS += ("rank_pattern", "alpha_pattern", "layers_to_transform", "modules_
 """settings of a peft folder that change what the language model says"""
 
 
+class Parts(NamedTuple):
+    """What a captioner is made of; `own` is the prefix, guide and aligner."""
+
+    encoder: FrameEncoder
+    decoder: Decoder
+    own: nn.Module
+
+
+class SaveOptions(NamedTuple):
+    """How weights are written; `Captioner.save` explains each."""
+
+    dtype: torch.dtype | None = None
+    merge: bool | None = None
+    refer: bool = True
+
+
 def save_model(
-    captioner: Any,
-    folder: Path,
-    settings: dict[str, Any],
-    own_parts: nn.Module,
-    dtype: torch.dtype | None,
-    merge: bool | None,
-    refer: bool,
+    captioner: Parts, folder: Path, settings: dict[str, Any], options: SaveOptions
 ) -> None:
-    """Writes the model folder of `captioner`; `Captioner.save` says what the arguments mean.
+    """Writes the model folder of a captioner with its `settings`.
 
     Raises:
-        ConfigError: a quantised language model cannot be merged.
+        ConfigError: a quantized language model cannot be merged.
     """
-    decoder: Decoder = captioner.decoder
+    decoder, dtype, refer = captioner.decoder, options.dtype, options.refer
     parts: dict[str, HubPart] = {}
-    heard = _unchanged_origin(getattr(captioner.encoder, "encoder", captioner.encoder))
-    if heard and refer:
-        parts["encoder"] = heard
+    encoder_base = _unchanged_origin(getattr(captioner.encoder, "encoder", captioner.encoder))
+    if encoder_base and refer:
+        parts["encoder"] = encoder_base
     else:
         save_encoder(captioner.encoder, folder / "encoder", dtype)
-    spoken = _unchanged_origin(decoder)
-    merge = _merge(decoder, merge, spoken if refer else None)
-    if spoken and refer and not merge:
-        parts["decoder"] = spoken
+    decoder_base = _unchanged_origin(decoder)
+    merge = _merge(decoder, options.merge, decoder_base if refer else None)
+    if decoder_base and refer and not merge:
+        parts["decoder"] = decoder_base
     else:
         _save_decoder(decoder, folder / "decoder", dtype, merge)
     lora = hasattr(decoder.model, "merge_and_unload") and not merge
     if lora:
         _save_lora(decoder, folder / LORA, parts.get("decoder"))
-    write_weights(folder / "prefix.safetensors", own_parts, dtype)
+    write_weights(folder / "prefix.safetensors", captioner.own, dtype)
     settings = {"format": FORMAT, **settings}
     if parts:
         settings["parts"] = {name: part.model_dump() for name, part in parts.items()}
     if lora:
         settings["lora"] = LORA
-    copied = {"encoder": heard, "decoder": spoken}
+    copied = {"encoder": encoder_base, "decoder": decoder_base}
     made = {n: part.model_dump() for n, part in copied.items() if part and n not in parts}
     if made:
         settings["card"] = {**settings["card"], "made_from": made}
@@ -84,9 +94,9 @@ def save_model(
 
 
 def open_decoder(folder: Path, config: DecoderConfig, *, train: bool = False) -> Decoder:
-    """The language model of the model in `folder`, with its LoRA weights where it has some.
+    """The language model of the model in `folder`, with its LoRA weights if it has any.
 
-    With `train` it is made as `config` says; without, nothing is new, and all but LoRA is frozen.
+    With `train` it is set up as `config` says; without, nothing is new, and all but LoRA is frozen.
 
     Raises:
         CheckpointError: a file is missing or damaged, or does not fit the rest. ConfigError: its
@@ -116,12 +126,12 @@ def open_decoder(folder: Path, config: DecoderConfig, *, train: bool = False) ->
 
 def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
     """The causal language model and tokenizer of a Hugging Face folder (safetensors only, no remote
-    code), in the number format, quantisation and attention that `config` asks for.
+    code), in the number format, quantization and attention that `config` asks for.
 
     Raises:
         CheckpointError: the folder is missing or damaged, or holds no causal language model.
-        ConfigError: settings that do not go together. MissingDependencyError: quantisation or
-            attention need a package that is not installed.
+        ConfigError: settings that do not go together.
+        MissingDependencyError: quantization or attention need a package that is not installed.
     """
     folder = Path(folder)
     _check_folder(folder)
@@ -129,12 +139,12 @@ def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
     tokenizer = _load_tokenizer(folder)
     _check_vocabulary(folder, model, tokenizer)
     decoder = Decoder(model, tokenizer, config)
-    remember(decoder, folder)
+    decoder.origin = WeightsOrigin(folder)
     return decoder
 
 
 def _load_settings(config: DecoderConfig) -> dict[str, Any]:
-    """`config` in the words of transformers' `from_pretrained`."""
+    """The keyword arguments of transformers' `from_pretrained` for `config`."""
     settings: dict[str, Any] = {"dtype": "auto"}
     if config.dtype != "auto":
         settings["dtype"] = getattr(torch, config.dtype)
@@ -146,12 +156,9 @@ def _load_settings(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _nf4(config: DecoderConfig) -> Any:
-    """QLoRA's quantisation (arXiv 2305.14314): 4-bit normal floats, their scales quantised too."""
+    """QLoRA's quantization (arXiv 2305.14314): 4-bit normal floats, their scales quantized too."""
     if config.tune == "full":
-        raise ConfigError(
-            "decoder.tune 'full': a language model quantised to nf4 is trained with 'lora', or "
-            "stays 'frozen'"
-        )
+        raise ConfigError("decoder.tune 'full' with quantize 'nf4': expected 'lora' or 'frozen'")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
             "decoder.quantize 'nf4' needs bitsandbytes: pip install 'earwitness[qlora]'"
@@ -167,7 +174,7 @@ def _nf4(config: DecoderConfig) -> Any:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuses, in words that help, what transformers would refuse in its own."""
+    """Refuses with one clear sentence what transformers would refuse in many."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such decoder folder")
     for name in ("config.json", "tokenizer.json"):
@@ -180,7 +187,7 @@ def _check_folder(folder: Path) -> None:
     if "auto_map" in config and not _known_kind(kind):
         raise CheckpointError(
             f"{folder}: a model of type {kind!r} needs code from its repository "
-            "(trust_remote_code), which is never run; expected a type that transformers has itself"
+            "(trust_remote_code), which is never run; expected a type that transformers includes"
         )
     pickled = sorted(path.name for path in folder.glob("*.bin"))
     if pickled and next(folder.glob("*.safetensors"), None) is None:
@@ -214,11 +221,11 @@ def _load_model(folder: Path, settings: dict[str, Any]) -> Any:
         )
     except ImportError as error:
         raise MissingDependencyError(
-            f"{folder}: these settings of 'decoder' need a package more ({_line(error)})"
+            f"{folder}: these settings of 'decoder' need another package ({one_line(error)[:200]})"
         ) from None
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError, *_WRONG) as error:
         raise CheckpointError(
-            f"{folder}: not a readable causal language model ({_line(error)})"
+            f"{folder}: not a readable causal language model ({one_line(error)[:200]})"
         ) from None
     model, report = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -237,16 +244,17 @@ def _load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{folder}: its tokenizer needs a package more ({_line(error)})"
+            f"{folder}: its tokenizer needs another package ({one_line(error)[:200]})"
         ) from None
     except (OSError, RuntimeError, *_WRONG) as error:
         raise CheckpointError(
-            f"{folder}: not a readable causal language model (its tokenizer: {_line(error)})"
+            f"{folder}: not a readable causal language model "
+            f"(its tokenizer: {one_line(error)[:200]})"
         ) from None
 
 
 def _check_vocabulary(folder: Path, model: Any, tokenizer: Any) -> None:
-    """A table may have more rows than the tokenizer has tokens (padded, as Qwen's), never fewer.
+    """Checks that the table has a row per token; it may have more (padded, as Qwen's).
 
     Only added tokens (a padding token, say) may lie beyond it: captions never hold them.
     """
@@ -260,23 +268,26 @@ def _check_vocabulary(folder: Path, model: Any, tokenizer: Any) -> None:
 
 def _unchanged_origin(part: Any) -> HubPart | None:
     """Where `part` was loaded from, if that is the hub and its own weights were not trained."""
-    folder = source_folder(part)
+    origin: WeightsOrigin | None = part.origin
     trained = any(p.requires_grad for name, p in part.named_parameters() if "lora_" not in name)
-    return origin(folder) if folder and not trained else None
+    return origin.part if origin and not trained else None
 
 
 def _merge(decoder: Decoder, merge: bool | None, referred: HubPart | None) -> bool:
-    quantised = decoder.config.quantize != "none"
+    quantized = decoder.config.quantize != "none"
     if not hasattr(decoder.model, "merge_and_unload"):
         return False
-    if merge and quantised:
-        raise ConfigError("a language model quantised to nf4 is not merged; save it without merge")
-    return not (referred or quantised) if merge is None else merge
+    if merge and quantized:
+        raise ConfigError(
+            "a language model quantized to nf4 cannot be merged; save it without merge"
+        )
+    return not (referred or quantized) if merge is None else merge
 
 
 def _save_decoder(decoder: Decoder, folder: Path, dtype: torch.dtype | None, merge: bool) -> None:
     if decoder.config.quantize != "none":
-        _copy_weights(source_folder(decoder), folder)
+        assert decoder.origin is not None
+        _copy_weights(decoder.origin.folder, folder)
         return
     model = copy.deepcopy(decoder.model)
     if hasattr(model, "merge_and_unload"):
@@ -285,9 +296,8 @@ def _save_decoder(decoder: Decoder, folder: Path, dtype: torch.dtype | None, mer
     decoder.tokenizer.save_pretrained(folder)
 
 
-def _copy_weights(source: Path | None, folder: Path) -> None:
-    """Copies the files of a language model as they are: quantised ones are made anew from them."""
-    assert source is not None
+def _copy_weights(source: Path, folder: Path) -> None:
+    """Copies the files of a language model unchanged; loading quantizes them again."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted({path for pattern in FETCHED for path in source.glob(pattern)}):
         target = folder / path.name
@@ -304,7 +314,7 @@ def _save_lora(decoder: Decoder, folder: Path, base: HubPart | None) -> None:
 
 
 def _load_lora(decoder: Decoder, folder: Path) -> None:
-    """Puts the LoRA weights of a peft folder in the place of fresh ones, strictly."""
+    """Loads the LoRA weights of a peft folder into `decoder`, every key accounted for."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     saved = read_json(folder / "adapter_config.json")
@@ -336,7 +346,3 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, list | set | tuple):
         return sorted(value)
     return value or None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from earwitness.config import Strict
-from earwitness.link import BridgeChoice, DiffusionLink, save_bridge, start_time_sweep
+from earwitness.link import (
+    AnyBridgeConfig,
+    DiffusionLink,
+    DiffusionLinkConfig,
+    save_bridge,
+    start_time_sweep,
+)
 from earwitness.link.base import Bridge
 from earwitness.models.hub import WeightsName, resolved
 from earwitness.models.weights import write_json
@@ -33,7 +39,7 @@ class BridgeRecipe(Strict):
     encoder: WeightsName
     """an embedding encoder: the folder of a dual encoder or a CLAP, or a CLAP on the hub"""
     source: Source
-    bridge: BridgeChoice = BridgeChoice(kind="diffusion_link")
+    bridge: AnyBridgeConfig = DiffusionLinkConfig()
     choose_start: bool = True
     """Diffusion-Link: t* and the number of steps by paired cosine on the validation pairs"""
     fit: FitConfig
@@ -60,7 +66,8 @@ def run(recipe: BridgeRecipe, run_folder: Path) -> dict[str, float]:
     recipe = resolved(recipe, ("encoder",), run_folder / "weights.json")
     splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
     torch.manual_seed(recipe.fit.seed)
-    bridge = recipe.bridge.build(splits.train.audio.shape[1])
+    dim = splits.train.audio.shape[1]
+    bridge = recipe.bridge.model_copy(update={"dim": dim}).build()
     bridge.fit_statistics(*map(torch.from_numpy, (splits.train.audio, splits.train.text)))
     if not bridge.trains:
         return _closed_form(bridge, splits, run_folder)

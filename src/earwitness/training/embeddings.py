@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earwitness import audio
-from earwitness.data.captions import normalize
 from earwitness.data.manifest import Clip, read_manifest
 from earwitness.data.prepare.packed import PackedFile
 from earwitness.encoders import load_embedding_encoder
@@ -22,6 +21,7 @@ from earwitness.encoders.base import EmbeddingEncoder
 from earwitness.encoders.dual import DualEncoder
 from earwitness.errors import ConfigError, DataError
 from earwitness.models.weights import read_json, write_json
+from earwitness.text import normalize
 from earwitness.training.source import Opening
 from earwitness.training.sources import ManifestSource, Source
 

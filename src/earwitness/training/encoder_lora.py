@@ -81,7 +81,7 @@ def add_lora(encoder: FrameEncoder, config: EncoderLoraConfig) -> None:
         )
     encoder.requires_grad_(False)
     # Its weights are no longer those of the folder it was loaded from.
-    encoder.__dict__.pop("weights_folder", None)
+    encoder.origin = None
     for attention in _attentions(encoder):
         attention.qkv = QueryValueLora(attention.qkv, config)
 

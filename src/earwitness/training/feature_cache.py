@@ -8,8 +8,6 @@ runs may fill one cache at once.
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ from earwitness import audio
 from earwitness.data.prepare.packed import PackedFile
 from earwitness.encoders.base import FrameEncoder
 from earwitness.errors import DataError
+from earwitness.io.atomic import replacing, write_text
+from earwitness.io.digests import sha256_of
 
 SoundFile = Path | PackedFile
 """a file, or its place in a shard"""
@@ -72,7 +72,8 @@ class FeatureCache:
             frames = row[real].half().cpu().numpy()
             if not np.isfinite(frames).all():
                 raise DataError(f"{file}: the encoder's frames leave the range of half precision")
-            _write_whole(place, lambda f, frames=frames: np.save(f, frames, allow_pickle=False))
+            with replacing(place, DataError, durable=False) as whole:
+                np.save(whole, frames, allow_pickle=False)
 
     def _contents(self, files: Iterable[SoundFile]) -> list[str]:
         """SHA-256 of each file; read again only where size or time of change say so."""
@@ -85,14 +86,13 @@ class FeatureCache:
                 raise DataError(f"{file}: {error.strerror}; a recording was expected") from None
             entry = known.get(str(file.resolve()))
             if entry is None or entry[:2] != [state.st_size, state.st_mtime_ns]:
-                entry = [state.st_size, state.st_mtime_ns, _sha256(file)]
+                entry = [state.st_size, state.st_mtime_ns, sha256_of(file)]
                 known[str(file.resolve())] = entry
                 fresh = True
             codes.append(entry[2])
         if fresh:
             # What another run adds at the same moment is lost, and only hashed once more.
-            text = json.dumps(known).encode()
-            _write_whole(self.known, lambda file: file.write(text))
+            write_text(self.known, json.dumps(known), DataError)
         return codes
 
     def _read_known(self) -> dict[str, list[Any]]:
@@ -133,20 +133,3 @@ def _state(encoder: Any) -> dict[str, Tensor]:
 
 def _bytes(value: Tensor) -> bytes:
     return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def _sha256(file: SoundFile) -> str:
-    code = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            code.update(block)
-    return code.hexdigest()
-
-
-def _write_whole(place: Path, write: Any) -> None:
-    """A reader, or another writer, never meets half a file."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-    with draft.open("wb") as file:
-        write(file)
-    os.replace(draft, place)

@@ -18,7 +18,7 @@ from earwitness.lamb.aligner import masked_mean, several_processes
 from earwitness.models.hub import WeightsName, resolved
 from earwitness.models.names import POCKET_MODELS, model_folder, part_folder
 from earwitness.models.weights import read_json
-from earwitness.system.captioner import Batch, Captioner, CaptionerConfig, load_decoder
+from earwitness.system.captioner import Batch, CaptionerConfig, TorchCaptioner, load_decoder
 from earwitness.system.decoder import Decoder
 from earwitness.system.folder import open_decoder
 from earwitness.training.distributed import share_of_all
@@ -77,11 +77,11 @@ class LambRecipe(Strict):
 
 
 class LambTraining(nn.Module):
-    """A Captioner on batches of cached frames or waveforms; the encoder learns by LoRA, or not."""
+    """A captioner on batches of cached frames or waveforms; the encoder learns by LoRA, or not."""
 
     def __init__(
         self,
-        captioner: Captioner,
+        captioner: TorchCaptioner,
         frame_dropout: float,
         blind: bool,
         channel_dropout: float = 0.0,
@@ -91,7 +91,7 @@ class LambTraining(nn.Module):
         self.channel_dropout = nn.Dropout1d(channel_dropout)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The losses of `Captioner.forward`.
+        """The losses of `TorchCaptioner.forward`.
 
         On several processes, losses that are means over caption tokens are weighted so that their
         mean over the processes is the mean over all tokens.
@@ -140,7 +140,7 @@ def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
         Opening(recipe.encoder, encoder.sample_rate, run_folder.parent, recipe.fit.seed, frozen)
     )
     torch.manual_seed(recipe.fit.seed)
-    captioner = Captioner(encoder, _decoder(recipe, splits), recipe.model, recipe.name)
+    captioner = TorchCaptioner(encoder, _decoder(recipe, splits), recipe.model, recipe.name)
     if recipe.encoder_tune == "lora":
         add_lora(encoder, recipe.encoder_lora)
     if recipe.init:

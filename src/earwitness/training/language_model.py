@@ -11,7 +11,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from earwitness.config import Strict
-from earwitness.data.captions import clip_ids, normalize, read_audiocaps, read_clotho, without
+from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
+from earwitness.text import normalize
 from earwitness.training.fit import FitConfig, fit
 
 

@@ -12,20 +12,26 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from earwitness.caption import Decoding
 from earwitness.config import Strict
 from earwitness.encoders import EmbeddingFrames, load_embedding_encoder, one_frame
 from earwitness.errors import ConfigError
-from earwitness.link import BridgeChoice, LinkPrefix, LinkPrefixConfig, load_bridge
+from earwitness.link import (
+    AnyBridgeConfig,
+    LinkPrefix,
+    LinkPrefixConfig,
+    NoBridgeConfig,
+    load_bridge,
+)
 from earwitness.link.base import Bridge, Side
 from earwitness.models.hub import WeightsName, resolved
 from earwitness.system.captioner import (
     AudioTokens,
-    Captioner,
     CaptionerConfig,
-    PrefixConfig,
+    TorchCaptioner,
     load_decoder,
 )
-from earwitness.system.decoder import Decoder, DecoderConfig, Decoding
+from earwitness.system.decoder import Decoder, DecoderConfig
 from earwitness.training.embeddings import (
     PairItems,
     Pairs,
@@ -54,7 +60,7 @@ class LinkRecipe(Strict):
     """an embedding encoder: a folder, or a CLAP on the hub"""
     bridge: Path | None = None
     """folder of a trained bridge; without one the system has none: the paper's baseline"""
-    untrained_bridge: BridgeChoice = BridgeChoice()
+    untrained_bridge: AnyBridgeConfig = NoBridgeConfig()
     """without a folder, a bridge that needs neither training nor statistics"""
     decoder: WeightsName | None = None
     """a causal language model: a folder, or a name on the hub"""
@@ -70,7 +76,7 @@ class LinkRecipe(Strict):
 class LinkTraining(nn.Module):
     """A captioner on batches of embeddings of one side; the bridge draws fresh noise each time."""
 
-    def __init__(self, captioner: Captioner, protocol: str) -> None:
+    def __init__(self, captioner: TorchCaptioner, protocol: str) -> None:
         super().__init__()
         self.captioner = captioner
         self.side: Side = PROTOCOLS[protocol]
@@ -147,21 +153,19 @@ def _one_side(pairs: Pairs, protocol: str) -> Pairs:
     return pairs._replace(audio=pairs.audio * float("nan"))
 
 
-def _captioner(recipe: LinkRecipe, train: Pairs) -> Captioner:
+def _captioner(recipe: LinkRecipe, train: Pairs) -> TorchCaptioner:
     encoder = EmbeddingFrames(load_embedding_encoder(recipe.encoder))
     bridge = load_bridge(recipe.bridge) if recipe.bridge else None
     _check_width(bridge, encoder.dim, recipe)
-    choice = BridgeChoice.of(bridge) if bridge else recipe.untrained_bridge
+    settings: Any = bridge.config if bridge else recipe.untrained_bridge
     config = CaptionerConfig(
-        prefix=PrefixConfig(
-            kind="link", link=LinkPrefixConfig(bridge=choice, hidden=recipe.hidden)
-        ),
+        prefix=LinkPrefixConfig(bridge=settings, hidden=recipe.hidden),
         decoder=recipe.language_model,
         guide=None,
         aligner=None,
         decoding=recipe.decoding,
     )
-    captioner = Captioner(encoder, _decoder(recipe, train.captions), config, recipe.name)
+    captioner = TorchCaptioner(encoder, _decoder(recipe, train.captions), config, recipe.name)
     if bridge:
         captioner.prefix.bridge.load_state_dict(bridge.state_dict(), strict=True)
     return captioner

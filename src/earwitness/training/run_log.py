@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from earwitness.errors import ConfigError, TrainingError
+from earwitness.io.atomic import write_text
 from earwitness.training.distributed import Copied, Spread
 
 Tracker = Literal["tensorboard", "wandb"]
@@ -158,9 +159,7 @@ class RunLog:
             row = _row(line)
             if row is not None and row["step"] <= self.step and row.get("epoch", 0) <= epoch:
                 kept.append(line + "\n")
-        draft = path.with_suffix(".new")
-        draft.write_text("".join(kept), encoding="utf-8")
-        draft.replace(path)
+        write_text(path, "".join(kept), TrainingError)
 
     def _write(self, row: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:

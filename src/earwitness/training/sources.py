@@ -16,12 +16,12 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from earwitness import audio
-from earwitness.data.captions import normalize
 from earwitness.data.manifest import Clip, read_manifest
 from earwitness.data.synthetic import synthetic_clip
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import ConfigError, DataError
 from earwitness.plugins import plugins
+from earwitness.text import normalize
 from earwitness.training.feature_cache import FeatureCache, read_frames
 from earwitness.training.source import Item, Opening, SourceConfig, Splits
 

@@ -56,25 +56,20 @@ def scenes(
 
 
 def read_captions(path: Path) -> list[str]:
-    """The captions of a text file, one a line, or of a CSV's column `caption`.
+    """The captions of a text file, one per line, or of a table's column `caption`.
 
     Raises:
         DataError: the file cannot be read, has no such column, or holds no caption.
     """
-    import csv
+    from earwitness.io.tables import KINDS, cell, read_table
+    from earwitness.io.text_files import read_text
 
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            if path.suffix.lower() == ".csv":
-                rows = csv.DictReader(file)
-                if "caption" not in (rows.fieldnames or ()):
-                    raise DataError(f"{path}: no column 'caption' (has {rows.fieldnames or []})")
-                found = [" ".join((row["caption"] or "").split()) for row in rows]
-            else:
-                found = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable text or CSV file ({error})") from None
-    found = [caption for caption in found if caption]
+    if path.suffix.lower() in KINDS:
+        table = read_table(path).need(["caption"], "a table of captions")
+        texts = [cell(row, "caption") for row in table.rows]
+    else:
+        texts = read_text(path, expected="captions as text or as a table").text.splitlines()
+    found = [" ".join(text.split()) for text in texts if text.strip()]
     if not found:
         raise DataError(f"{path}: holds no caption")
     return found

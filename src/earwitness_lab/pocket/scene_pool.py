@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from earwitness import audio
-from earwitness.data.captions import clip_ids, normalize, read_audiocaps, read_clotho, without
+from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.cnn import CNNConfig, pad_to_stride
 from earwitness.encoders.log_mel import LogMel
+from earwitness.text import normalize
 from earwitness.training.pool import RowSource, Shapes
 from earwitness_lab.pocket.teacher import MAP_SHAPE, N_EMBEDDING, N_SCORES, Yamnet
 from earwitness_lab.scenes import effects

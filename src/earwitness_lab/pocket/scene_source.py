@@ -1,6 +1,5 @@
 """Training scenes as a source of recipes: real sounds mixed along human captions."""
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +8,7 @@ from torch.utils.data import Dataset
 
 from earwitness.encoders import load_frame_encoder
 from earwitness.errors import DataError
+from earwitness.io.digests import sha256_of
 from earwitness.training.pool import Pool, build_pool
 from earwitness.training.source import Item, Opening, SourceConfig, Splits
 from earwitness_lab.pocket.scene_pool import FrameRows, Scenes
@@ -53,7 +53,7 @@ class CachedScenes(Dataset[Item]):
 
 
 def _scenes(source: SceneSource, encoder: Path, runs: Path) -> Splits:
-    code = hashlib.sha256((encoder / "model.safetensors").read_bytes()).hexdigest()[:12]
+    code = sha256_of(encoder / "model.safetensors")[:12]
     dim = load_frame_encoder(encoder).dim
     sides: list[tuple[str, int, Literal["train", "heldout"], Literal["train", "val"]]] = [
         ("train", source.scenes, "train", "train"),

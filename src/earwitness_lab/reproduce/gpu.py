@@ -65,7 +65,7 @@ def card_need(recipe: Any) -> Need | None:
         quantized=config.quantize == "nf4",
         checkpointing=config.gradient_checkpointing,
         lora=config.lora,
-        audio_tokens=recipe.model.prefix.two_stream.n_global if lamb else 1,
+        audio_tokens=recipe.model.prefix.n_global if lamb else 1,
         audio_weights=86_000_000 if lamb else 153_000_000,
         prefix_weights=prefix_count(_CED_WIDTH, width) if lamb else recipe.hidden * (512 + width),
     )

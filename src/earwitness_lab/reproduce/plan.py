@@ -15,7 +15,7 @@ from typing import Any, Literal
 from earwitness.config import read_toml
 from earwitness.errors import ConfigError, TrainingError
 from earwitness.training.stages import read_recipe, run_recipe
-from earwitness_lab.reproduce.tiny import TINY_LAMB, TINY_LINK, tiny_weights, write_tiny_world
+from earwitness_lab.reproduce.tiny import TINY_LINK, tiny_lamb, tiny_weights, write_tiny_world
 
 System = Literal["lamb", "link"]
 Size = Literal["paper", "pocket", "tiny"]
@@ -220,7 +220,7 @@ def _stage(path: Path, size: Size, runs: Path, data: Path) -> Stage:
     changes = _moved(tables, runs, data)
     if size == "tiny":
         changes += tiny_weights(tables, data)
-        changes += TINY_LAMB if tables["stage"] == "lamb" else TINY_LINK[tables["stage"]]
+        changes += tiny_lamb(tables) if tables["stage"] == "lamb" else TINY_LINK[tables["stage"]]
     scenes = data if "data" in tables else None
     return Stage(path.stem, path, runs / path.stem, tuple(changes), scenes)
 

@@ -10,6 +10,7 @@ from earwitness.data.manifest import Clip, read_manifest
 from earwitness.errors import DataError
 from earwitness.evaluation import Evaluation, MetricNotRunError, evaluate
 from earwitness.evaluation.java import java_runtime
+from earwitness.io.atomic import write_text
 from earwitness.models.weights import write_json
 from earwitness_lab.reproduce.plan import Plan, Row, Say
 
@@ -90,8 +91,7 @@ def tables(plan: Plan, scores: dict[str, Evaluation]) -> str:
 def write_tables(plan: Plan, scores: dict[str, Evaluation]) -> Path:
     """Writes `reproduce_SYSTEM.md` and `.json` (with intervals) into the folder of runs."""
     path = plan.runs / f"reproduce_{plan.system}_{plan.size}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(tables(plan, scores) + "\n", encoding="utf-8")
+    write_text(path, tables(plan, scores) + "\n", DataError)
     numbers = {
         label: {
             "scores": {k: {"value": v.value, "low": v.low, "high": v.high} for k, v in s.items()},
@@ -114,16 +114,16 @@ def _captions(run: Path, row: Row, clips: Sequence[Clip]) -> list[str]:
     if todo:
         import torch
 
-        from earwitness.system.captioner import Captioner
+        from earwitness.system.captioner import TorchCaptioner
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        captioner = Captioner.load(run / "best", device)
+        captioner = TorchCaptioner.load(run / "best", device)
         with path.open("w", encoding="utf-8") as file:
             for name, text in known.items():
                 file.write(_caption_line(name, text, mark))
             for start in track(range(0, len(todo), 8), "captioning", disable=len(todo) < 100):
                 batch = todo[start : start + 8]
-                found = captioner.caption([clip.audio for clip in batch])
+                found = captioner.caption_batch([clip.audio for clip in batch])
                 for clip, caption in zip(batch, found, strict=True):
                     known[clip.id] = caption.text
                     file.write(_caption_line(clip.id, caption.text, mark))

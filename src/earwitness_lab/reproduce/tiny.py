@@ -9,7 +9,6 @@ from typing import Any
 
 TINY_LAMB = [
     "source.seconds=1.0",
-    "model.prefix.two_stream.heads=4",
     'model.decoder.dtype="float32"',
     "model.decoding.beam_size=2",
     "model.decoding.max_new_tokens=12",
@@ -40,6 +39,12 @@ _SETS = (
     ("clotho.train", "clotho", 16, 5),
 )
 """manifest, source, clips, captions a clip"""
+
+
+def tiny_lamb(tables: dict[str, Any]) -> list[str]:
+    """Overrides of a recipe of stage `lamb`; a linear prefix has no heads."""
+    kind = tables.get("model", {}).get("prefix", {}).get("kind")
+    return TINY_LAMB + ([] if kind == "linear" else ["model.prefix.heads=4"])
 
 
 def tiny_weights(tables: dict[str, Any], data: Path) -> list[str]:

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from earwitness.errors import DataError
+from earwitness.io.atomic import replacing, write_text
 
 _CACHE_FORMAT = 1
 _FRAME_SECONDS = 0.02
@@ -40,19 +40,11 @@ def decode_folder(
     pool_path, index_path = stem.with_suffix(".npy"), stem.with_suffix(".json")
     if not index_path.is_file() or not pool_path.is_file():
         pool, measures = _decode_all(folder, paths, rate)
-        cache_folder.mkdir(parents=True, exist_ok=True)
-        _replace(pool_path, lambda path: np.save(path, pool, allow_pickle=False))
-        _replace(index_path, lambda path: path.write_text(json.dumps(measures), encoding="utf-8"))
+        with replacing(pool_path, DataError) as file:
+            np.save(file, pool, allow_pickle=False)
+        write_text(index_path, json.dumps(measures), DataError)
     measures = json.loads(index_path.read_text(encoding="utf-8"))
     return np.load(pool_path, mmap_mode="r", allow_pickle=False), measures, pool_path
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes beside `path` and moves into place, so that a reader never meets half a file."""
-    handle, name = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    write(Path(name))
-    Path(name).replace(path)
 
 
 def _fingerprint(folder: Path, paths: Sequence[str], rate: int) -> str:

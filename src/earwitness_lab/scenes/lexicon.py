@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.config import read_toml, tomllib, validate
-from earwitness.data.captions import normalize
+from earwitness.text import normalize
 from earwitness_lab.scenes.reader import Draft, Reader, Untellable
 from earwitness_lab.scenes.tracks import Repetition
 from earwitness_lab.scenes.vocabulary import LexiconTables, entries_of

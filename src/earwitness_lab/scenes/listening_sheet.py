@@ -1,24 +1,14 @@
-"""Scenes as one HTML page with players: to judge by ear and eye how they tell their captions."""
+"""Scenes as one HTML page with players, to judge by ear and eye how they fit their captions."""
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from earwitness.errors import DataError
+from earwitness.io.atomic import write_text
+from earwitness.templates import render
 from earwitness_lab.scenes.mixing import Scene, SceneEvent
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1a1a1a; background: #fff; }
-article { border-top: 1px solid #ccc; padding: 1rem 0; }
-h2 { font-size: 1.05rem; margin: 0 0 .4rem; }
-audio { width: 100%; }
-.lane { position: relative; height: 1.6rem; background: #f0f0f0; margin-top: 2px; }
-.lane span { position: absolute; height: 100%; background: #9ec5e8; box-sizing: border-box;
-  padding: 0 .3rem; font-size: .8rem; white-space: nowrap; overflow: visible; }
-"""
 
 
 def write_listening_sheet(
@@ -30,37 +20,31 @@ def write_listening_sheet(
 
     Raises:
         DataError: `path` cannot be written.
+        MissingDependencyError: Jinja2 is not installed.
     """
-    body = "\n".join(_article(number, scene, rate) for number, scene in enumerate(scenes, 1))
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+    page = render(
+        "listening_sheet.html", title=title, scenes=[_shown(scene, rate) for scene in scenes]
     )
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+    write_text(Path(path), page, DataError, make_folder=False)
 
 
-def _article(number: int, scene: Scene, rate: int) -> str:
+def _shown(scene: Scene, rate: int) -> dict[str, object]:
     seconds = len(scene.waveform) / rate
-    lanes = "\n".join(_lane(event, seconds) for event in scene.events)
-    sound = base64.b64encode(_ogg(scene, rate)).decode()
-    return (
-        f"<article><h2>{number}. {html.escape(scene.caption or 'without a caption')}</h2>\n"
-        f'<audio controls preload="none" src="data:audio/ogg;base64,{sound}"></audio>\n'
-        f"{lanes}\n</article>"
-    )
+    return {
+        "caption": scene.caption,
+        "sound": base64.b64encode(_ogg(scene, rate)).decode(),
+        "events": [_bar(event, seconds) for event in scene.events],
+    }
 
 
-def _lane(event: SceneEvent, seconds: float) -> str:
-    left = 100 * event.start_s / seconds
-    width = 100 * (event.end_s - event.start_s) / seconds
-    text = f"{html.escape(event.label)} {event.level_db:+.0f} dB"
-    return (
-        f'<div class="lane"><span style="left:{left:.1f}%;width:{width:.1f}%">{text}</span></div>'
-    )
+def _bar(event: SceneEvent, seconds: float) -> dict[str, object]:
+    """The place of an event on the time line, in percent, and its name and level."""
+    return {
+        "left": 100 * event.start_s / seconds,
+        "width": 100 * (event.end_s - event.start_s) / seconds,
+        "right": max(0.0, 100 - 100 * event.end_s / seconds),
+        "text": f"{event.label} {event.level_db:+.0f} dB",
+    }
 
 
 def _ogg(scene: Scene, rate: int) -> bytes:

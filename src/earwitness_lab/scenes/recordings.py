@@ -3,7 +3,6 @@
 Excerpts of one recording sound alike: a split that is to measure anything keeps them on one side.
 """
 
-import csv
 import hashlib
 import re
 from collections import defaultdict
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from earwitness.config import tomllib
 from earwitness.errors import DataError
+from earwitness.io.tables import cell, read_table
 
 Row = dict[str, str]
 
@@ -23,22 +23,13 @@ _MIN_SPLIT_RECORDINGS = 4
 def read_manifest(folder: Path) -> list[Row]:
     """The rows of `folder`/manifest.csv. Raises DataError where it is missing or lacks a column."""
     path = folder / "manifest.csv"
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file; a CSV with the columns path,label was expected"
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file ({error})") from None
-    if not rows:
-        raise DataError(f"{path}: no rows; expected one sound a row")
-    for number, row in enumerate(rows, start=2):
+    table = read_table(path, "manifest").nonempty("one sound per row, with the columns path,label")
+    rows = [{name: cell(row, name) for name in table.columns} for row in table.rows]
+    for line, row in zip(table.lines, rows, strict=True):
         for column in ("path", "label"):
             if not row.get(column):
                 raise DataError(
-                    f"{path}: row {number} has no '{column}'; every sound needs a path and a label"
+                    f"{path}: row {line} has no '{column}'; every sound needs a path and a label"
                 )
     return rows
 

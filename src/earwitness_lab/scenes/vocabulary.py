@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import model_validator
 
 from earwitness.config import Strict
-from earwitness.data.captions import normalize
+from earwitness.text import normalize
 
 
 class Agent(Strict):

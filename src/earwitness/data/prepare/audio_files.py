@@ -10,13 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from earwitness.errors import DataError
-from earwitness.evaluation.files import AUDIO_SUFFIXES
-
-ENDINGS = AUDIO_SUFFIXES | {
-    *(".3gp", ".ac3", ".aifc", ".amr", ".ape", ".avi", ".caf", ".flv", ".m4b", ".m4v", ".mka"),
-    *(".mkv", ".mov", ".mpeg", ".mpg", ".rf64", ".ts", ".tta", ".w64", ".wave", ".wv"),
-}
-"""endings of the files that count as sounds"""
+from earwitness.io.names import key_of
+from earwitness.io.suffixes import SOUND_SUFFIXES
 
 _YOUTUBE = re.compile(r"(Y?)([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_(\d+(?:\.\d+)?))?", re.ASCII)
 # Among files of one stem in one folder: the ones that lost nothing come first.
@@ -35,7 +30,7 @@ class AudioFiles:
         """All sound files below `root`, hidden ones left out.
 
         Raises:
-            DataError: `root` is no folder, or holds none.
+            DataError: `root` is not a folder, or holds none.
         """
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; expected one that holds the sounds")
@@ -61,7 +56,7 @@ class AudioFiles:
         count is taken. Of several files, those in a folder named as one of `hints` are kept, and of
         one stem in one folder the lossless one.
         """
-        for name in names:
+        for name in map(key_of, names):
             for index in (self._by_path, self._by_name, self._by_stem):
                 if name in index:
                     return _preferred(index[name], hints)
@@ -93,7 +88,7 @@ class AudioFiles:
 
     @cached_property
     def _by_path(self) -> dict[str, list[Path]]:
-        return {path.relative_to(self.root).as_posix(): [path] for path in self.paths}
+        return {key_of(path.relative_to(self.root).as_posix()): [path] for path in self.paths}
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -133,21 +128,21 @@ def stem_of(name: str) -> str:
     """The last part of a path, without the ending of a sound file; other endings stay."""
     last = name.replace("\\", "/").rpartition("/")[2]
     stem, dot, ending = last.rpartition(".")
-    return stem if dot and f".{ending.lower()}" in ENDINGS else last
+    return stem if dot and f".{ending.lower()}" in SOUND_SUFFIXES else last
 
 
 def _walk(root: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SOUND_SUFFIXES:
                 yield Path(place, name)
 
 
 def _index(pairs: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
     index: dict[str, list[Path]] = defaultdict(list)
     for key, path in pairs:
-        index[key].append(path)
+        index[key_of(key)].append(path)
     return dict(index)
 
 

@@ -9,15 +9,14 @@ from pathlib import Path
 
 from earwitness.data.prepare.audio_files import AudioFiles
 from earwitness.data.prepare.entries import Entry, Reading, split_name
-from earwitness.data.prepare.tables import Table, cell, need, read_table
 from earwitness.errors import DataError
+from earwitness.io.tables import Table, cell, read_table
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
-CLIP_SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Row:
+class AudioCapsRow:
     """What names a clip: its ids and its start in seconds."""
 
     audiocap_ids: tuple[str, ...]
@@ -25,7 +24,7 @@ class Row:
     start: float
 
 
-Finder = Callable[[AudioFiles, Row], list[Path]]
+Finder = Callable[[AudioFiles, AudioCapsRow], list[Path]]
 
 
 def read(captions: Sequence[Path], split: str | None) -> Reading:
@@ -34,13 +33,13 @@ def read(captions: Sequence[Path], split: str | None) -> Reading:
     The split is `split`, or else what the file name says (train.csv, audiocaps_val.csv, ...).
 
     Raises:
-        DataError: a file is missing, has other columns, or no split can be told.
+        DataError: a file is missing, has other columns, or the split is unclear.
     """
     reading = Reading("audiocaps")
     read_entries: list[Entry] = []
     for path in csv_files(captions, "youtube_id"):
-        table = read_table(path)
-        need(table, COLUMNS, "AudioCaps")
+        table = read_table(path).nonempty("one clip or caption per row")
+        table.need(COLUMNS, "AudioCaps")
         part = split or split_of_file(path)
         entries = [_entry(table, number, part) for number in range(len(table.rows))]
         read_entries += entries
@@ -61,7 +60,7 @@ def read(captions: Sequence[Path], split: str | None) -> Reading:
 def locate(reading: Reading, files: AudioFiles) -> dict[int, list[Path]]:
     """The files of the entries by their position, under the naming scheme that finds most clips.
 
-    The scheme is chosen for each split by itself, and told in the reading's notes.
+    The scheme is chosen for each split by itself, and stated in the reading's notes.
     """
     found: dict[int, list[Path]] = {}
     for split in dict.fromkeys(entry.split for entry in reading.entries):
@@ -111,7 +110,7 @@ def split_of_file(path: Path) -> str:
     names = {name for word in words if (name := split_name(word))}
     if len(names) != 1:
         raise DataError(
-            f"{path}: the file name tells no split (train, val, test, development, evaluation); "
+            f"{path}: the file name gives no split (train, val, test, development, evaluation); "
             "--split names one"
         )
     return names.pop()
@@ -136,9 +135,9 @@ def _entry(table: Table, number: int, split: str) -> Entry:
     )
 
 
-def _row(entry: Entry) -> Row:
+def _row(entry: Entry) -> AudioCapsRow:
     youtube, _, start = entry.id.rpartition("_")
-    return Row(entry.names, youtube, float(start))
+    return AudioCapsRow(entry.names, youtube, float(start))
 
 
 def _first_line(path: Path) -> str:
@@ -147,14 +146,14 @@ def _first_line(path: Path) -> str:
 
 
 def _youtube_finder(with_y: bool, scale: int | None, end: bool) -> Finder:
-    def find(files: AudioFiles, row: Row) -> list[Path]:
+    def find(files: AudioFiles, row: AudioCapsRow) -> list[Path]:
         start = None if scale is None else row.start * scale
         return files.youtube.get((with_y, row.youtube, start, end), [])
 
     return find
 
 
-def _by_number(files: AudioFiles, row: Row) -> list[Path]:
+def _by_number(files: AudioFiles, row: AudioCapsRow) -> list[Path]:
     return [path for number in row.audiocap_ids for path in files.stems.get(number, [])]
 
 

@@ -12,9 +12,9 @@ from earwitness import audio
 from earwitness.data.prepare import counts, output, shards, shifts
 from earwitness.data.prepare.audio_files import AudioFiles
 from earwitness.data.prepare.entries import (
-    Clip,
     Count,
     Entry,
+    FoundClip,
     Problem,
     Reading,
     Tracker,
@@ -30,7 +30,7 @@ _DECODING_RATE = 16_000
 
 
 @dataclass(frozen=True)
-class Settings:
+class PrepareOptions:
     """What becomes of the clips; `strict` makes a difference to the published counts an error."""
 
     output: Path
@@ -49,7 +49,7 @@ class Prepared:
     """What was done: the clips, those that were left out, the files, and all numbers."""
 
     reading: Reading
-    clips: list[Clip] = field(default_factory=list)
+    clips: list[FoundClip] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     excluded: dict[str, int] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Prepared:
 def prepare(
     reading: Reading,
     located: dict[int, list[Path]],
-    settings: Settings,
+    settings: PrepareOptions,
     black_lists: Sequence[BlackList] = (),
     files: AudioFiles | None = None,
     track: Tracker = untracked,
@@ -187,13 +187,13 @@ def _unusable(entry: Entry, paths: Sequence[Path], uses: Counter[Path]) -> Probl
 
 def _probed(
     kept: Sequence[tuple[Entry, Path]], done: Prepared, decode: bool, track: Tracker
-) -> list[Clip]:
+) -> list[FoundClip]:
     """Clips with their seconds; unreadable ones become problems."""
 
-    def probe(pair: tuple[Entry, Path]) -> Clip | Problem:
+    def probe(pair: tuple[Entry, Path]) -> FoundClip | Problem:
         entry, path = pair
         try:
-            return Clip(entry, path, _seconds(path, decode))
+            return FoundClip(entry, path, _seconds(path, decode))
         except EarwitnessError as error:
             return Problem(entry.id, "broken", str(error), entry.place)
 
@@ -201,7 +201,7 @@ def _probed(
     with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as threads:
         results = list(track(threads.map(probe, kept), len(kept), what))
     done.problems += [result for result in results if isinstance(result, Problem)]
-    return [result for result in results if isinstance(result, Clip)]
+    return [result for result in results if isinstance(result, FoundClip)]
 
 
 def _seconds(path: Path, decode: bool) -> float:
@@ -229,15 +229,14 @@ def _compare(done: Prepared, located: dict[int, list[Path]], strict: bool) -> No
 
 def _nothing(done: Prepared) -> str:
     kinds = Counter(problem.kind for problem in done.problems)
-    told = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "none named"
+    listed = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "none named"
     first = next((f"; the first: {p.id}: {p.reason}" for p in done.problems), "")
     notes = "; ".join(done.reading.notes[-1:])
-    return (
-        f"no clip is left of {len(done.reading.entries)} ({told}{first}{'; ' * bool(notes)}{notes})"
-    )
+    reasons = f"{listed}{first}{'; ' * bool(notes)}{notes}"
+    return f"no clip is left of {len(done.reading.entries)} ({reasons})"
 
 
-def _write(done: Prepared, settings: Settings, track: Tracker) -> None:
+def _write(done: Prepared, settings: PrepareOptions, track: Tracker) -> None:
     splits = list(dict.fromkeys(clip.entry.split for clip in done.clips))
     if settings.shards is not None:
         done.shards = shards.write_shards(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from earwitness.data.prepare.audiocaps import csv_files, split_of_file
 from earwitness.data.prepare.entries import Entry, Reading, named
-from earwitness.data.prepare.tables import Table, cell, need, read_table
+from earwitness.io.tables import Table, cell, read_table
 
 COLUMNS = ("file_name", "caption_1", "caption_2", "caption_3", "caption_4", "caption_5")
 
@@ -22,14 +22,14 @@ def read(captions: Sequence[Path], split: str | None, metadata: Sequence[Path] =
     different sounds of one name in two splits.
 
     Raises:
-        DataError: a file is missing, has other columns, or no split can be told.
+        DataError: a file is missing, has other columns, or the split is unclear.
     """
     reading = Reading("clotho")
     sounds = sound_ids(metadata or _beside(captions))
     entries: list[Entry] = []
     for path in csv_files(captions, "caption_1"):
-        table = read_table(path)
-        need(table, COLUMNS, "Clotho")
+        table = read_table(path).nonempty("one clip or caption per row")
+        table.need(COLUMNS, "Clotho")
         part = split or split_of_file(path)
         entries += [_entry(table, number, part, sounds) for number in range(len(table.rows))]
         reading.rows += len(table.rows)
@@ -54,8 +54,8 @@ def sound_ids(metadata: Sequence[Path]) -> dict[tuple[str, str], str]:
     """Freesound numbers by (split, file name), where the metadata know one."""
     found: dict[tuple[str, str], str] = {}
     for path in metadata:
-        table = read_table(path)
-        need(table, ("file_name", "sound_id"), "Clotho's metadata")
+        table = read_table(path).nonempty("one clip or caption per row")
+        table.need(("file_name", "sound_id"), "Clotho's metadata")
         part = split_of_file(path)
         for row in table.rows:
             sound = cell(row, "sound_id").strip()

@@ -1,4 +1,4 @@
-"""Published sizes of the data sets, held against what was read."""
+"""Published sizes of the data sets, compared with what was read."""
 
 from earwitness.data.prepare.entries import Count, Reading
 
@@ -29,7 +29,7 @@ def compare(reading: Reading, read: dict[str, int], found: dict[str, int]) -> li
     """Captions read and clips found against the published numbers of what was read.
 
     `read` are captions, `found` clips, both by "part split". Of several releases the one with the
-    nearest number of captions is meant. LAMB's number of AudioCaps clips is told, not binding.
+    nearest number of captions is meant. LAMB's number of AudioCaps clips is reported, not binding.
     """
     counts = []
     for part, split in dict.fromkeys(reading.releases):

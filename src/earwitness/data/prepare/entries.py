@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Clip:
+class FoundClip:
     """An entry whose sound was found and can be read."""
 
     entry: Entry
@@ -66,7 +66,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Count:
-    """A number that can be held against a published one."""
+    """A number that can be compared with a published one."""
 
     what: str
     found: int
@@ -89,7 +89,7 @@ class Reading:
     rows: int = 0
     inputs: list[Path] = field(default_factory=list)
     duplicates: int = 0
-    """captions that stood there twice for one clip"""
+    """captions that were listed twice for one clip"""
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     releases: list[tuple[str, str]] = field(default_factory=list)

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from earwitness.data.prepare.audio_files import ENDINGS, stem_of, youtube_id
+from earwitness.data.prepare.audio_files import stem_of, youtube_id
 from earwitness.data.prepare.clotho import sound_ids
 from earwitness.data.prepare.entries import Entry
-from earwitness.data.prepare.tables import Table, cell, read_json, read_table, text_of
 from earwitness.errors import DataError
+from earwitness.io.suffixes import SOUND_SUFFIXES
+from earwitness.io.tables import Table, cell, read_table, table_of
+from earwitness.io.text_files import read_json, read_text
 
 _NAMESPACES = {"youtube_id": "youtube", "ytid": "youtube", "segment_id": "youtube"}
 _NAMESPACES |= {"sound_id": "freesound", "freesound_id": "freesound"}
@@ -41,7 +43,7 @@ def read_black_list(path: Path, metadata: Sequence[Path] = ()) -> BlackList:
     Understood are AudioCaps and AudioSet segment lists (YouTube ids), Clotho's metadata (Freesound
     numbers) and captions (file names; with `metadata` their Freesound numbers), WavCaps' black
     lists (JSON object of lists), manifests written by `earwitness prepare` (recordings), any other
-    table with a column of ids, and lists of ids (.txt, a line each; JSON).
+    table with a column of ids, and lists of ids (.txt, one per line; JSON).
 
     Raises:
         DataError: the file cannot be read or names nothing.
@@ -53,17 +55,14 @@ def read_black_list(path: Path, metadata: Sequence[Path] = ()) -> BlackList:
     elif suffix in (".txt", ".lst", ".ids"):
         _add_lines(found)
     else:
-        _add_table(found, read_table(path), metadata)
+        _add_table(found, read_table(path).nonempty("one clip or caption per row"), metadata)
     if not len(found):
         raise DataError(f"{path}: names no id; expected a list of clip, YouTube or Freesound ids")
     return found
 
 
 def _add_lines(found: BlackList) -> None:
-    try:
-        lines = text_of(found.path)[0].splitlines()
-    except OSError as error:
-        raise DataError(f"{found.path}: not readable ({error.strerror})") from None
+    lines = read_text(found.path, expected="a list of ids").text.splitlines()
     found.ids |= _plain(line for line in lines if not line.startswith("#"))
 
 
@@ -75,8 +74,7 @@ def _add_json(found: BlackList, content: Any) -> None:
             continue
         if values and isinstance(values[0], dict):
             rows = [row for row in values if isinstance(row, dict)]
-            columns = tuple(dict.fromkeys(str(name) for row in rows for name in row))
-            _add_table(found, Table(found.path, columns, rows, list(range(len(rows)))), ())
+            _add_table(found, table_of(found.path, rows), ())
             continue
         texts = [str(value) for value in values if isinstance(value, str | int)]
         space = {"audioset": "youtube", "audiocaps": "youtube", "freesound": "freesound"}.get(
@@ -142,7 +140,7 @@ def _recording(space: str | None, text: str) -> str:
 def _plain(values: Iterable[str]) -> set[str]:
     texts = {value.strip() for value in values} - {""}
     # "FreeSound/12" is an id and stays whole; "wavs/12.flac" is a file, and stands for "12" too.
-    return texts | {stem_of(text) for text in texts if Path(text).suffix.lower() in ENDINGS}
+    return texts | {stem_of(text) for text in texts if Path(text).suffix.lower() in SOUND_SUFFIXES}
 
 
 def _ids_of(entry: Entry) -> set[str]:

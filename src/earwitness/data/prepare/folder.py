@@ -1,17 +1,16 @@
 """A folder of sounds, each with its captions in a file of the same stem: .txt or .json."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from earwitness.data.prepare.audio_files import AudioFiles
 from earwitness.data.prepare.entries import Entry, Reading, split_name
-from earwitness.data.prepare.tables import text_of
 from earwitness.errors import DataError
+from earwitness.io.text_files import read_json, read_text
 
 
 def read(root: Path, split: str | None) -> Reading:
-    """All sounds below `root`; a .txt holds a caption a line, a .json a caption or a list.
+    """All sounds below `root`; a .txt holds one caption per line, a .json one caption or a list.
 
     Sounds without such a file stay in, without caption. Where every sound lies in a folder named
     after a split (train, val, ...) directly below `root`, that is its split. The recording of a
@@ -43,7 +42,7 @@ def read(root: Path, split: str | None) -> Reading:
     if silent:
         reading.notes.append(
             f"{silent} of {len(below)} clips have no caption (no .txt or .json of the same stem): "
-            "fit for captioning and embedding, refused by training"
+            "usable for captioning and embedding, refused by training"
         )
     return reading
 
@@ -53,11 +52,10 @@ def _captions(sound: Path) -> tuple[str, ...]:
     for path in (sound.with_suffix(".txt"), sound.with_suffix(".json")):
         if not path.is_file():
             continue
-        try:
-            text = text_of(path)[0]
-            lines = text.splitlines() if path.suffix == ".txt" else _listed(json.loads(text), path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not a readable caption file ({error})") from None
+        if path.suffix == ".txt":
+            lines = read_text(path, "caption file").text.splitlines()
+        else:
+            lines = _listed(read_json(path), path)
         found += [" ".join(line.split()) for line in lines]
     return tuple(dict.fromkeys(line for line in found if line))
 

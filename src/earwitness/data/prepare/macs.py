@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.data.prepare.entries import Entry, Reading
-from earwitness.data.prepare.tables import text_of
-from earwitness.errors import DataError, MissingDependencyError
+from earwitness.errors import DataError, MissingDependencyError, one_line
+from earwitness.io.text_files import read_text
 
 # scene-city-location-segment-device: segments of one location were cut from one recording.
 _TAU = re.compile(r"([a-z_]+-[a-z]+-\d+)-\d+-\w+", re.ASCII)
@@ -42,7 +42,7 @@ def read(path: Path, split: str | None) -> Reading:
 def _entry(item: dict[str, Any], place: str, split: str) -> Entry:
     annotations = item.get("annotations")
     if not isinstance(annotations, list) or not all(isinstance(a, dict) for a in annotations):
-        raise DataError(f"{place}: 'annotations' of '{item['filename']}' are no list of objects")
+        raise DataError(f"{place}: 'annotations' of '{item['filename']}' must be a list of objects")
     name = item["filename"].replace("\\", "/").rpartition("/")[2]
     location = _TAU.fullmatch(Path(name).stem)
     return Entry(
@@ -65,12 +65,11 @@ def _files(path: Path) -> list[Any]:
         ) from None
     # The base loader knows texts only: a sentence "No" stays a sentence.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    text = read_text(path, "YAML file", "MACS.yaml").text
     try:
-        content = yaml.load(text_of(path)[0], Loader=loader)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; expected MACS.yaml") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+        content = yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not a readable YAML file ({one_line(error)})") from None
     files = content.get("files") if isinstance(content, dict) else content
     if not isinstance(files, list) or not files:
         raise DataError(f"{path}: expected MACS' form, a list 'files' of clips")

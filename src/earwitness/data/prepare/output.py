@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from earwitness.data.prepare.entries import Clip, Problem
-from earwitness.data.prepare.packed import need_parquet
+from earwitness.data.prepare.entries import FoundClip, Problem
 from earwitness.errors import ConfigError
 from earwitness.io.atomic import replacing
+from earwitness.io.parquet import need_parquet
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 _FIRST = ("id", "audio", "split", "source", "recording", "seconds")
@@ -35,7 +35,7 @@ def split_files(output: Path, splits: Sequence[str]) -> dict[str, Path]:
     return {split: output.with_name(f"{output.stem}.{split}{output.suffix}") for split in splits}
 
 
-def manifest_row(clip: Clip, audio: str) -> dict[str, Any]:
+def manifest_row(clip: FoundClip, audio: str) -> dict[str, Any]:
     """The row of a clip, its captions as a list."""
     entry = clip.entry
     return {
@@ -49,7 +49,7 @@ def manifest_row(clip: Clip, audio: str) -> dict[str, Any]:
     }
 
 
-def write_clips(path: Path, clips: Sequence[Clip]) -> None:
+def write_clips(path: Path, clips: Sequence[FoundClip]) -> None:
     """The manifest of clips that are files; those below its folder by their relative path.
 
     Links stay links: a folder of sounds that is one lies where it is seen.

@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from earwitness.data.prepare.audio_files import ENDINGS
-from earwitness.errors import DataError, MissingDependencyError
+from earwitness.errors import DataError, one_line
+from earwitness.io.parquet import need_parquet
+from earwitness.io.suffixes import SOUND_SUFFIXES
 
 MARK = "#"
 """stands between a shard and what is read from it: shard.tar#key.flac, shard.parquet#12"""
@@ -98,7 +99,7 @@ class PackedFile:
 
 
 def packed_at(folder: Path, name: str, row: dict[str, Any]) -> Packed | None:
-    """The place that `name` ("shard.tar#key.flac") tells; None where it names a file of its own.
+    """The place named by `name` ("shard.tar#key.flac"); None where it names a file of its own.
 
     A manifest's columns `offset` and `bytes` say where; without them the tar's own headers do.
 
@@ -111,7 +112,7 @@ def packed_at(folder: Path, name: str, row: dict[str, Any]) -> Packed | None:
     path = folder / shard
     if shard.endswith(".parquet"):
         if not member.isdecimal():
-            raise DataError(f"{path}{MARK}{member}: '{member}' is no row number")
+            raise DataError(f"{path}{MARK}{member}: expected a row number, got '{member}'")
         return Packed(path, member, int(member))
     start, size = str(row.get("offset") or ""), str(row.get("bytes") or "")
     if start.isdecimal() and size.isdecimal():
@@ -157,35 +158,35 @@ def _tar_rows(path: Path) -> Iterator[dict[str, Any]]:
         groups.setdefault(f"{folder}/{key}" if folder else key, {})[f".{ending.lower()}"] = name
     with path.open("rb") as file:
         for key, members in groups.items():
-            sound = next((members[e] for e in members if e in ENDINGS), None)
+            sound = next((members[e] for e in members if e in SOUND_SUFFIXES), None)
             if sound is None:
                 continue
-            told: dict[str, Any] = {}
+            fields: dict[str, Any] = {}
             for ending in (".txt", ".json"):
                 if ending in members:
                     start, size = places[members[ending]]
                     file.seek(start)
-                    told |= _told(path, members[ending], file.read(size))
-            row = {"id": told.get("id") or told.get("__key__") or key, **told}
+                    fields |= _sidecar(path, members[ending], file.read(size))
+            row = {"id": fields.get("id") or fields.get("__key__") or key, **fields}
             row |= {"audio": f"{path.name}{MARK}{sound}"}
             yield row | dict(zip(("offset", "bytes"), places[sound], strict=True))
 
 
-def _told(path: Path, member: str, contents: bytes) -> dict[str, Any]:
+def _sidecar(path: Path, member: str, contents: bytes) -> dict[str, Any]:
     try:
         text = contents.decode("utf-8")
         if member.endswith(".txt"):
             return {"captions": text.splitlines()}
-        told = json.loads(text)
+        fields = json.loads(text)
     except ValueError as error:
         raise DataError(f"{path}{MARK}{member}: not readable ({error})") from None
-    if not isinstance(told, dict):
+    if not isinstance(fields, dict):
         raise DataError(f"{path}{MARK}{member}: expected an object")
-    if isinstance(told.get("caption"), list) or "text" in told:
-        told = {"captions": told.get("caption") or told["text"], **told}
-    if isinstance(told.get("captions"), str):
-        told["captions"] = [told["captions"]]
-    return told
+    if isinstance(fields.get("caption"), list) or "text" in fields:
+        fields = {"captions": fields.get("caption") or fields["text"], **fields}
+    if isinstance(fields.get("captions"), str):
+        fields["captions"] = [fields["captions"]]
+    return fields
 
 
 @lru_cache(maxsize=256)
@@ -198,18 +199,6 @@ def _members(path: Path) -> dict[str, tuple[int, int]]:
         raise DataError(f"{path}: no such shard") from None
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{path}: not a readable, uncompressed tar ({error})") from None
-
-
-def need_parquet(path: Path) -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet. Raises MissingDependencyError."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingDependencyError(
-            f"{path}: parquet needs the package pyarrow; pip install pyarrow"
-        ) from None
-    return pyarrow, parquet
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -239,7 +228,7 @@ def _parquet_bytes(path: Path, row: int) -> bytes:
         file = parquet.ParquetFile(path, metadata=metadata)
         column = file.read_row_group(group, columns=["bytes"]).column("bytes")
     except arrow.ArrowException as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(one_line(error)) from None
     return column[row - starts[group]].as_py()
 
 

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from earwitness.data.prepare.entries import Clip, Tracker, untracked
+from earwitness.data.prepare.entries import FoundClip, Tracker, untracked
 from earwitness.data.prepare.output import manifest_row, write_rows
-from earwitness.data.prepare.packed import MARK, need_parquet
+from earwitness.data.prepare.packed import MARK
 from earwitness.errors import ConfigError
+from earwitness.io.parquet import need_parquet
 
 Format = Literal["webdataset", "parquet"]
 Row = dict[str, Any]
@@ -25,7 +26,7 @@ _BLOCK = 512
 
 
 def check_folder(folder: Path, size: int) -> None:
-    """Raises ConfigError where `folder` holds something, or `size` is no number of clips."""
+    """Raises ConfigError where `folder` holds something, or `size` is below one clip."""
     if size < 1:
         raise ConfigError(f"--shard-size {size}: expected 1 clip or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -36,7 +37,7 @@ def check_folder(folder: Path, size: int) -> None:
 
 def write_shards(
     folder: Path,
-    clips: Sequence[Clip],
+    clips: Sequence[FoundClip],
     size: int = 1000,
     kind: Format = "webdataset",
     track: Tracker = untracked,
@@ -78,7 +79,7 @@ def write_shards(
 
 
 def _write_tar(
-    folder: Path, number: int, first: int, clips: Sequence[Clip], tracked: Iterator[Clip]
+    folder: Path, number: int, first: int, clips: Sequence[FoundClip], tracked: Iterator[FoundClip]
 ) -> list[Row]:
     name = f"shard-{number:06d}.tar"
     rows = []
@@ -89,8 +90,8 @@ def _write_tar(
             contents = clip.path.read_bytes()
             row = manifest_row(clip, f"{name}{MARK}{key}{ending}")
             start = _add(tar, f"{key}{ending}", contents)
-            told = {k: v for k, v in row.items() if k != "audio"}
-            _add(tar, f"{key}.json", json.dumps(told, ensure_ascii=False).encode())
+            fields = {k: v for k, v in row.items() if k != "audio"}
+            _add(tar, f"{key}.json", json.dumps(fields, ensure_ascii=False).encode())
             rows.append(row | {"offset": start, "bytes": len(contents)})
             next(tracked)
     return rows
@@ -105,9 +106,9 @@ def _add(tar: tarfile.TarFile, name: str, contents: bytes) -> int:
 
 
 def _write_parquet(
-    folder: Path, number: int, first: int, clips: Sequence[Clip], tracked: Iterator[Clip]
+    folder: Path, number: int, first: int, clips: Sequence[FoundClip], tracked: Iterator[FoundClip]
 ) -> list[Row]:
-    """One row group per clip: a training step then reads one clip, and not its neighbours."""
+    """One row group per clip: a training step then reads one clip, and not its neighbors."""
     name = f"shard-{number:06d}.parquet"
     arrow, parquet = need_parquet(folder / name)
     text, texts = arrow.string(), arrow.list_(arrow.string())

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earwitness.data.prepare.audio_files import AudioFiles
-from earwitness.data.prepare.entries import Clip, Entry
+from earwitness.data.prepare.entries import Entry, FoundClip
 from earwitness.data.prepare.table import Columns
-from earwitness.data.prepare.tables import Table, cell
 from earwitness.errors import DataError
+from earwitness.io.tables import Table, cell
 
 _FEWEST = 4
 _MOST_AT_HOME = 0.1
@@ -83,7 +83,7 @@ def check_numbers(
         )
 
 
-def check_seconds(clips: Sequence[Clip]) -> str | None:
+def check_seconds(clips: Sequence[FoundClip]) -> str | None:
     """A sentence on clips whose length is not the one that their row states.
 
     Raises:

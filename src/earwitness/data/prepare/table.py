@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.data.prepare.entries import Entry, Reading, split_name
-from earwitness.data.prepare.tables import Table, cell, read_table
 from earwitness.errors import DataError
+from earwitness.io.tables import Table, cell, read_table
 
 AUDIO = ("audio", "audio_path", "audio_file", "audio_filepath", "path", "file", "file_path")
 AUDIO += ("filepath", "file_name", "filename", "fname", "wav", "wav_path", "location", "name")
@@ -32,7 +32,7 @@ class Columns:
     seconds: str | None = None
     index: str | None = None
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """The choice in words."""
         parts = [f"sound '{self.audio}'", f"captions {', '.join(map(repr, self.captions))}"]
         others = {"id": self.id, "recording": self.group, "split": self.split}
@@ -51,7 +51,7 @@ def read(
 ) -> tuple[Reading, list[tuple[Table, Columns]]]:
     """The clips of the tables, and each table with its columns (for `shifts`).
 
-    One row a caption and several captions a row are both read: rows of one sound are joined.
+    Both one caption per row and several per row are read: rows of one sound are joined.
     A sound's split is `split`, else its row's, else train; its recording is the cell of `group`,
     else the stem of its file, or its whole path where a column gives the splits.
 
@@ -62,7 +62,7 @@ def read(
     entries: list[Entry] = []
     used: list[tuple[Table, Columns]] = []
     for path in tables:
-        table = read_table(path)
+        table = read_table(path).nonempty("one clip or caption per row")
         columns = choose(table, audio, captions, id_column, group)
         used.append((table, columns))
         entries += [
@@ -75,7 +75,7 @@ def read(
             reading.notes.append(f"{path}: {empty} rows name no sound")
         reading.rows += len(table.rows)
         reading.inputs.append(path)
-        reading.notes += [*table.notes(), f"{path}: {columns.told()}"]
+        reading.notes += [*table.notes(), f"{path}: {columns.in_words()}"]
     reading.take(entries)
     return reading, used
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from earwitness.data.prepare.audio_files import AudioFiles, youtube_id
 from earwitness.data.prepare.entries import Entry, Reading
-from earwitness.data.prepare.tables import read_json
 from earwitness.errors import DataError
+from earwitness.io.text_files import read_json
 
 SOURCES = {
     "AudioSet_SL": ("audioset", "as_final"),
@@ -26,7 +26,8 @@ def read(given: Sequence[Path], split: str | None) -> Reading:
     """The clips of WavCaps files; folders give the JSON files of the four sources below them.
 
     Raises:
-        DataError: a file is missing, is not of this form, or its name and folder tell no source.
+        DataError: a file is missing, is not of this form, or neither its name nor its folder gives
+            the source.
     """
     reading = Reading("wavcaps")
     entries: list[Entry] = []
@@ -48,7 +49,7 @@ def locate(reading: Reading, files: AudioFiles) -> dict[int, list[Path]]:
     """The files of the entries by their position, each source looked for in its own folder.
 
     Numbers of Freesound, SoundBible and BBC may be the same, so without folders named after the
-    sources only one source can be told from the files.
+    sources only one source can be recognized from the files.
 
     Raises:
         DataError: several sources, and a source without a folder of its name.
@@ -75,7 +76,7 @@ def locate(reading: Reading, files: AudioFiles) -> dict[int, list[Path]]:
 
 
 def source_of(path: Path) -> str:
-    """The source that a JSON file's folder or name tells. Raises DataError."""
+    """The source named by a JSON file's folder or name. Raises DataError."""
     parts = {part.lower() for part in path.parts[:-1]}
     for source in SOURCES:
         if source.lower() in parts or source.lower() in path.stem.lower():
@@ -84,7 +85,8 @@ def source_of(path: Path) -> str:
         if path.stem.startswith(stem):
             return source
     raise DataError(
-        f"{path}: neither folder nor name tells the source; expected one of {', '.join(SOURCES)}"
+        f"{path}: neither folder nor file name gives the source; expected one of "
+        f"{', '.join(SOURCES)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Matplotlib figures of the gap, in the colours of Okabe and Ito; shape and line style repeat them.
+"""Matplotlib figures of the gap, in the colors of Okabe and Ito; shape and line style repeat them.
 
 Figures are made without pyplot, so nothing global changes and no display is needed.
 """
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.errors import DataError, MissingDependencyError
 from earwitness.gap.plots.projection import first_captions, project, unit
+from earwitness.io.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,7 +159,7 @@ def sweep_figure(
     given = (t_stars, steps, values) if intervals is None else (t_stars, steps, values, intervals)
     lengths = {len(part) for part in given}
     if len(lengths) != 1 or not len(values):
-        raise DataError(f"a sweep of {sorted(lengths)} entries; accepted are equal lengths above 0")
+        raise DataError(f"a sweep of {sorted(lengths)} entries; expected equal lengths above 0")
     t, k, v = np.asarray(t_stars), np.asarray(steps), np.asarray(values, np.float64)
     figure, axes = _new("start time t*", quantity)
     for index, count in enumerate(np.unique(k)):
@@ -184,7 +185,7 @@ def training_curve_figure(
     if not len(steps) or any(len(curve) != len(steps) for curve in curves.values()):
         raise DataError(
             f"{len(steps)} steps for curves of {[len(c) for c in curves.values()]} values; "
-            "accepted are equal lengths above 0"
+            "expected equal lengths above 0"
         )
     figure, axes = _new("training step", quantity)
     for index, (name, curve) in enumerate(curves.items()):
@@ -199,14 +200,12 @@ def save_figures(figures: "Mapping[str, Figure]", folder: str | Path) -> list[Pa
     import matplotlib as mpl
 
     place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {place}: {error.strerror}") from error
     written = []
     for name, figure in figures.items():
         with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-            figure.savefig(place / f"{name}.png", dpi=_DPI)
-            figure.savefig(place / f"{name}.svg", metadata={"Date": None})
+            with replacing(place / f"{name}.png") as file:
+                figure.savefig(file, format="png", dpi=_DPI)
+            with replacing(place / f"{name}.svg") as file:
+                figure.savefig(file, format="svg", metadata={"Date": None})
         written += [place / f"{name}.png", place / f"{name}.svg"]
     return written

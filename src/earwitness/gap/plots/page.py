@@ -1,24 +1,21 @@
 """The gap report as one HTML file: no request leaves it, and it follows a light or dark screen."""
 
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import TYPE_CHECKING
 
 from earwitness.errors import DataError
 from earwitness.gap import BY_NAME, GapReport, Quantity, written_range
 from earwitness.gap.plots import figures as drawing
+from earwitness.templates import render, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from earwitness.gap.plots.projection import Projection
 
-# Inline SVG takes the page's colours, so that one picture serves light and dark screens.
+# Inline SVG takes the page's colors, so that one picture serves light and dark screens.
 _VARIABLES = {
     drawing.BLUE: "blue",
     drawing.ORANGE: "orange",
@@ -32,10 +29,6 @@ _VARIABLES = {
 _BETTER = {"up": "higher", "down": "lower", "to 1": "near 1"}
 
 
-def _template(name: str) -> Template:
-    return Template(files("earwitness.gap.plots").joinpath(name).read_text(encoding="utf-8"))
-
-
 def number(value: float) -> str:
     """The number with as many places as its size calls for."""
     places = 1 if abs(value) >= 100 else 3 if abs(value) >= 1 else 4
@@ -43,19 +36,19 @@ def number(value: float) -> str:
 
 
 def inline_svg(figure: "Figure", name: str) -> str:
-    """The figure as an SVG element with the page's colours and ids of its own."""
+    """The figure as an SVG element with the page's colors and ids of its own."""
     import matplotlib as mpl
 
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'((?:\bid="|href="#|url\(#))', rf"\1{name}-", svg)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'((?:\bid="|href="#|url\(#))', rf"\1{name}-", text)
     for color, variable in _VARIABLES.items():
-        svg = re.sub(color, f"var(--{variable})", svg, flags=re.IGNORECASE)
-    return svg
+        text = re.sub(color, f"var(--{variable})", text, flags=re.IGNORECASE)
+    return text
 
 
 def verdict(change: Quantity) -> str:
@@ -67,73 +60,47 @@ def verdict(change: Quantity) -> str:
     return "better" if (change.value > 0.0) == (change.direction == "up") else "worse"
 
 
-def _cell(row: Quantity, note: str = "") -> str:
-    said = f" <strong>{note}</strong>" if note else ""
-    return (
-        f'<td class="number">{number(row.value)}{said}'
-        f"<small>{number(row.low)} to {number(row.high)}</small></td>"
-    )
-
-
-def _table(report: GapReport) -> tuple[str, str]:
-    """The cells of the head and the rows of the table."""
-    clouds = report.clouds()
-    titles = [cloud.capitalize() for cloud in clouds] if len(clouds) > 1 else ["Value"]
-    columns = ["Quantity", *titles, "Range", "Better", "Meaning"]
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
-    lines = []
+def _rows(report: GapReport) -> list[dict[str, object]]:
+    """A row per quantity with its value for each cloud."""
+    rows: list[dict[str, object]] = []
     for name in dict.fromkeys(row.name for row in report.rows):
-        definition, first = BY_NAME[name], report.quantity(name, report.rows[0].cloud)
-        cells = [f'<th scope="row">{escape(definition.title)}</th>']
-        for cloud in clouds:
-            row = report.quantity(name, cloud)
-            cells.append(_cell(row, verdict(row) if cloud == "change" else ""))
-        cells.append(f'<td class="number">{written_range(*first.range)}</td>')
-        cells.append(f"<td>{_BETTER[definition.direction]}</td>")
-        cells.append(f'<td class="meaning">{escape(definition.meaning)}</td>')
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return head, "\n".join(lines)
-
-
-def _definitions(report: GapReport) -> str:
-    entries = []
-    for name in dict.fromkeys(row.name for row in report.rows):
-        definition, row = BY_NAME[name], report.quantity(name, report.rows[0].cloud)
-        entries.append(
-            f"<dt>{escape(definition.title)}</dt><dd><code>{escape(definition.formula)}</code><br>"
-            f"{escape(definition.meaning)} <small>Source: {escape(definition.source)}. "
-            f"Interval: {escape(row.interval)}.</small></dd>"
+        values = [report.quantity(name, cloud) for cloud in report.clouds()]
+        definition = BY_NAME[name]
+        rows.append(
+            {
+                "definition": definition,
+                "cells": values,
+                "range": written_range(*values[0].range),
+                "better": _BETTER[definition.direction],
+            }
         )
-    return "\n".join(entries)
-
-
-def _script_json(value: object) -> str:
-    """JSON that cannot end the script element around it."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+    return rows
 
 
 def _rounded(values: "Sequence[Sequence[float]]") -> list[list[float]]:
     return [[float(f"{number:.5g}") for number in row] for row in values]
 
 
-def _scatter(projections: "Sequence[Projection]", captions: "Sequence[str] | None") -> str:
+def _clouds(
+    projections: "Sequence[Projection]", captions: "Sequence[str] | None"
+) -> dict[str, object]:
+    """What the script of the scatter plot draws."""
     first = projections[0]
     for other in projections[1:]:
         if list(other.clips) != list(first.clips):
-            raise DataError("projections of different clips; accepted are those of one seed")
+            raise DataError("the projections show different clips; expected the clips of one seed")
     if captions is not None and len(captions) <= int(first.captions.max()):
         raise DataError(
             f"{len(captions)} captions, but row {int(first.captions.max())} is shown; "
-            "accepted is one caption for every text vector"
+            "expected one caption per text vector"
         )
-    data = {
+    bridged = first.bridged_cosine
+    return {
         "titles": {name: drawing.TITLES[name] for name in first.clouds()},
         "clips": first.clips.tolist(),
         "captions": None if captions is None else [captions[row] for row in first.captions],
         "cosine": first.cosine.round(4).tolist(),
-        "bridgedCosine": None
-        if first.bridged_cosine is None
-        else first.bridged_cosine.round(4).tolist(),
+        "bridgedCosine": None if bridged is None else bridged.round(4).tolist(),
         "views": [
             {
                 "method": one.method,
@@ -143,8 +110,6 @@ def _scatter(projections: "Sequence[Projection]", captions: "Sequence[str] | Non
             for one in projections
         ],
     }
-    fallback = inline_svg(drawing.draw_projection(first), "fallback")
-    return _template("scatter.html").substitute(data=_script_json(data), fallback=fallback)
 
 
 def _summary(report: GapReport) -> str:
@@ -166,25 +131,29 @@ def gap_page(
     """The whole report as HTML text: warnings, clouds with captions on hover, numbers, figures.
 
     `captions` has one sentence per text vector. `figures` maps a short name to a figure and the
-    sentence under it. Raises DataError where captions and projections do not belong together.
+    sentence below it.
+
+    Raises:
+        DataError: captions and projections do not belong together.
+        MissingDependencyError: Jinja2 is not installed.
     """
-    drawn = [
-        f"<figure>{inline_svg(figure, name)}<figcaption>{escape(said)}</figcaption></figure>"
-        for name, (figure, said) in (figures or {}).items()
-    ]
-    head, rows = _table(report)
+    columns = [cloud.capitalize() for cloud in report.clouds()]
     sigma = report.kernel_width
-    return _template("page.html").substitute(
-        title=escape(title),
-        summary=escape(_summary(report)),
-        warnings="\n".join(
-            f'<p class="warning"><strong>Warning.</strong> {escape(said)}.</p>'
-            for said in report.warnings
-        ),
-        scatter=_scatter(projections, captions) if projections else "",
-        head=head,
-        rows=rows,
-        figures=f'<h2>Pictures</h2><div class="figures">{"".join(drawn)}</div>' if drawn else "",
+    return render(
+        "gap.html",
+        title=title,
+        summary=_summary(report),
+        warnings=report.warnings,
+        clouds=_clouds(projections, captions) if projections else None,
+        fallback=_drawn(drawing.draw_projection(projections[0]), "fallback") if projections else "",
+        columns=columns if len(columns) > 1 else ["Value"],
+        rows=_rows(report),
+        figures=[(_drawn(one, name), text) for name, (one, text) in (figures or {}).items()],
         kernel="" if sigma is None else f" of width sigma = {sigma:.4g}",
-        definitions=_definitions(report),
+        number=number,
+        verdict=verdict,
     )
+
+
+def _drawn(figure: "Figure", name: str) -> str:
+    return svg(inline_svg(figure, name))

@@ -42,7 +42,7 @@ def unit(vectors: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and lengths.all()):
         row = int(np.argmin(np.where(np.isfinite(lengths), lengths, -1.0)))
-        raise DataError(f"row {row} is zero or not finite; accepted are vectors with a direction")
+        raise DataError(f"row {row} is zero or not finite; expected vectors with a direction")
     return wide / lengths
 
 
@@ -52,7 +52,7 @@ def first_captions(owner: Int[np.ndarray, " M"] | None, clips: int) -> Int[np.nd
         return np.arange(clips)
     owners, rows = np.unique(owner, return_index=True)
     if not np.array_equal(owners, np.arange(clips)):
-        raise DataError(f"owner names {len(owners)} clips; accepted is every clip 0 to {clips - 1}")
+        raise DataError(f"owner names {len(owners)} clips; expected all from 0 to {clips - 1}")
     return rows
 
 
@@ -72,10 +72,10 @@ def project(
     at most 5000 clips. Raises MissingDependencyError for UMAP without its package.
     """
     if method not in METHODS:
-        raise ConfigError(f"no projection {method!r}; accepted are {' and '.join(METHODS)}")
+        raise ConfigError(f"unknown projection {method!r}; expected {' and '.join(METHODS)}")
     if owner is None and len(audio) != len(text):
         raise DataError(
-            f"{len(text)} captions for {len(audio)} sounds; accepted are equal numbers, or an owner"
+            f"{len(text)} captions for {len(audio)} sounds; expected equal numbers, or an owner"
         )
     firsts = first_captions(owner, len(audio))
     order = np.random.default_rng(seed).permutation(len(audio))
@@ -119,7 +119,7 @@ def _pca(
     values, vectors = np.linalg.eigh(covariance)
     plane = vectors[:, ::-1][:, :2]
     if plane.shape[1] < 2:
-        raise DataError("vectors of one number have no plane; accepted are two numbers or more")
+        raise DataError("vectors of one number have no plane; expected two numbers or more")
     # An eigenvector's sign is arbitrary; the largest entry is made positive so pictures repeat.
     plane = plane * np.sign(plane[np.abs(plane).argmax(axis=0), [0, 1]])
     total = max(float(values.sum()), np.finfo(float).tiny)

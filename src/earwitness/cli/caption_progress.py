@@ -1,4 +1,4 @@
-"""What a captioning job says on stderr while it runs."""
+"""Progress and problems of a captioning job, on stderr."""
 
 import sys
 import time
@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 _EVERY_SECONDS = 30.0
 """between two lines of progress where stderr is no terminal"""
 
 
-class Talk:
-    """Progress and problems: a bar on a terminal, a line now and then elsewhere, errors always."""
+class Progress:
+    """A bar on a terminal, a line every half minute elsewhere, and always the errors."""
 
     def __init__(self, quiet: bool, files: int, prints: bool) -> None:
         """`files` in all; `prints`: captions go to standard output."""
@@ -24,26 +25,26 @@ class Talk:
         self._total = self._finished = self._failed = 0
         self._seconds = 0.0
         self._start = self._last = time.monotonic()
-        self._bar: Progress | None = None
+        self._bar: Bar | None = None
         self._task: TaskID | None = None
 
     def begin(self, files: int, before: int) -> None:
-        """`files` are to be captioned; `before` were done by earlier runs."""
+        """`files` are to be captioned; `before` were captioned by earlier runs."""
         self._total = files
         self._start = self._last = time.monotonic()
         if before:
-            rest = f"going on with {files}" if files else "nothing is left to do"
-            self._note(f"{before} of {before + files} captioned before; {rest}")
+            rest = f"continuing with {files}" if files else "nothing is left to do"
+            self._note(f"{before} of {before + files} already captioned; {rest}")
         if files and self._bar_wanted and not self._quiet:
             self._bar = _bar()
-            self._task = self._bar.add_task("loading the model", total=files, speed="", heard="")
+            self._task = self._bar.add_task("loading the model", total=files, speed="")
             self._bar.start()
 
     def ready(self) -> None:
         """The model is loaded: the time of captioning starts here."""
         self._start = time.monotonic()
 
-    def heard(self, seconds: float) -> None:
+    def sound(self, seconds: float) -> None:
         """`seconds` of sound went through the model or a gate."""
         self._seconds += seconds
         self._show()
@@ -69,11 +70,11 @@ class Talk:
             print(line, file=sys.stderr, flush=True)
 
     def stopped(self) -> None:
-        """The user broke the job off."""
+        """The user interrupted the job."""
         self.close()
         self.say(
-            f"stopped with {self._finished} of {self._total} done; the same command goes on if it "
-            "writes a file",
+            f"stopped with {self._finished} of {self._total} done; if the job writes a file, the "
+            "same command continues it",
             always=True,
         )
 
@@ -90,7 +91,7 @@ class Talk:
             self._note(f"written: {output}")
 
     def close(self) -> None:
-        """Takes the bar off the screen."""
+        """Removes the bar from the screen."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -127,7 +128,7 @@ class Talk:
         return f", {_duration(passed / self._finished * (self._total - self._finished))} left"
 
 
-def _bar() -> "Progress":
+def _bar() -> "Bar":
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,31 +1,27 @@
-"""The rivals of Diffusion-Link against their closed forms and stated schedules."""
+"""The baselines of Diffusion-Link against their closed forms and stated schedules."""
 
 import pytest
 import torch
-from embeddings import D, build, generator, units
+from embeddings import D, build, fresh, generator, units
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from earwitness.errors import DataError, TrainingError
-from earwitness.link import (
-    BRIDGES,
-    BridgeConfig,
-    ConditionalPrior,
-    DiffusionBridge,
+from earwitness.link.baselines import (
     MeanShift,
     MeanShiftConfig,
+    NoBridgeConfig,
     NoiseInjection,
     NoiseInjectionConfig,
     TextMemory,
     TextMemoryConfig,
 )
 from earwitness.link.diffusion import cosine, ddim_times
+from earwitness.link.learned_baselines import ConditionalPrior, DiffusionBridge
 
 
 def test_none_leaves_embeddings_alone() -> None:
-    config, bridge_class = BRIDGES["none"]
-    assert config is BridgeConfig
-    torch.testing.assert_close(bridge_class(config(dim=D))(units(4)), units(4))
+    torch.testing.assert_close(NoBridgeConfig(dim=D).build()(units(4)), units(4))
 
 
 def test_mean_shift_moves_the_audio_mean_onto_the_text_mean() -> None:
@@ -76,8 +72,7 @@ def test_text_memory_keeps_at_most_its_size_spread_over_the_texts() -> None:
 
 def test_diffusion_bridge_weighs_errors_by_the_signal_to_noise_ratio() -> None:
     """The untrained network predicts 0, so each row's error is the norm 5 squared over D."""
-    config, bridge_class = BRIDGES["diffusion_bridge"]
-    bridge = bridge_class(config(dim=D))
+    bridge = fresh("diffusion_bridge")
     bridge.fit_statistics(units(40, seed=1), units(50, seed=2))
     times = torch.randint(1000, (64,), generator=generator())
     abar = cosine(1000)[times]

@@ -1,4 +1,4 @@
-"""Bootstrap intervals and paired tests, vectorised: a resample is a row of clip weights.
+"""Corpus scores as functions of clip weights, so that a resample is a row of weights.
 
 A corpus score is a function of how often each clip counts. A `Statistic` gives that function; the
 value itself is the function at weight 1 for every clip, a bootstrap replicate is the function at
@@ -6,14 +6,12 @@ multinomial weights, and a swap of two systems on some clips is the function at 
 the clips of both.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-
-_CELLS = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Sums:
     rows: Float[np.ndarray, "clips columns"]
     formula: Callable[[np.ndarray], np.ndarray]
     top: float = np.inf
-    recentred: bool = False
+    recentered: bool = False
 
     def values(self, weights: Float[np.ndarray, "draws clips"]) -> Float[np.ndarray, " draws"]:
         return self.formula(weights @ self.rows)
@@ -35,7 +33,7 @@ class Coverage:
 
     `items[k]` occurs in clip `clips[k]`. `totals` None counts the items; else they are divided by
     the weighted sum of `totals`. A resample repeats clips and so loses rare items: intervals are
-    re-centred on the value, and end at `top`.
+    recentered on the value, and end at `top`.
     """
 
     items: Sequence[str]
@@ -43,7 +41,7 @@ class Coverage:
     totals: Float[np.ndarray, " clips"] | None = None
     scale: float = 1.0
     top: float = np.inf
-    recentred: bool = True
+    recentered: bool = True
 
     def values(self, weights: Float[np.ndarray, "draws clips"]) -> Float[np.ndarray, " draws"]:
         distinct = np.zeros(len(weights))
@@ -84,72 +82,10 @@ def joined(first: Statistic, second: Statistic, clips: int) -> Statistic:
     return Coverage([*first.items, *second.items], places, totals, first.scale)
 
 
-def resamples(clips: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "rows clips"]]:
-    """`draws` rows of clip weights in blocks: how often each clip was drawn with replacement.
-
-    The rows depend on `clips`, `draws` and `seed` alone, so that two systems meet the same
-    resamples.
-    """
-    rng = np.random.default_rng(seed)
-    block = max(1, _CELLS // clips)
-    for start in range(0, draws, block):
-        rows = min(block, draws - start)
-        drawn = rng.integers(clips, size=(rows, clips)) + np.arange(rows)[:, None] * clips
-        yield np.bincount(drawn.ravel(), minlength=rows * clips).reshape(rows, clips).astype(float)
-
-
 def value(statistic: Statistic, clips: int) -> float:
     """The corpus score itself: every clip counts once."""
     return float(statistic.values(np.ones((1, clips)))[0])
 
 
-def replicates(
-    statistics: Sequence[Statistic], clips: int, draws: int, seed: int
-) -> Float[np.ndarray, "statistics draws"]:
-    """The score of each statistic under each resample, re-centred where it asks for that."""
-    blocks = [
-        np.stack([statistic.values(weights) for statistic in statistics])
-        for weights in resamples(clips, draws, seed)
-    ]
-    result = np.concatenate(blocks, axis=1)
-    for row, statistic in zip(result, statistics, strict=True):
-        if statistic.recentred:
-            row += value(statistic, clips) - row.mean()
-    return result
-
-
-def interval(draws: Float[np.ndarray, " draws"], top: float = np.inf) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrap replicates, ending at `top` at the latest."""
-    low, high = np.minimum(np.quantile(draws, [0.025, 0.975]), top)
-    return float(low), float(high)
-
-
-def swap_test(
-    pairs: Sequence[tuple[Statistic, Statistic]], clips: int, draws: int, seed: int
-) -> float:
-    """Two-sided p of the difference between two systems: how often random swaps reach it.
-
-    Approximate randomisation (Noreen 1989; Riezler and Maxwell 2005): under the null hypothesis the
-    two captions of a clip are exchangeable. Each pair is one seed; a score of a system is the mean
-    over its seeds, and a swap exchanges all captions of a clip. (hits + 1) / (draws + 1), so never
-    0.
-    """
-    stacked = [joined(first, second, clips) for first, second in pairs]
-    observed = abs(_difference(stacked, np.zeros((1, clips)))[0])
-    rng = np.random.default_rng(seed)
-    block = max(1, _CELLS // (2 * clips))
-    hits = 0
-    for start in range(0, draws, block):
-        swap = (rng.random((min(block, draws - start), clips)) < 0.5).astype(float)
-        hits += int((np.abs(_difference(stacked, swap)) >= observed - 1e-12).sum())
-    return (hits + 1) / (draws + 1)
-
-
-def _difference(stacked: Sequence[Statistic], swap: np.ndarray) -> np.ndarray:
-    first = np.hstack([1.0 - swap, swap])
-    second = np.hstack([swap, 1.0 - swap])
-    return np.mean([s.values(first) - s.values(second) for s in stacked], axis=0)
-
-
-def _mean(sums: np.ndarray) -> np.ndarray:
+def _mean(sums: Float[np.ndarray, "*draws two"]) -> Float[np.ndarray, "*draws"]:
     return sums[..., 0] / sums[..., 1]

@@ -1,16 +1,7 @@
-<h2>The clouds</h2>
-<p>Every shape is one vector. Point at one, or press the arrow keys in the picture, to read the caption.</p>
-<div class="controls" id="controls"></div>
-<div id="said" aria-live="polite" class="muted">No pair chosen.</div>
-<div class="scatter"><svg id="plot" viewBox="0 0 900 540" tabindex="0" role="img"
- aria-label="Scatter plot of audio and text vectors with lines between pairs; arrow keys step through the pairs"></svg></div>
-<noscript>$fallback</noscript>
-<script type="application/json" id="clouds">$data</script>
-<script>
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("clouds").textContent);
-  const svg = document.getElementById("plot"), said = document.getElementById("said");
+  const svg = document.getElementById("plot"), about = document.getElementById("chosen");
   const controls = document.getElementById("controls");
   const width = 900, height = 540, edge = 40, space = "http://www.w3.org/2000/svg";
   const names = Object.keys(data.titles), hidden = new Set();
@@ -24,12 +15,12 @@
   };
   const shape = (name, [x, y], size) => ({
     audio: ["circle", { cx: x, cy: y, r: size }],
-    text: ["path", { d: `M$${x} $${y - 1.3 * size}l$${1.3 * size} $${1.3 * size}l$${-1.3 * size} $${1.3 * size}l$${-1.3 * size} $${-1.3 * size}z` }],
-    bridged: ["path", { d: `M$${x} $${y - 1.3 * size}l$${1.25 * size} $${2.2 * size}h$${-2.5 * size}z` }],
+    text: ["path", { d: `M${x} ${y - 1.3 * size}l${1.3 * size} ${1.3 * size}l${-1.3 * size} ${1.3 * size}l${-1.3 * size} ${-1.3 * size}z` }],
+    bridged: ["path", { d: `M${x} ${y - 1.3 * size}l${1.25 * size} ${2.2 * size}h${-2.5 * size}z` }],
   }[name]);
   const shapeOf = (name, at, size, style, parent = svg) => {
     const [tag, attributes] = shape(name, at, size);
-    return make(tag, { ...attributes, class: `$${name} $${style}` }, parent);
+    return make(tag, { ...attributes, class: `${name} ${style}` }, parent);
   };
 
   function place() {
@@ -46,10 +37,10 @@
     const axes = data.views[view].axes;
     make("text", { x: width / 2, y: height - 10, class: "axis", "text-anchor": "middle" }).textContent = axes[0];
     make("text", { x: 16, y: height / 2, class: "axis", "text-anchor": "middle",
-      transform: `rotate(-90 16 $${height / 2})` }).textContent = axes[1];
+      transform: `rotate(-90 16 ${height / 2})` }).textContent = axes[1];
     const shown = names.filter((name) => !hidden.has(name));
     if (shown.includes(end) && shown.includes("text"))
-      placed.text.forEach((p, i) => make("path", { class: "pair", d: `M$${p}L$${placed[end][i]}` }));
+      placed.text.forEach((p, i) => make("path", { class: "pair", d: `M${p}L${placed[end][i]}` }));
     for (const name of shown) placed[name].forEach((p) => shapeOf(name, p, 3.6, "point"));
     if (chosen >= 0) {
       const path = shown.map((name) => placed[name][chosen]);
@@ -59,12 +50,12 @@
   }
   function choose(i) {
     chosen = i;
-    const after = data.bridgedCosine ? `, bridged $${data.bridgedCosine[i].toFixed(3)}` : "";
-    said.replaceChildren();
-    const line = said.appendChild(document.createElement("div"));
+    const after = data.bridgedCosine ? `, bridged ${data.bridgedCosine[i].toFixed(3)}` : "";
+    about.replaceChildren();
+    const line = about.appendChild(document.createElement("div"));
     line.style.color = "var(--ink)";
-    line.textContent = data.captions ? data.captions[i] : `Clip $${data.clips[i]}`;
-    said.append(`Clip $${data.clips[i]}; cosine of sound and caption $${data.cosine[i].toFixed(3)}$${after}`);
+    line.textContent = data.captions ? data.captions[i] : `Clip ${data.clips[i]}`;
+    about.append(`Clip ${data.clips[i]}; cosine of sound and caption ${data.cosine[i].toFixed(3)}${after}`);
     draw();
   }
   svg.addEventListener("pointermove", (event) => {
@@ -106,4 +97,3 @@
   }
   place(); draw();
 })();
-</script>

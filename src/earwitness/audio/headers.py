@@ -1,0 +1,225 @@
+"""Whether the header of a file agrees with the file: sizes of WAV, RF64, AIFF and AU, chained Ogg.
+
+A recorder that dies leaves sizes of 0 or of its last visit; one that runs past 4 GiB leaves the
+rest of a division. Then everything behind the header is sound, and the sizes are mended in a view.
+"""
+
+import mmap
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+_MASK_NAMES = (
+    ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR")
+    + ("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR")
+)  # fmt: skip
+_EXTENSIBLE = 0xFFFE
+_UNKNOWN = 0xFFFFFFFF
+# Bytes behind the data that are no chunk count as sound from here on; fewer are padding.
+_LEAST_REST = 4096
+# The number of frames, which the lowest flag of a Xing tag announces.
+_MPEG_TAG = re.compile(
+    rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](?P<xing>.{4})"
+    rb"|VBRI.{10}(?P<vbri>.{4})",
+    re.DOTALL,
+)
+_TAGS = (b"ID3", b"TAG", b"APET", b"LIST", b"RIFF", b"FORM")
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What a WAV, RF64, AIFF or AU header says: channel names, and the bytes that mend its sizes.
+
+    `stated` and `found` are bytes of sound by the header and in the file.
+    """
+
+    layout: tuple[str, ...] | None = None
+    patches: Mapping[int, bytes] = field(default_factory=dict)
+    stated: int = 0
+    found: int = 0
+
+
+class _Chunk(NamedTuple):
+    """A chunk: its name, where its contents start, and their length by the header."""
+
+    name: bytes
+    start: int
+    size: int
+
+
+def wave(path: Path, head: bytes) -> Wave | None:
+    """The header of a WAV, RF64, AIFF or AU file; None for other files and where it is in disorder.
+
+    Raises OSError.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if head[:4] in (b"RIFF", b"RF64", b"FORM") and head[8:11] in (b"WAV", b"AIF"):
+            return _chunked(file, size, head)
+        if head[:4] == b".snd" and len(head) >= 24:
+            offset, stated = struct.unpack(">2I", head[4:12])
+            if stated != _UNKNOWN and _runs_on(file, size, offset + stated):
+                patches = {8: struct.pack(">I", _UNKNOWN)}
+                return Wave(None, patches, stated, size - offset)
+            return Wave()
+    return None
+
+
+def _chunked(file: BinaryIO, size: int, head: bytes) -> Wave | None:
+    big_endian = head.startswith(b"FORM")
+    order = ">" if big_endian else "<"
+    layout, places = None, {}
+    for chunk in _chunks(file, size, order):
+        places.setdefault(chunk.name, chunk)
+        if chunk.name == b"fmt ":
+            file.seek(chunk.start)
+            layout = _layout(file.read(min(chunk.size, 40)))
+        if chunk.name in (b"data", b"SSND"):
+            return Wave(layout, *_mended(file, size, order, places, chunk))
+    return None
+
+
+def _chunks(file: BinaryIO, size: int, order: str) -> Iterator[_Chunk]:
+    place = 12
+    while place + 8 <= size:
+        file.seek(place)
+        name, length = struct.unpack(f"{order}4sI", file.read(8))
+        yield _Chunk(name, place + 8, length)
+        place += 8 + length + length % 2
+
+
+def _mended(
+    file: BinaryIO, size: int, order: str, places: Mapping[bytes, _Chunk], data: _Chunk
+) -> tuple[dict[int, bytes], int, int]:
+    """The bytes that let the data reach to the end of the file, none where the header is right."""
+    stated, wide = data.size, places.get(b"ds64")
+    if wide is not None and stated == _UNKNOWN:
+        file.seek(wide.start + 8)
+        (stated,) = struct.unpack("<Q", file.read(8))
+    found = size - data.start
+    end = data.start + stated
+    if (stated == _UNKNOWN and wide is None) or not _runs_on(file, size, end + end % 2):
+        return {}, stated, found
+    if wide is not None:
+        sizes = struct.pack("<2Q", size - 8, found)
+        return {wide.start: sizes, data.start - 4: struct.pack("<I", _UNKNOWN)}, stated, found
+    patches = {place: struct.pack(f"{order}I", _UNKNOWN) for place in (4, data.start - 4)}
+    if common := places.get(b"COMM"):
+        # AIFF states the number of frames as well.
+        patches[common.start + 2] = struct.pack(">I", 0x7FFFFFFF)
+    return patches, stated, found
+
+
+def _runs_on(file: BinaryIO, size: int, end: int) -> bool:
+    """Whether sound goes on behind `end`: neither a chunk, nor a tag, nor padding."""
+    rest = size - end
+    if rest < _LEAST_REST:
+        return False
+    file.seek(end)
+    sample = file.read(1 << 16)
+    if sample.startswith(_TAGS) or not any(sample):
+        return False
+    name, lengths = sample[:4], struct.unpack("<I", sample[4:8]) + struct.unpack(">I", sample[4:8])
+    is_chunk = all(32 <= byte < 127 for byte in name) and min(lengths) <= rest - 8
+    return not is_chunk
+
+
+def _layout(contents: bytes) -> tuple[str, ...] | None:
+    """The channel names of an extensible format chunk."""
+    if len(contents) < 40:
+        return None
+    tag, channels = struct.unpack("<2H", contents[:4])
+    (mask,) = struct.unpack("<I", contents[20:24])
+    names = tuple(name for bit, name in enumerate(_MASK_NAMES) if mask >> bit & 1)
+    return names if tag == _EXTENSIBLE and len(names) == channels else None
+
+
+class Patched:
+    """A file with some of its bytes replaced; a context manager that closes it."""
+
+    def __init__(self, path: Path, patches: Mapping[int, bytes]) -> None:
+        self._file = path.open("rb")
+        self._patches = patches
+
+    def __enter__(self) -> "Patched":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """As `io.RawIOBase.seek`."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As `io.RawIOBase.tell`."""
+        return self._file.tell()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As `io.RawIOBase.read`."""
+        start = self._file.tell()
+        contents = bytearray(self._file.read(size))
+        for place, patch in self._patches.items():
+            low, high = max(start, place), min(start + len(contents), place + len(patch))
+            if low < high:
+                contents[low - start : high - start] = patch[low - place : high - place]
+        return bytes(contents)
+
+
+def ogg_links(path: Path) -> list[tuple[int, int]]:
+    """Where the links of a chained Ogg file start and end; one for an ordinary file, none in ruins.
+
+    A link begins with the pages that begin its streams, one behind the other. Raises OSError.
+    """
+    starts: list[int] = []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        place, expected = view.find(b"OggS\x00\x02"), -1
+        while place >= 0:
+            # The first page of a stream has the number 0.
+            if view[place + 18 : place + 22] == bytes(4):
+                if place != expected:
+                    starts.append(place)
+                expected = _page_end(view, place)
+            place = view.find(b"OggS\x00\x02", place + 4)
+        ends = [*starts[1:], len(view)]
+    return list(zip(starts, ends, strict=False))
+
+
+def _page_end(view: mmap.mmap, place: int) -> int:
+    header = view[place : place + 27]
+    if len(header) < 27:
+        return place + len(header)
+    segments = view[place + 27 : place + 27 + header[26]]
+    return place + 27 + header[26] + sum(segments)
+
+
+def is_joined_flac(path: Path) -> bool:
+    """Whether a second FLAC stream follows the first. Raises OSError."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return view.find(b"fLaC\x00\x00\x00\x22", 8) >= 0
+
+
+def mpeg_seconds(path: Path) -> float:
+    """Seconds by the tag in the first MPEG frame (Xing, Info or VBRI); 0 where there is none.
+
+    The tag tells of its own file, also where others were joined to it. Raises OSError.
+    """
+    with path.open("rb") as file:
+        start = file.read(10)
+        skip = 0
+        if start.startswith(b"ID3") and len(start) == 10:
+            for byte in start[6:]:
+                skip = skip << 7 | byte & 0x7F
+            skip += 10
+        file.seek(skip)
+        first = file.read(4096)
+    found = _MPEG_TAG.search(first)
+    if found is None or first[0] != 0xFF or first[2] >> 2 & 3 == 3:
+        return 0.0
+    version = first[1] >> 3 & 3  # 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
+    rate = (44100, 48000, 32000)[first[2] >> 2 & 3] // {3: 1, 2: 2}.get(version, 4)
+    frames = int.from_bytes(found["xing"] or found["vbri"], "big")
+    return frames * (1152 if version == 3 else 576) / rate

@@ -1,0 +1,53 @@
+"""Which of the sound tracks of a file is read."""
+
+from typing import TYPE_CHECKING
+
+from earwitness.audio.sound import ACCEPTED, Note
+from earwitness.errors import AudioError
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+Track = int | str | None
+"""a sound track by its number from 1 or by its language ("eng"); None: the file's default"""
+
+
+def chosen(container: "InputContainer", name: str, track: Track, note: Note) -> "AudioStream":
+    """The sound track that `track` names; without a name the one that the file marks as default.
+
+    Notes the others where there are several and none is named. Raises AudioError: no such track.
+    """
+    streams = list(container.streams.audio)
+    if not streams:
+        raise AudioError(f"{name} has no audio track; expected {ACCEPTED}")
+    if track is None:
+        from av.stream import Disposition
+
+        found = next((s for s in streams if s.disposition & Disposition.default), streams[0])
+        if len(streams) > 1:
+            number = streams.index(found) + 1
+            note(f"{name}: track {number} of {len(streams)} audio tracks ({_listed(streams)})")
+        return found
+    for number, stream in enumerate(streams, start=1):
+        if str(track) == str(number) or _speaks(stream, str(track)):
+            return stream
+    raise no_track(name, track, len(streams), _listed(streams))
+
+
+def no_track(name: str, track: Track, count: int, listed: str) -> AudioError:
+    """The error of a track that is not there."""
+    numbers = "1" if count == 1 else f"1 to {count}"
+    return AudioError(f"{name} has no audio track {track!r}; expected {numbers} ({listed})")
+
+
+def _speaks(stream: "AudioStream", language: str) -> bool:
+    """Whether the track's language is `language`, or begins with it ("en" for "eng")."""
+    own = (stream.language or "").lower()
+    wanted = language.lower()
+    return own == wanted or (len(wanted) == 2 and own.startswith(wanted))
+
+
+def _listed(streams: "list[AudioStream]") -> str:
+    names = [f"{n} {stream.language or 'und'}" for n, stream in enumerate(streams, start=1)]
+    return ", ".join(names)

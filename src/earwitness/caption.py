@@ -1,0 +1,266 @@
+"""Captions, the settings of the search for them, and the calls that lead from a sound to one.
+
+Nothing here knows what runs the model: torch and ONNX captioners share this module.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from os import PathLike
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from earwitness import audio
+from earwitness.audio import AudioSource
+from earwitness.config import Strict
+from earwitness.errors import ConfigError
+
+
+class Decoding(Strict):
+    """How a caption is searched for. LAMB gives no settings; beam 4 is its predecessors'."""
+
+    beam_size: PositiveInt = 4
+    max_new_tokens: PositiveInt = 50
+    n_best: PositiveInt = 1
+    length_penalty: float = 1.0
+    repetition_penalty: PositiveFloat = 1.0
+    no_repeat_ngram: NonNegativeInt = 0
+    repeat_content_words: bool = True
+    """False: no content word occurs twice in a caption"""
+    sample: bool = False
+    temperature: PositiveFloat = 1.0
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    guide_strength: NonNegativeFloat = 1.0
+    """multiplies beta; 0 switches the Token Guide off"""
+    seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence for a sound.
+
+    `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are in
+    seconds. `rerank` is the second score that put it in order: the cosine of sound and caption, or
+    the mean agreement with the other candidates; None without reranking, and for a caption without
+    words.
+    """
+
+    text: str
+    score: float
+    start_s: float
+    end_s: float
+    model: str
+    rerank: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name; without `rerank` where there is none."""
+        fields = asdict(self)
+        if self.rerank is None:
+            del fields["rerank"]
+        return fields
+
+
+class BridgeEffect(NamedTuple):
+    """A sound without the model's bridge and with it, in this order: captions and embeddings."""
+
+    captions: tuple[Caption, Caption]
+    embeddings: Float[np.ndarray, "2 C"]
+    """as the language model gets them; compare their directions"""
+
+
+@runtime_checkable
+class CaptionsWaveforms(Protocol):
+    """The least that reranking asks of a captioner."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms."""
+        ...
+
+    @property
+    def decoding(self) -> Decoding:
+        """The model's own search settings."""
+        ...
+
+    def caption_waveforms(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
+    ) -> list[list[Caption]]:
+        """The n-best captions of each waveform."""
+        ...
+
+
+@runtime_checkable
+class Reranks(Protocol):
+    """Chooses among the candidates of a captioner."""
+
+    def captions(
+        self,
+        captioner: CaptionsWaveforms,
+        waveforms: Sequence[Float[np.ndarray, " _"]],
+        decoding: Decoding | None = None,
+    ) -> list[list[Caption]]:
+        """The n-best captions of each waveform, in the order of both scores."""
+        ...
+
+
+@runtime_checkable
+class AudioTextEncoder(Protocol):
+    """A CLAP: sounds and sentences as unit vectors of one space, in numpy."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms."""
+        ...
+
+    def embed_audio(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, "B C"]:
+        """Unit-norm embeddings of mono waveforms of any length."""
+        ...
+
+    def embed_text(self, texts: Sequence[str]) -> Float[np.ndarray, "B C"]:
+        """Unit-norm embeddings of sentences."""
+        ...
+
+
+class CaptionCalls:
+    """The public calls of every captioner, all by way of `caption_together`."""
+
+    @property
+    @abstractmethod
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that the model takes."""
+
+    @property
+    @abstractmethod
+    def max_seconds(self) -> float:
+        """The longest clip that is captioned as a whole."""
+
+    @property
+    @abstractmethod
+    def decoding(self) -> Decoding:
+        """The model's own search settings."""
+
+    @property
+    @abstractmethod
+    def batch_hint(self) -> int:
+        """How many clips to caption together now; may change as memory use becomes known."""
+
+    @abstractmethod
+    def caption_together(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding
+    ) -> list[list[Caption]]:
+        """The n-best captions of one batch of mono waveforms at `sample_rate`, best first."""
+
+    def caption_waveforms(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
+    ) -> list[list[Caption]]:
+        """The n-best captions of mono waveforms at `sample_rate`, best first.
+
+        A waveform's captions do not depend on the others.
+        """
+        settings = decoding or self.decoding
+        if not settings.sample:
+            return self.caption_together(waveforms, settings) if waveforms else []
+        # Each batch starts from the seed: sampled together, clips would share its random numbers.
+        return [row for one in waveforms for row in self.caption_together([one], settings)]
+
+    def caption(
+        self,
+        source: AudioSource,
+        *,
+        decoding: Decoding | None = None,
+        rerank: Reranks | None = None,
+    ) -> Caption:
+        """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
+
+        Raises:
+            AudioError: the sound cannot be read.
+            ConfigError: `source` is a list, a tuple of paths, or a generator.
+        """
+        _check_one(source)
+        return self._n_best([source], decoding, rerank)[0][0]
+
+    def n_best(
+        self,
+        source: AudioSource,
+        count: int = 5,
+        *,
+        decoding: Decoding | None = None,
+        rerank: Reranks | None = None,
+    ) -> list[Caption]:
+        """The `count` best captions of one sound, best first. Raises like `caption`."""
+        _check_one(source)
+        settings = (decoding or self.decoding).model_dump() | {"n_best": count}
+        return self._n_best([source], Decoding.model_validate(settings), rerank)[0]
+
+    def caption_batch(
+        self,
+        sources: Iterable[AudioSource],
+        *,
+        decoding: Decoding | None = None,
+        batch_size: int | None = None,
+        rerank: Reranks | None = None,
+    ) -> list[Caption]:
+        """The best caption of each sound, in order; sources as in `caption`.
+
+        They are read as they are needed, `batch_size` at a time (None: what suits the model). A
+        caption does not depend on the other sounds.
+
+        Raises:
+            AudioError: a sound cannot be read; `earwitness caption` goes on past such files.
+            ConfigError: `sources` is one sound, or `batch_size` is below 1.
+        """
+        if isinstance(sources, str | bytes | bytearray) or is_pair(sources):
+            raise ConfigError("caption_batch takes several sounds, got one; caption takes one")
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"expected a batch size of at least 1, got {batch_size}")
+        found: list[Caption] = []
+        arriving = iter(sources)
+        while part := list(islice(arriving, batch_size or self.batch_hint)):
+            for source in part:
+                _check_one(source)
+            found += [row[0] for row in self._n_best(part, decoding, rerank)]
+        return found
+
+    def _n_best(
+        self, sources: list[AudioSource], decoding: Decoding | None, rerank: Reranks | None
+    ) -> list[list[Caption]]:
+        waveforms = [
+            audio.load(source, self.sample_rate, max_seconds=self.max_seconds) for source in sources
+        ]
+        return best_captions(self, waveforms, decoding or self.decoding, rerank)
+
+
+def best_captions(
+    captioner: CaptionsWaveforms,
+    waveforms: Sequence[Float[np.ndarray, " _"]],
+    decoding: Decoding,
+    rerank: Reranks | None = None,
+) -> list[list[Caption]]:
+    """The n-best captions of each waveform, reranked if `rerank` says how."""
+    if rerank is None:
+        return captioner.caption_waveforms(waveforms, decoding)
+    return rerank.captions(captioner, waveforms, decoding)
+
+
+def is_pair(source: object) -> bool:
+    """Whether `source` looks like (samples, sample rate)."""
+    return (
+        isinstance(source, tuple)
+        and len(source) == 2
+        and isinstance(source[1], int | float | np.number)
+    )
+
+
+def _check_one(source: object) -> None:
+    """Raises ConfigError for several sounds in place of one."""
+    several = isinstance(source, list | Iterator) and not hasattr(source, "read")
+    if isinstance(source, tuple) and source and not is_pair(source):
+        several = all(isinstance(one, str | bytes | PathLike | tuple) for one in source)
+    if several:
+        raise ConfigError(
+            f"caption takes one sound, got a {type(source).__name__}; caption_batch takes several"
+        )

@@ -1,0 +1,194 @@
+"""The seam: what command line, service, page and jobs ask of a captioner, and how one is loaded.
+
+A captioner satisfies `Captioner` by its methods alone: `earwitness.system.captioner.TorchCaptioner`
+does not know this file. `load` and the functions below it are the only place above the seam that
+names an implementation.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from earwitness.audio import AudioSource
+from earwitness.caption import (
+    AudioTextEncoder,
+    BridgeEffect,
+    Caption,
+    Decoding,
+    Reranks,
+)
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """Turns sounds into captions: `Captioner.load("pocket-lamb").caption("dog.wav").text`."""
+
+    name: str
+    """the model's name, as results state it"""
+
+    @property
+    def device(self) -> object:
+        """Where the model runs; its text is a device name, such as cpu or cuda:0."""
+        ...
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms that the model takes."""
+        ...
+
+    @property
+    def max_seconds(self) -> float:
+        """The longest clip that is captioned as a whole."""
+        ...
+
+    @property
+    def decoding(self) -> Decoding:
+        """The model's own search settings."""
+        ...
+
+    @property
+    def min_score(self) -> float:
+        """The lowest score that the model lets pass, 0 to 1. Raises CheckpointError."""
+        ...
+
+    @property
+    def batch_hint(self) -> int:
+        """How many clips to caption together now; may change as memory use becomes known."""
+        ...
+
+    @property
+    def batch_limit(self) -> int:
+        """The most clips that are worth gathering for one batch."""
+        ...
+
+    @staticmethod
+    def load(model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
+        """The captioner of a model folder, a pocket model by name, or one of the hub (owner/name or
+        owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is
+        one.
+
+        Raises:
+            CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
+                such model, or cannot be reached.
+            ConfigError: this machine has no such device.
+        """
+        from earwitness.system.captioner import TorchCaptioner
+        from earwitness.system.devices import torch_device
+
+        return TorchCaptioner.load(model, torch_device(device))
+
+    def caption(
+        self,
+        source: AudioSource,
+        *,
+        decoding: Decoding | None = None,
+        rerank: Reranks | None = None,
+    ) -> Caption:
+        """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
+
+        Raises:
+            AudioError: the sound cannot be read.
+        """
+        ...
+
+    def n_best(
+        self,
+        source: AudioSource,
+        count: int = 5,
+        *,
+        decoding: Decoding | None = None,
+        rerank: Reranks | None = None,
+    ) -> list[Caption]:
+        """The `count` best captions of one sound, best first. Raises AudioError."""
+        ...
+
+    def caption_batch(
+        self,
+        sources: Iterable[AudioSource],
+        *,
+        decoding: Decoding | None = None,
+        batch_size: int | None = None,
+        rerank: Reranks | None = None,
+    ) -> list[Caption]:
+        """The best caption of each sound, in order. Raises AudioError."""
+        ...
+
+    def caption_waveforms(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
+    ) -> list[list[Caption]]:
+        """The n-best captions of mono waveforms at `sample_rate`, best first.
+
+        A waveform's captions do not depend on the others.
+
+        Raises:
+            ConfigError: not even one of them fits in memory.
+        """
+        ...
+
+    def precision(self, kind: Precision) -> AbstractContextManager[None]:
+        """Captions made inside are computed in this number format. Raises ConfigError."""
+        ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A captioner that can say more of a sound than its caption: for the page and the service."""
+
+    @property
+    def audio_text(self) -> AudioTextEncoder | None:
+        """The model's own CLAP; None if it has none."""
+        ...
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether the model has a Token Guide."""
+        ...
+
+    @property
+    def has_bridge(self) -> bool:
+        """Whether the model has a bridge."""
+        ...
+
+    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
+        ...
+
+    def bridge_effect(self, waveform: Float[np.ndarray, " T"]) -> BridgeEffect | None:
+        """What the model says without and with its bridge; None for a model that has none."""
+        ...
+
+
+def load_audio_text(name: str | Path, device: str = "cpu") -> AudioTextEncoder:
+    """The CLAP called `name`: a Diffusion-Link model (its encoder), or the folder of a dual encoder
+    or of a Hugging Face CLAP. Raises CheckpointError.
+    """
+    from earwitness.system.audio_text import TorchAudioText
+
+    return TorchAudioText.load(name, device)
+
+
+def audio_text_folder(name: str | Path) -> Path:
+    """The folder that the CLAP called `name` is in. Raises CheckpointError."""
+    from earwitness.system.audio_text import encoder_folders
+
+    return encoder_folders(name)[0]
+
+
+def captioner_folder(model: Path | str) -> Path:
+    """The folder that the captioner called `model` is in. Raises CheckpointError."""
+    from earwitness.models.names import model_folder
+
+    return model_folder(model)
+
+
+def set_threads(count: int) -> None:
+    """Lets models on the CPU use `count` threads from now on."""
+    import torch
+
+    torch.set_num_threads(count)

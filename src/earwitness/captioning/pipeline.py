@@ -1,0 +1,215 @@
+"""The way from windows to a result, the same for command line, service and page.
+
+Windows go through the silence gate (`SoundInProgress.admit`), a batch of those that are left goes
+through the model, the other gates close what says nothing (`gated`), and neighbors are set side by
+side and merged. What feeds windows and runs batches is up to the caller: threads (`local`) or a
+queue (the service).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from earwitness.caption import Caption, Decoding
+from earwitness.captioning.captioner import Captioner, Precision
+from earwitness.captioning.options import CaptionOptions
+from earwitness.captioning.rerank import Reranker
+from earwitness.captioning.segments import (
+    NOTHING,
+    Candidate,
+    Segment,
+    Window,
+    Windows,
+    cover,
+    level_db,
+    merge,
+    summary,
+)
+from earwitness.config import validate
+from earwitness.errors import EarwitnessError
+
+SILENCE_DB = -60.0
+"""a window whose loudest 0.1 s is below this level, in dB of full scale, is silence"""
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """How sounds are cut, which windows get no caption, and how a caption is chosen.
+
+    `timed`: results hold segments even for a sound of one window. `decoding` None: the model's own.
+    `reranker` None: the most probable caption is the best.
+    """
+
+    windows: Windows = Windows()
+    timed: bool = False
+    silence_db: float = SILENCE_DB
+    min_score: float = 0.0
+    decoding: Decoding | None = None
+    precision: Precision = "fp32"
+    reranker: Reranker | None = None
+
+
+def settings_for(
+    options: CaptionOptions,
+    captioner: Captioner,
+    *,
+    timed: bool = False,
+    longest: float | None = None,
+    silence_db: float = SILENCE_DB,
+    reranker: Reranker | None = None,
+) -> CaptionSettings:
+    """The settings that `options` stand for, completed with the model's own.
+
+    Raises:
+        ConfigError: a value out of range.
+        CheckpointError: the model's own lowest score is not a number from 0 to 1.
+    """
+    timed = timed or options.implies_times
+    own = captioner.decoding.model_dump()
+    return CaptionSettings(
+        Windows(*options.lengths(timed, longest)),
+        timed,
+        silence_db if options.silence is None else options.silence,
+        captioner.min_score if options.min_score is None else options.min_score,
+        validate(Decoding, own | options.search_changes(), "the caption search"),
+        reranker=reranker,
+    )
+
+
+@dataclass(frozen=True)
+class SoundResult:
+    """What became of one sound: segments that cover it, or the reason why it could not be read.
+
+    `whole` says that it was captioned as one clip: then there is one segment.
+    """
+
+    name: str
+    seconds: float = 0.0
+    segments: tuple[Segment, ...] = ()
+    whole: bool = True
+    error: EarwitnessError | None = None
+
+    def record(self, model: str) -> dict[str, Any]:
+        """The result as a JSON object: file, caption, score, model, seconds; segments if cut."""
+        caption, score = summary(self.segments)
+        record: dict[str, Any] = {"file": self.name, "caption": caption, "score": score}
+        record |= {"model": model, "seconds": round(self.seconds, 3)}
+        only = self.segments[0].as_dict()
+        if not self.whole:
+            return record | {"segments": [segment.as_dict() for segment in self.segments]}
+        return record | {key: only[key] for key in ("rerank", "gate", "captions") if key in only}
+
+
+@dataclass
+class _Place:
+    """The place of a window among the segments of its sound; None until it is captioned."""
+
+    segment: Segment | None = None
+
+
+@dataclass(frozen=True)
+class OpenWindow:
+    """A window that the silence gate let pass: it waits for its captions."""
+
+    sound: "SoundInProgress"
+    window: Window
+    place: _Place
+
+    def close(self, n_best: Sequence[Caption]) -> None:
+        """Gives the window its segment; `n_best` are its captions, best first."""
+        self.sound.close(self.window, self.place, n_best)
+
+
+@dataclass
+class SoundInProgress:
+    """One sound on its way through the pipeline."""
+
+    name: str
+    settings: CaptionSettings
+    rate: int
+    on_seconds: Callable[[float], None] | None = None
+    """called with the seconds of each window that has its segment"""
+    seconds: float = 0.0
+    """how far the windows reach so far"""
+    whole: bool = True
+    error: EarwitnessError | None = None
+    ended: bool = False
+    _places: list[_Place] = field(default_factory=list)
+
+    def admit(self, window: Window) -> OpenWindow | None:
+        """The window for the model; None if it is silent, and then it has its segment already."""
+        self.whole = window.whole
+        self.seconds = (window.start + len(window.samples)) / self.rate
+        place = _Place()
+        self._places.append(place)
+        if level_db(window.samples, self.rate) >= self.settings.silence_db:
+            return OpenWindow(self, window, place)
+        self.close(window, place, None)
+        return None
+
+    def close(self, window: Window, place: _Place, n_best: Sequence[Caption] | None) -> None:
+        """Puts the segment of a window in its place; `n_best` None says that it is silent."""
+        place.segment = gated(window, self.rate, n_best, self.settings.min_score)
+        if self.on_seconds is not None:
+            self.on_seconds(len(window.samples) / self.rate)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a result: all windows have their segments, or there is an error."""
+        if self.error is not None or not self.ended:
+            return self.error is not None
+        return all(place.segment is not None for place in self._places)
+
+    def settled(self) -> list[Segment]:
+        """The merged segments that no later window can change; they are not given again."""
+        final, held = settled(self._segments())
+        self._places = [_Place(segment) for segment in held]
+        return final
+
+    def rest(self) -> list[Segment]:
+        """The merged segments that `settled` has not given, at the end of the sound."""
+        return merge(cover(self._segments()))
+
+    def result(self) -> SoundResult:
+        """The result of a sound that is done, of which `settled` was not asked."""
+        if self.error is not None:
+            return SoundResult(self.name, error=self.error)
+        return self.result_of(self.rest())
+
+    def result_of(self, segments: Sequence[Segment]) -> SoundResult:
+        """The result of a sound whose segments were taken one by one."""
+        whole = self.whole and not self.settings.timed
+        return SoundResult(self.name, self.seconds, tuple(segments), whole)
+
+    def _segments(self) -> list[Segment]:
+        return [place.segment for place in self._places if place.segment is not None]
+
+
+def gated(window: Window, rate: int, n_best: Sequence[Caption] | None, min_score: float) -> Segment:
+    """The segment of a window at `rate` Hz after the gates.
+
+    `n_best` are its captions, best first; None says that the window is silent.
+    """
+    start, end = window.start / rate, (window.start + len(window.samples)) / rate
+    if n_best is None:
+        return Segment(start, end, NOTHING, None, "silence")
+    several = tuple(Candidate(c.text, round(c.score, 4), _rounded(c.rerank)) for c in n_best)
+    best = several[0]
+    if not best.caption:
+        return Segment(start, end, NOTHING, best.score, "no words")
+    if n_best[0].score < min_score:
+        return Segment(start, end, NOTHING, best.score, "low score")
+    candidates = several if len(several) > 1 else ()
+    return Segment(start, end, best.caption, best.score, None, candidates, best.rerank)
+
+
+def settled(held: list[Segment]) -> tuple[list[Segment], list[Segment]]:
+    """The merged segments of `held` that later ones cannot change, and what must still be held."""
+    covering = cover(held)
+    merged = merge(covering)
+    first = next(i for i, segment in enumerate(covering) if segment.start >= merged[-1].start)
+    return merged[:-1], [replace(held[first], start=covering[first].start), *held[first + 1 :]]
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)

@@ -1,0 +1,353 @@
+"""A captioning job as the command line describes it: input, output, and where results go.
+
+The heavy modules are imported inside the functions, so that `earwitness --help` stays fast.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from earwitness.captioning.options import CaptionOptions
+from earwitness.cli.caption_progress import Progress
+from earwitness.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from earwitness.captioning.captioner import Captioner
+    from earwitness.captioning.journal import Failures
+    from earwitness.captioning.pipeline import CaptionSettings
+    from earwitness.captioning.rerank import Reranker
+    from earwitness.captioning.sinks import Sink
+    from earwitness.captioning.sources import Source
+    from earwitness.captioning.subtitles import Subtitles
+    from earwitness.captioning.writers import Format
+
+
+class OutputFormat(str, Enum):
+    """What is written."""
+
+    text = "text"
+    jsonl = "jsonl"
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+    srt = "srt"
+    vtt = "vtt"
+
+
+class Sidecar(str, Enum):
+    """What is written beside each sound."""
+
+    txt = "txt"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+
+
+class Precision(str, Enum):
+    """Number format of the model's arithmetic."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@dataclass(frozen=True)
+class Input:
+    """Which sounds are captioned."""
+
+    files: tuple[str, ...] = ()
+    manifest: str | None = None
+    column: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    shard: str | None = None
+
+    def check(self) -> None:
+        """Raises BadParameter for options that do not fit together."""
+        if bool(self.files) == bool(self.manifest):
+            raise typer.BadParameter("give files or --manifest", param_hint="FILE")
+        if self.column and not self.manifest:
+            raise typer.BadParameter("needs --manifest", param_hint="--column")
+
+    def sources(self) -> "list[Source]":
+        """All sounds, those of other shards included.
+
+        Raises:
+            DataError: the manifest cannot be read, or nothing is left to caption.
+        """
+        from earwitness.captioning.sources import find, read_manifest
+
+        if self.manifest is not None:
+            return read_manifest(self.manifest, self.column)
+        found = find(self.files, self.include, self.exclude)
+        if not found:
+            raise DataError(f"nothing is left of {', '.join(self.files)} after --exclude")
+        return found
+
+    def of_shard(self, sources: "list[Source]") -> "list[Source]":
+        """The sounds of the shard that was asked for. Raises ConfigError."""
+        from earwitness.captioning.sources import shard
+
+        return shard(sources, self.shard) if self.shard else sources
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go, and in which format."""
+
+    path: Path | None = None
+    kind: OutputFormat | None = None
+    as_json: bool = False
+    sidecar: Sidecar | None = None
+    overwrite: bool = False
+    failures: Path | None = None
+    merge: Path | None = None
+
+    def check(self, given: Input) -> None:
+        """Raises BadParameter for options that do not fit together."""
+        if self.as_json and (self.kind or self.sidecar):
+            raise typer.BadParameter("is --format jsonl; give one of them", param_hint="--json")
+        if self.sidecar and self.kind:
+            raise typer.BadParameter("and --sidecar both name a format", param_hint="--format")
+        if self.merge and (
+            self.sidecar or self.as_json or (self.kind and self.kind.value not in ("srt", "vtt"))
+        ):
+            raise typer.BadParameter("gives srt or vtt, no other format", param_hint="--merge")
+        if self.sidecar and "-" in given.files:
+            raise typer.BadParameter("standard input has no place for one", param_hint="--sidecar")
+        if self.sidecar and self.path and self.path.is_file():
+            raise typer.BadParameter(
+                f"{self.path} is a file; expected a folder", param_hint="--output"
+            )
+
+    def of_shard(self, part: str | None) -> "Output":
+        """With the shard in the name of the output file. Raises ConfigError."""
+        from earwitness.captioning.sources import parse_shard
+
+        if not part or self.path is None or self.sidecar:
+            return self
+        i, n = parse_shard(part)
+        name = f"{self.path.stem}-{i}-of-{n}{self.path.suffix}"
+        return replace(self, path=self.path.with_name(name))
+
+    @property
+    def format(self) -> "Format":
+        """The format of the output, or of the sidecars. Raises ConfigError for an unknown one."""
+        from earwitness.captioning.writers import format_of
+
+        if self.sidecar is not None:
+            return "text" if self.sidecar is Sidecar.txt else self.sidecar.value
+        if self.as_json:
+            return "jsonl"
+        chosen = self.kind.value if self.kind else format_of(self.path) if self.path else None
+        if self.merge is None:
+            return chosen or "text"
+        if chosen is None:
+            return "vtt" if self.merge.suffix.lower() == ".vtt" else "srt"
+        if chosen not in ("srt", "vtt"):
+            raise ConfigError(f"{self.path}: --merge gives subtitles; expected a file .srt or .vtt")
+        return chosen
+
+    def check_sources(self, sources: "list[Source]") -> None:
+        """Raises ConfigError for one file of subtitles for several sounds."""
+        if self.format in ("srt", "vtt") and not self.sidecar and len(sources) > 1:
+            raise ConfigError(
+                f"{self.format} holds the subtitles of one sound, not of {len(sources)}; "
+                f"--sidecar {self.format} writes a file for each"
+            )
+
+    def speech(self) -> "Subtitles | None":
+        """The subtitles of --merge. Raises DataError."""
+        from earwitness.captioning.subtitles import read
+
+        if self.merge is None:
+            return None
+        try:
+            return read(self.merge.read_bytes(), str(self.merge))
+        except OSError as error:
+            raise DataError(
+                f"{self.merge}: cannot be read ({error.strerror}); expected SRT or WebVTT"
+            ) from None
+
+    def open(
+        self,
+        sources: "list[Source]",
+        speech: "Subtitles | None",
+        fingerprint: str,
+        progress: Progress,
+    ) -> "Sink":
+        """Where the results of `sources` go. Raises DataError where nothing may be written."""
+        from earwitness.captioning.sinks import JournalledFile, Printer, Sidecars, SubtitleOutput
+        from earwitness.captioning.writers import sidecar_paths
+
+        if self.sidecar is not None:
+            names = [source.name for source in sources]
+            paths = sidecar_paths(names, f".{self.sidecar.value}", self.path)
+            return Sidecars(paths, self.format, self.overwrite)
+        if self.format in ("srt", "vtt"):
+            return SubtitleOutput(self.path, self.format, speech, self.overwrite, progress.say)
+        if self.path is not None:
+            return JournalledFile(self.path, self.format, fingerprint, self.overwrite)
+        return Printer(self.format, named=len(sources) > 1)
+
+    def open_failures(self) -> "Failures | None":
+        """The record of the sounds that fail; None if results are printed. Raises DataError."""
+        from earwitness.captioning.journal import Failures
+
+        if self.failures is not None:
+            return Failures(self.failures)
+        if self.path is None:
+            return None
+        beside = self.path / "failed.jsonl" if self.sidecar else f"{self.path}.failed.jsonl"
+        return Failures(Path(beside))
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model captions, and how."""
+
+    name: str
+    options: CaptionOptions
+    device: str = "auto"
+    precision: Precision = Precision.fp32
+    batch_size: int | None = None
+
+    def check(self) -> None:
+        """Raises BadParameter for options that do not fit together."""
+        conflict = self.options.conflict()
+        if conflict is None:
+            return
+        option, other = (f"--{name.replace('_', '-')}" for name in conflict[:2])
+        said = f"and {other} exclude each other" if conflict.excludes else f"needs {other}"
+        raise typer.BadParameter(said, param_hint=option)
+
+    def fingerprint(self, timed: bool) -> str:
+        """Eight hex digits for everything besides the sound that a caption depends on.
+
+        Raises:
+            CheckpointError: there is no such model, or no such CLAP to rerank by.
+            ConfigError: the lengths of window, hop and whole do not fit together.
+        """
+        from hashlib import blake2b
+
+        from earwitness.captioning.captioner import captioner_folder
+        from earwitness.captioning.rerank import reranker_files
+        from earwitness.captioning.segments import Windows
+
+        options = self.options
+        timed = timed or options.implies_times
+        windows = Windows(*options.lengths(timed))
+        # A lowest score of 0 is not the same as none given, which leaves the choice to the model.
+        asked = (
+            (windows, timed, options.silence, self.precision.value, options.min_score),
+            sorted(options.search_changes().items()),
+            (options.rerank, options.rerank_weight),
+        )
+        digest = blake2b(repr(asked).encode(), digest_size=4)
+        names = ("earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors")
+        paths = [captioner_folder(self.name) / name for name in names]
+        paths += reranker_files(options.rerank) if options.rerank is not None else []
+        for path in paths:
+            if path.is_file():
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def load(self, timed: bool) -> "tuple[Captioner, CaptionSettings]":
+        """The captioner, and the settings completed with its own.
+
+        Raises:
+            CheckpointError: a model folder is missing or damaged.
+            ConfigError: this machine has no such device, or a value is out of range.
+        """
+        from earwitness.captioning.captioner import Captioner
+        from earwitness.captioning.pipeline import settings_for
+
+        captioner = Captioner.load(self.name, self.device)
+        reranker = load_reranker(self.options.rerank, self.options.rerank_weight, captioner)
+        settings = settings_for(self.options, captioner, timed=timed, reranker=reranker)
+        return captioner, replace(settings, precision=self.precision.value)
+
+
+def load_reranker(
+    name: str | None, weight: float | None, captioner: "Captioner"
+) -> "Reranker | None":
+    """The reranker called `name` on the captioner's device; None for None."""
+    from earwitness.captioning.rerank import Reranker
+
+    return None if name is None else Reranker.load(name, weight, str(captioner.device))
+
+
+def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
+    """Captions the sounds into the output; the number of sounds that failed."""
+    output = output.of_shard(given.shard)
+    sources = given.sources()
+    output.check_sources(sources)
+    speech = output.speech()
+    timed = output.format in ("srt", "vtt")
+    progress = Progress(quiet, len(sources), prints=output.path is None and output.sidecar is None)
+    sink = output.open(sources, speech, model.fingerprint(timed), progress)
+    failures = output.open_failures()
+    sources = given.of_shard(sources)
+    left = [source for source in sources if source.name not in sink.done]
+    progress.begin(len(left), len(sources) - len(left))
+    failed = 0
+    try:
+        if left:
+            captioner, settings = model.load(timed)
+            progress.ready()
+            job = Job(captioner, settings, model.batch_size, sink, failures, progress)
+            failed = job.run(left)
+        sink.finish()
+    finally:
+        progress.close()
+        sink.close()
+    progress.end(failures.path if failures else None, output.path)
+    return failed
+
+
+@dataclass(frozen=True)
+class Job:
+    """A captioner at work, and where its results go."""
+
+    captioner: "Captioner"
+    settings: "CaptionSettings"
+    batch_size: int | None
+    sink: "Sink"
+    failures: "Failures | None"
+    progress: Progress
+
+    def run(self, sources: "list[Source]") -> int:
+        """Captions the sources; the number of them that failed."""
+        from earwitness.captioning.local import caption_files
+
+        failed = 0
+        arriving = caption_files(
+            self.captioner,
+            sources,
+            self.settings,
+            batch_size=self.batch_size,
+            on_seconds=self.progress.sound,
+        )
+        try:
+            for results in arriving:
+                good = [one for one in results if one.error is None]
+                self.sink.add([one.record(self.captioner.name) for one in good])
+                for one in results:
+                    if one.error is not None:
+                        self._note_failure(one.name, str(one.error))
+                failed += len(results) - len(good)
+                self.progress.done(len(results), len(results) - len(good))
+        except KeyboardInterrupt:
+            self.progress.stopped()
+            raise typer.Exit(130) from None
+        finally:
+            arriving.close()
+        return failed
+
+    def _note_failure(self, name: str, sentence: str) -> None:
+        self.progress.problem(sentence)
+        if self.failures is not None:
+            self.failures.add(name, sentence)
