@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraint
 EXTRAS := train,pocket,eval,plots,serve,demo,dev
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false GRADIO_ANALYTICS_ENABLED=False
 
-.PHONY: caption test setup check pocket clean
+.PHONY: caption test setup check pocket browser clean
 
 caption: $(VENV)/.runtime
 	@$(QUIET) $(BIN)/earwitness caption "$(FILE)"
@@ -29,6 +29,10 @@ check: $(VENV)/.everything
 # The shipped weights, rebuilt from the data folder; every stage goes on where it was stopped.
 pocket: $(VENV)/.everything
 	$(QUIET) $(BIN)/python benchmarks/pocket.py --data "$(DATA)"
+
+# The page that captions in the browser, in build/page; npm fetches onnxruntime-web.
+browser: $(VENV)/.runtime
+	$(BIN)/earwitness page build/page
 
 $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
