@@ -1,4 +1,4 @@
-"""Writes the reference pages when the docs are built: commands, HTTP interface, recipe keys, Python."""
+"""Writes the reference pages while the docs are built: commands, HTTP, recipe keys, Python."""
 
 import json
 from collections.abc import Iterator
