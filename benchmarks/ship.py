@@ -12,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from dev import METRICS, caption_all, repeats, words
+from dev import caption_all
+from dev_tables import METRICS, repeats, words
 from pocket import LAMB_STAGES
 
 import earwitness
