@@ -40,7 +40,7 @@ class ContrastiveRecipe(Strict):
     stage: Literal["contrastive"]
     source: Source
     init: Path | None = None
-    """folder of a dual encoder to go on from, over the frame encoder in `encoder`; its sizes hold"""
+    """folder of a dual encoder to go on from, over the frames of `encoder`; its sizes hold"""
     tune: Literal["all", "audio"] = "all"
     """audio: texts keep their embeddings, so that what was trained on these goes on holding"""
     encoder: Path | None = None

@@ -22,6 +22,19 @@ _SAID = {
     "silence": ("it is almost silent", "faint background noise"),
 }
 
+_LABELS = {
+    "beeps": "beeping",
+    "alarm": "alarm_ringing",
+    "ringing telephone": "telephone_ringing",
+    "noise": "static_noise",
+    "silence": "quiet_room",
+}
+
+
+def plain_label(kind: str) -> str:
+    """The class of a kind of computed sound."""
+    return _LABELS.get(kind, kind)
+
 
 def sentences() -> dict[str, tuple[str, ...]]:
     """Class -> sentences that tell of a recording of it alone (single_sounds.toml)."""
