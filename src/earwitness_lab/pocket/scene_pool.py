@@ -12,7 +12,17 @@ import numpy as np
 import torch
 
 from earwitness import audio
+<<<<<<< HEAD
 from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
+=======
+from earwitness.data.captions import (
+    development_ids,
+    normalize,
+    read_audiocaps,
+    read_clotho,
+    without,
+)
+>>>>>>> e493dfd (Development is dev and dev2 together; ears benchmark of single sounds; real single sounds as a training source)
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.cnn import CNNConfig, pad_to_stride
 from earwitness.encoders.log_mel import LogMel
@@ -101,7 +111,7 @@ def scene_set(
     rows = read_audiocaps(folder / f"audiocaps_{captions}.csv")
     if clotho:
         rows += read_clotho(folder / f"clotho_{captions}.csv")
-    kept = without(rows, clip_ids(data / "dev" / "captions.csv"))
+    kept = without(rows, development_ids(data))
     return SceneSet([row.caption for row in kept], Lexicon.load(), bank, seed)
 
 
