@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from earwitness import evaluate
 from earwitness.evaluation.bootstrap import Statistic, Sums, interval, replicates, value
+
+from earwitness import evaluate
 from earwitness.evaluation.compare import compare, pool
 from earwitness.evaluation.scores import Evaluation, Score
 from earwitness.system.decoder import FUNCTION_WORDS

@@ -13,13 +13,13 @@ import argparse
 import csv
 import re
 import subprocess
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tomllib
 from dev import caption_waveforms
 from jaxtyping import Bool, Float32
 

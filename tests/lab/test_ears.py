@@ -2,11 +2,11 @@
 
 import csv
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tomllib
 
 from earwitness.data.captions import development_ids
 from earwitness.errors import DataError

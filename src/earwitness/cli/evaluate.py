@@ -55,9 +55,7 @@ def evaluate(
     ] = None,
     tokenizer: Annotated[
         str,
-        typer.Option(
-            help="Tokenizer: simple, or ptb (needs Java).", rich_help_panel=_SCORES
-        ),
+        typer.Option(help="Tokenizer: simple, or ptb (needs Java).", rich_help_panel=_SCORES),
     ] = "simple",
     partial: Annotated[
         bool,

@@ -175,7 +175,8 @@ class RuntimeCaptioner(CaptionCalls):
         scores = Scores(decoding, bias, content)
         rows = search(self._language_model, z, scores, decoding, self._settings.end)
         return [
-            [self._caption(found, end) for found in row] for row, end in zip(rows, ends, strict=True)
+            [self._caption(found, end) for found in row]
+            for row, end in zip(rows, ends, strict=True)
         ]
 
     def audio_tokens(

@@ -12,9 +12,6 @@ import numpy as np
 import torch
 
 from earwitness import audio
-<<<<<<< HEAD
-from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
-=======
 from earwitness.data.captions import (
     development_ids,
     normalize,
@@ -22,7 +19,6 @@ from earwitness.data.captions import (
     read_clotho,
     without,
 )
->>>>>>> e493dfd (Development is dev and dev2 together; ears benchmark of single sounds; real single sounds as a training source)
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.cnn import CNNConfig, pad_to_stride
 from earwitness.encoders.log_mel import LogMel
