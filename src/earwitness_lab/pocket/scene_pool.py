@@ -14,7 +14,6 @@ import torch
 from earwitness import audio
 from earwitness.data.captions import (
     development_ids,
-    normalize,
     read_audiocaps,
     read_clotho,
     without,
