@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from earwitness.data.captions import normalize
 from earwitness.errors import DataError
+from earwitness.text import normalize
 
 SETS = {"dev": ("dev",), "dev2": ("dev2",), "both": ("dev", "dev2")}
 """name of a set -> the folders it is made of"""

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float32
 
 from earwitness import audio
-from earwitness.data.captions import normalize
 from earwitness.encoders import load_frame_encoder
 from earwitness.errors import AudioError
+from earwitness.text import normalize
 from earwitness.training.pool import RowSource, Shapes
 from earwitness_lab.pocket.real_sound import real_sounds
 from earwitness_lab.pocket.scene_pool import CAPTION_BYTES, RATE, SECONDS, TOKENS, Scenes
