@@ -9,6 +9,7 @@ import typer
 
 from earwitness.cli.caption import caption
 from earwitness.cli.evaluate import evaluate
+from earwitness.cli.export import export
 from earwitness.cli.gap import gap
 from earwitness.cli.metrics import app as metrics
 from earwitness.cli.models import app as models
@@ -63,6 +64,7 @@ def main(
 app.command()(caption)
 app.command()(train)
 app.command()(evaluate)
+app.command()(export)
 app.command()(gap)
 app.command()(serve)
 app.add_typer(models, name="models", help="Models that ship, weights of the hub, and model cards.")
