@@ -9,6 +9,7 @@ import typer
 
 from earwitness.cli.caption import caption
 from earwitness.cli.evaluate import evaluate
+from earwitness.cli.export import export
 from earwitness.cli.gap import gap
 from earwitness.cli.metrics import app as metrics
 from earwitness.cli.models import app as models
@@ -64,6 +65,7 @@ def main(
 app.command()(caption)
 app.command()(train)
 app.command()(evaluate)
+app.command()(export)
 app.command()(gap)
 app.command()(serve)
 app.command()(page)
