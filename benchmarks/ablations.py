@@ -25,6 +25,7 @@ from scipy.stats import bootstrap
 from earwitness import Captioner, evaluate
 from earwitness.encoders.base import Frames
 from earwitness.evaluation import compare, pool
+from earwitness.system.captioner import TorchCaptioner
 from earwitness.training.stages import read_recipe
 from earwitness_lab.pocket.development import read_recordings
 
@@ -104,7 +105,7 @@ def dev_losses(folder: Path, data: Path) -> np.ndarray:
     kept = folder / "losses-dev.npy"
     if not kept.exists():
         np.save(
-            kept, caption_losses(Captioner.load(folder / "best"), *read_recordings(data / "dev"))
+            kept, caption_losses(TorchCaptioner.load(folder / "best"), *read_recordings(data / "dev"))
         )
     return np.load(kept)
 

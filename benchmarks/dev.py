@@ -27,9 +27,9 @@ import torch
 from dev_tables import Model, print_tables, scored, slowly
 
 from earwitness import Captioner, audio, evaluate
-from earwitness.captioning.rerank import CONSENSUS, Ranked, Reranker
-from earwitness.system.captioner import AudioTokens, Caption
-from earwitness.system.decoder import Decoding
+from earwitness.caption import Decoding
+from earwitness.captioning.rerank import CONSENSUS, Reranker
+from earwitness.system.captioner import AudioTokens, TorchCaptioner
 from earwitness_lab.pocket.consensus import agreed, n_best
 from earwitness_lab.pocket.development import SETS, read_development, read_recordings
 
@@ -113,7 +113,7 @@ def caption_waveforms(
     assert match
     folders, count = model[: match.start()].split("&"), int(match["count"] or 1)
     captioners = [Captioner.load(folder.removesuffix("@0")) for folder in folders]
-    settings = [changed(one.config.decoding, changes) for one in captioners]
+    settings = [changed(one.decoding, changes) for one in captioners]
     settings = [
         one.model_copy(update={"guide_strength": 0.0}) if folder.endswith("@0") else one
         for one, folder in zip(settings, folders, strict=True)
@@ -125,17 +125,15 @@ def caption_waveforms(
         ]
         return [Said(*agreed(row)) for row in zip(*several, strict=True)]
     reranker = Reranker(CONSENSUS, float(match["weight"] or 1.0), candidates=count)
-    found = captioners[0].caption(
+    found = captioners[0].caption_batch(
         [(waveform, RATE) for waveform in waveforms],
         decoding=settings[0],
         rerank=reranker if count > 1 else None,
     )
-    return [Said(caption.text, _score(caption)) for caption in found]
-
-
-def _score(caption: Caption | Ranked) -> float:
-    agreement = getattr(caption, "rerank", None)
-    return caption.score if agreement is None else agreement
+    return [
+        Said(caption.text, caption.score if caption.rerank is None else caption.rerank)
+        for caption in found
+    ]
 
 
 def caption_all(
@@ -154,7 +152,7 @@ def changed(decoding: Decoding, changes: Sequence[str]) -> Decoding:
 
 @torch.inference_mode()
 def caption_losses(
-    captioner: Captioner, files: list[Path], references: list[list[str]]
+    captioner: TorchCaptioner, files: list[Path], references: list[list[str]]
 ) -> np.ndarray:
     """Mean loss (nats a token) of the references of each recording, with the guide where there is
     one. It varies far less from run to run than scores of single captions do.

@@ -10,7 +10,7 @@ from earwitness.evaluation.bootstrap import Statistic, Sums, interval, replicate
 from earwitness import evaluate
 from earwitness.evaluation.compare import compare, pool
 from earwitness.evaluation.scores import Evaluation, Score
-from earwitness.system.decoder import FUNCTION_WORDS
+from earwitness.text import REPEATABLE_WORDS
 from earwitness_lab.pocket.development import read_development
 
 FAST, SLOW = ("cider_d", "rouge_l", "bleu_4"), ("meteor", "sbert_sim")
@@ -122,5 +122,5 @@ def repeats(captions: list[str]) -> float:
 
 def repeats_word(caption: str) -> bool:
     """True where a content word is said twice."""
-    content = [w for w in caption.split() if len(w) > 2 and w not in FUNCTION_WORDS]
+    content = [w for w in caption.split() if len(w) > 2 and w not in REPEATABLE_WORDS]
     return len(content) != len(set(content))

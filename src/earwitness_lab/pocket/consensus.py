@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from earwitness.caption import CaptionsWaveforms, Decoding
 from earwitness.captioning.rerank import consensus, overlap_f1
-from earwitness.system.captioner import Captioner
-from earwitness.system.decoder import Decoding
 
 BATCH = 8
 LEAST = 1e-12
@@ -64,13 +63,13 @@ def _vouched(
 
 
 def n_best(
-    captioner: Captioner,
+    captioner: CaptionsWaveforms,
     waveforms: Sequence[Float[np.ndarray, " _"]],
     count: int,
     decoding: Decoding | None = None,
 ) -> list[list[Candidate]]:
     """The `count` best captions of each waveform, with the captioner's own search otherwise."""
-    own = decoding or captioner.config.decoding
+    own = decoding or captioner.decoding
     several = own.model_copy(update={"n_best": count, "beam_size": max(count, own.beam_size)})
     rows: list[list[Candidate]] = []
     for start in range(0, len(waveforms), BATCH):
