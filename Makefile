@@ -8,10 +8,10 @@ DATA ?= ../shared/data
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints-cpu.txt
-EXTRAS := train,pocket,eval,plots,serve,demo,dev
+EXTRAS := train,pocket,eval,plots,serve,demo,docs,dev
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false GRADIO_ANALYTICS_ENABLED=False
 
-.PHONY: caption test setup check pocket clean
+.PHONY: caption test setup check docs pocket browser clean
 
 caption: $(VENV)/.runtime
 	@$(QUIET) $(BIN)/earwitness caption "$(FILE)"
@@ -25,10 +25,19 @@ check: $(VENV)/.everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	@$(MAKE) --no-print-directory docs
+
+# The documentation as a site, in build/site; a broken link or a page that is missing fails.
+docs: $(VENV)/.everything
+	@$(QUIET) NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
 
 # The shipped weights, rebuilt from the data folder; every stage goes on where it was stopped.
 pocket: $(VENV)/.everything
 	$(QUIET) $(BIN)/python benchmarks/pocket.py --data "$(DATA)"
+
+# The page that captions in the browser, in build/page; npm fetches onnxruntime-web.
+browser: $(VENV)/.runtime
+	$(BIN)/earwitness page build/page
 
 $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }

@@ -19,13 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dev import caption_all, caption_losses, read_dev
+from dev import caption_all, caption_losses
 from scipy.stats import bootstrap
 
 from earwitness import Captioner, evaluate
 from earwitness.encoders.base import Frames
 from earwitness.evaluation import compare, pool
+from earwitness.system.captioner import TorchCaptioner
 from earwitness.training.stages import read_recipe
+from earwitness_lab.pocket.development import read_recordings
 
 RUNS = Path("runs")
 ROWS = (
@@ -102,7 +104,9 @@ def dev_losses(folder: Path, data: Path) -> np.ndarray:
     """The loss of each recording's human captions."""
     kept = folder / "losses-dev.npy"
     if not kept.exists():
-        np.save(kept, caption_losses(Captioner.load(folder / "best"), *read_dev(data / "dev")))
+        np.save(
+            kept, caption_losses(TorchCaptioner.load(folder / "best"), *read_recordings(data / "dev"))
+        )
     return np.load(kept)
 
 
@@ -117,7 +121,7 @@ def difference(losses: np.ndarray, base: np.ndarray | None) -> str:
 
 def on_dev(folder: Path, data: Path) -> tuple[list[str], list[list[str]]]:
     """Captions and references of the development recordings."""
-    files, references = read_dev(data / "dev")
+    files, references = read_recordings(data / "dev")
     return caption_all(str(folder / "best"), files)[0], references
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dev import read_dev
 
 from earwitness import Captioner, evaluate
 from earwitness.gap.plots import save_figures, training_curve_figure
 from earwitness.models.names import model_folder
 from earwitness.models.weights import read_json, write_json
 from earwitness.text import REPEATABLE_WORDS, normalize
+from earwitness_lab.pocket.development import read_recordings
 
 RATE, SECONDS = 16000, 10.0
 LEVELS_DB = (-15.0, -30.0, -45.0)
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--store", action="store_true", help="write min_score into the card")
     args = parser.parse_args()
     captioner = Captioner.load(args.model)
-    files, references = read_dev(args.data / "dev")
+    files, references = read_recordings(args.data / "dev")
     captions = captioner.caption_batch([str(file) for file in files])
     scores = np.array([caption.score for caption in captions])
     texts = [caption.text for caption in captions]

@@ -1,83 +1,158 @@
-"""Scores captioners on the 43 development recordings (AudioCaps validation, five captions each).
+"""Scores captioners on the development recordings: `dev`, `dev2`, and both together.
 
-    python benchmarks/dev.py --data ../shared/data pocket-lamb blind=runs/pocket_blind/best
+    python benchmarks/dev.py --data ../shared/data pocket-lamb pocket-lamb+4 pocket-link
 
-Prints one row a model with bootstrap 95 % intervals over recordings. `--captions out.md` writes
-the first model's captions with their scores; `--show` prints them beside a human caption, which
-stays out of any file.
-`name@0=...` switches the Token Guide off in decoding.
+A model is a name or a folder, or NAME=FOLDER. Several seeds of one recipe are NAME=FOLDER,FOLDER:
+their scores are means over seeds. `@0` after a folder switches the Token Guide off in decoding,
+`+N` takes the consensus of its N best captions (`+8:0.7` with that weight beside their
+log-probability), and FOLDER&FOLDER the consensus of the N best of both (4 without `+N`).
+
+One table a set with bootstrap 95 % intervals over recordings, and one with paired differences from
+the first model. `--keep` remembers captions in a folder; `--captions out.md` writes the first
+model's captions with their scores; `--show` prints them beside a human one, which stays out of any
+file.
 """
 
 import argparse
-import csv
+import hashlib
+import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from dev_tables import Model, print_tables, scored, slowly
 
 from earwitness import Captioner, audio, evaluate
-from earwitness.system.captioner import AudioTokens
-from earwitness.text import REPEATABLE_WORDS, normalize
+from earwitness.caption import Decoding
+from earwitness.captioning.rerank import CONSENSUS, Reranker
+from earwitness.system.captioner import AudioTokens, TorchCaptioner
+from earwitness_lab.pocket.consensus import agreed, n_best
+from earwitness_lab.pocket.development import SETS, read_development, read_recordings
 
-METRICS = ("cider_d", "meteor", "rouge_l", "bleu_4")
+RATE = 16000
+_SUFFIX = re.compile(r"(?:\+(?P<count>\d+)(?::(?P<weight>[\d.]+))?)?$")
+
+
+class Said(NamedTuple):
+    """A caption, and its score: with consensus the agreement, else the mean probability a token."""
+
+    text: str
+    score: float
 
 
 def main() -> None:
-    """Reads the command line and prints the table."""
+    """Reads the command line and prints the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("models", nargs="+", help="model, or name=folder")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument(
-        "--captions", type=Path, help="Markdown file for the first model's captions"
-    )
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--keep", type=Path, help="folder that remembers captions")
+    parser.add_argument("--captions", type=Path, help="Markdown file for the first model")
     parser.add_argument("--show", action="store_true", help="print captions beside a human one")
     parser.add_argument("--set", action="append", default=[], help="decoding key=value")
     args = parser.parse_args()
-    files, references = read_dev(args.data / "dev")
-    print("| model | " + " | ".join(METRICS) + " | repeated words | words | s/clip |")
-    print("|---|" + "---|" * (len(METRICS) + 3))
-    for number, model in enumerate(args.models):
-        name, _, folder = model.rpartition("=")
-        captions, seconds = caption_all(folder, files, name.endswith("@0"), args.set)
-        scores = evaluate(captions, references)
-        print(row(name or folder, scores, captions, seconds / len(files)), flush=True)
-        if number == 0 and args.captions:
-            args.captions.write_text(table(files, captions, scores), encoding="utf-8")
-        if number == 0 and args.show:
-            for file, caption, texts in zip(files, captions, references, strict=True):
-                print(f"{file.stem}\n    {caption}\n    ({texts[0]})")
+    models = [model_of(text) for text in args.models]
+    captions = [
+        [kept_captions(seed, args.data, args.set, args.keep) for seed in model.seeds]
+        for model in models
+    ]
+    slow = slowly(args.data, captions)
+    for name in args.sets:
+        print_tables(name, models, scored(name, args.data, captions, slow))
+    files, references = read_recordings(args.data / "dev")
+    first = captions[0][0][: len(files)]
+    if args.captions:
+        args.captions.write_text(table(files, first, evaluate(first, references)), encoding="utf-8")
+    if args.show:
+        files, references = read_development(args.data)
+        for file, caption, texts in zip(files, captions[0][0], references, strict=True):
+            print(f"{file.stem}\n    {caption}\n    ({texts[0]})")
 
 
-def read_dev(folder: Path) -> tuple[list[Path], list[list[str]]]:
-    """The recordings and their normalised captions."""
-    with (folder / "captions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    files = [folder / "clips" / r["file"] for r in rows]
-    return files, [[normalize(r[f"caption_{i}"]) for i in range(1, 6)] for r in rows]
+def model_of(text: str) -> Model:
+    """NAME=FOLDER,FOLDER as a row; a folder alone names itself."""
+    name, _, folders = text.rpartition("=")
+    return Model(name or folders, folders.split(","))
+
+
+def kept_captions(model: str, data: Path, changes: Sequence[str], folder: Path | None) -> list[str]:
+    """The captions of the recordings of both sets, made once where `folder` remembers them."""
+    key = hashlib.sha256(json.dumps([model, *changes]).encode()).hexdigest()[:16]
+    path = folder / f"{key}.json" if folder else None
+    if path and path.exists():
+        return json.loads(path.read_text())["captions"]
+    captions, seconds = caption_with(model, read_development(data).files, changes)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = {"model": model, "changes": [*changes], "seconds": seconds, "captions": captions}
+        path.write_text(json.dumps(found, indent=1))
+    return captions
+
+
+def caption_with(
+    model: str, files: list[Path], changes: Sequence[str] = ()
+) -> tuple[list[str], float]:
+    """Captions of a model as the command line names it, and how long they took together."""
+    start = time.perf_counter()
+    waveforms = [audio.load(file, RATE) for file in files]
+    captions = [caption.text for caption in caption_waveforms(model, waveforms, changes)]
+    return captions, time.perf_counter() - start
+
+
+def caption_waveforms(
+    model: str, waveforms: Sequence[np.ndarray], changes: Sequence[str] = ()
+) -> list[Said]:
+    """What a model as the command line names it says of each waveform at 16 kHz."""
+    match = _SUFFIX.search(model)
+    assert match
+    folders, count = model[: match.start()].split("&"), int(match["count"] or 1)
+    captioners = [Captioner.load(folder.removesuffix("@0")) for folder in folders]
+    settings = [changed(one.decoding, changes) for one in captioners]
+    settings = [
+        one.model_copy(update={"guide_strength": 0.0}) if folder.endswith("@0") else one
+        for one, folder in zip(settings, folders, strict=True)
+    ]
+    if len(captioners) > 1:
+        several = [
+            n_best(captioner, waveforms, max(count, 4), decoding)
+            for captioner, decoding in zip(captioners, settings, strict=True)
+        ]
+        return [Said(*agreed(row)) for row in zip(*several, strict=True)]
+    reranker = Reranker(CONSENSUS, float(match["weight"] or 1.0), candidates=count)
+    found = captioners[0].caption_batch(
+        [(waveform, RATE) for waveform in waveforms],
+        decoding=settings[0],
+        rerank=reranker if count > 1 else None,
+    )
+    return [
+        Said(caption.text, caption.score if caption.rerank is None else caption.rerank)
+        for caption in found
+    ]
 
 
 def caption_all(
     model: str, files: list[Path], without_guide: bool = False, changes: Sequence[str] = ()
 ) -> tuple[list[str], float]:
-    """The captions and how long they took together."""
-    captioner = Captioner.load(model)
-    settings = captioner.config.decoding.model_dump()
-    settings |= {k: type(settings[k])(eval(v)) for k, v in (c.split("=") for c in changes)}
-    if without_guide:
-        settings["guide_strength"] = 0.0
-    decoding = type(captioner.config.decoding)(**settings)
-    start = time.perf_counter()
-    captions = captioner.caption_batch([str(f) for f in files], decoding=decoding)
-    return [c.text for c in captions], time.perf_counter() - start
+    """Captions of a model folder and how long they took together."""
+    return caption_with(f"{model}@0" if without_guide else model, files, changes)
+
+
+def changed(decoding: Decoding, changes: Sequence[str]) -> Decoding:
+    """`decoding` with the key=value pairs of the command line."""
+    return Decoding.model_validate(
+        decoding.model_dump() | dict(change.split("=", 1) for change in changes), strict=False
+    )
 
 
 @torch.inference_mode()
 def caption_losses(
-    captioner: Captioner, files: list[Path], references: list[list[str]]
+    captioner: TorchCaptioner, files: list[Path], references: list[list[str]]
 ) -> np.ndarray:
     """Mean loss (nats a token) of the references of each recording, with the guide where there is
     one. It varies far less from run to run than scores of single captions do.
@@ -90,32 +165,6 @@ def caption_losses(
         losses = captioner.losses(tokens, texts, torch.arange(len(texts)))
         found.append(float(losses.get("guide", losses["decode"])))
     return np.array(found)
-
-
-def row(name: str, scores: object, captions: list[str], seconds: float) -> str:
-    """One line of the table."""
-    cells = []
-    for metric in METRICS:
-        score = scores.corpus[metric]  # type: ignore[attr-defined]
-        cells.append(f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]")
-    style = f"{repeats(captions):.1%} | {words(captions):.1f}"
-    return f"| {name} | " + " | ".join(cells) + f" | {style} | {seconds:.2f} |"
-
-
-def words(captions: list[str]) -> float:
-    """Mean number of words."""
-    return sum(len(c.split()) for c in captions) / len(captions)
-
-
-def repeats(captions: list[str]) -> float:
-    """Share of the captions that say a content word twice."""
-    return sum(map(repeats_word, captions)) / len(captions)
-
-
-def repeats_word(caption: str) -> bool:
-    """True where a content word is said twice."""
-    content = [w for w in caption.split() if len(w) > 2 and w not in REPEATABLE_WORDS]
-    return len(content) != len(set(content))
 
 
 def table(files: list[Path], captions: list[str], scores: object) -> str:

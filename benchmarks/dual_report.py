@@ -7,12 +7,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from dev import read_dev
 
 from earwitness.encoders import load_embedding_encoder
 from earwitness.gap import measure
 from earwitness.training.embeddings import Pairs, embed_clips, open_embeddings
 from earwitness.training.stages import read_recipe
+from earwitness_lab.pocket.development import read_recordings
 
 ROWS = (
     *(f"{way}_r{k}" for way in ("audio_to_text", "text_to_audio") for k in (1, 5, 10)),
@@ -40,7 +40,7 @@ def main() -> None:
     changes = [f"data={args.data}", f"encoder={args.encoder}", *args.set]
     _, recipe = read_recipe(args.recipe, changes)
     heldout = open_embeddings(recipe.source, args.encoder, args.runs)
-    dev = embed_clips(load_embedding_encoder(args.encoder), *read_dev(args.data / "dev"))
+    dev = embed_clips(load_embedding_encoder(args.encoder), *read_recordings(args.data / "dev"))
     sets = {"validation scenes": heldout.validation, "test scenes": heldout.test, "dev": dev}
     titles = [f"{name} ({len(pairs.audio)} / {len(pairs.text)})" for name, pairs in sets.items()]
     print("| quantity | " + " | ".join(titles) + " |\n|---|" + "---|" * len(sets))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dev import read_dev
 
 from earwitness import audio
 from earwitness.encoders import load_frame_encoder
 from earwitness.models.weights import load_weights, read_weights
+from earwitness_lab.pocket.development import read_recordings
 from earwitness_lab.pocket.distill import correlation, top5_overlap
 from earwitness_lab.pocket.teacher import N_SCORES, Yamnet
 from earwitness_lab.scenes.recordings import heldout_recordings, recording_of
@@ -50,7 +50,7 @@ def agreement(encoder: torch.nn.Module, folder: Path, teacher: Yamnet, data: Pat
     head = torch.nn.Linear(encoder.dim, N_SCORES)
     load_weights(head, {k: weights[f"scores.{k}"] for k in ("weight", "bias")}, str(folder))
     ours, theirs = [], []
-    for file in read_dev(data / "dev")[0]:
+    for file in read_recordings(data / "dev")[0]:
         waveform = audio.load(file, 16000)
         pooled = torch.nn.functional.avg_pool1d(frames(encoder, waveform).T[None], 6, 3)[0].T
         ours.append(head(pooled).sigmoid().mean(0))

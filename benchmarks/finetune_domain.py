@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from dev import read_dev
 
 from earwitness import audio, evaluate
 from earwitness.data.manifest import read_manifest as read_clips
+from earwitness_lab.pocket.development import read_recordings
 from earwitness_lab.scenes.recordings import heldout_recordings, read_manifest, recording_of
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "finetune_pocket.toml"
@@ -229,7 +229,7 @@ def report(out: Path, data: Path, runs: dict[str, list[tuple[Path, Path]]]) -> N
     """Prints a row for each run, and for each system the means of its seeds by clip."""
     clips = read_clips(out / "test.csv")
     truth = {Path(str(clip.place)).stem: list(clip.captions) for clip in clips}
-    files, references = read_dev(data / "dev")
+    files, references = read_recordings(data / "dev")
     dev = {file.stem: texts for file, texts in zip(files, references, strict=True)}
     print("\n| captions | " + " | ".join(METRICS) + " | names it | names it alone | dev CIDEr-D |")
     print("|---|" + "---|" * (len(METRICS) + 3))

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dev import read_dev
 from link_report import write_report
 
 from earwitness.encoders import load_embedding_encoder, one_frame
@@ -26,6 +25,7 @@ from earwitness.models.weights import write_json
 from earwitness.system.captioner import TorchCaptioner
 from earwitness.training.embeddings import Pairs, embed_clips, open_embeddings
 from earwitness.training.stages import read_recipe, run_recipe
+from earwitness_lab.pocket.development import read_recordings
 
 LINK = "diffusion_link"
 BRIDGES: dict[str, list[str]] = {
@@ -95,7 +95,7 @@ class Table:
         _, recipe = read_recipe(Path("recipes/pocket_bridge.toml"), self.common)
         splits = open_embeddings(recipe.source, args.encoder, self.runs.parent)
         self.validation = splits.validation
-        files, references = read_dev(args.data / "dev")
+        files, references = read_recordings(args.data / "dev")
         dev = embed_clips(load_embedding_encoder(args.encoder), files, references)
         self.sets: dict[str, Pairs] = {"dev": dev, "heldout": splits.test}
         for name, pairs in self.sets.items():

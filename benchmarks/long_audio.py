@@ -4,7 +4,7 @@
 
 Writes a sound of that length (band noise, tones and silences in turn, 44.1 kHz FLAC; with --video
 an MP4 that holds it as AAC), captions it in a process of its own and prints one line of JSON. The
-times include loading the model; the peak is that of the captioning process, ffmpeg not counted.
+times include loading the model; the peak is that of the captioning process.
 """
 
 import argparse

@@ -35,8 +35,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     sounds = [*recordings(args.data), *scenes(args.data, args.scenes)]
-    print("| model | sounds | different captions | largest difference of a score | torch CPU s |"
-          " runtime CPU s |")
+    print(
+        "| model | sounds | different captions | largest difference of a score | torch CPU s |"
+        " runtime CPU s |"
+    )
     print("|---|---|---|---|---|---|")
     for model in args.models:
         print(row(model, sounds, args.threads), flush=True)
@@ -76,8 +78,10 @@ def row(model: str, sounds: Sequence[tuple[str, np.ndarray]], threads: int) -> s
         for (name, waveform), first, second in zip(part, *found, strict=True):
             if first[0].text != second[0].text:
                 different += 1
-                print(f"{name}: {first[0].text!r} and {second[0].text!r}, "
-                      f"margin {margin(with_torch, waveform):.2g}")
+                print(
+                    f"{name}: {first[0].text!r} and {second[0].text!r}, "
+                    f"margin {margin(with_torch, waveform):.2g}"
+                )
             else:
                 furthest = max(furthest, abs(first[0].score - second[0].score))
     return (

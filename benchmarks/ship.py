@@ -12,7 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from dev import METRICS, caption_all, read_dev, repeats, words
+from dev import caption_all
+from dev_tables import METRICS, repeats, words
 from pocket import LAMB_STAGES
 
 import earwitness
@@ -20,6 +21,7 @@ from earwitness import Captioner, evaluate
 from earwitness.models.card import CardFacts, Evaluation, Interval, Stage, facts_of, write_card
 from earwitness.models.weights import read_json, write_json
 from earwitness.training.stages import read_recipe
+from earwitness_lab.pocket.development import read_recordings
 
 PACKAGE = Path(earwitness.__file__).parent / "models"
 
@@ -76,7 +78,7 @@ def main() -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(args.model, target)
     captioner = Captioner.load(target)
-    files, references = read_dev(args.data / "dev")
+    files, references = read_recordings(args.data / "dev")
     captions, _ = caption_all(str(target), files)
     metrics = measured(captions, references)
     known = {

@@ -7,7 +7,7 @@ pocket-lamb must be there first, and with the encoder that the dual encoder was 
 
 import shutil
 
-from dev import caption_all, read_dev
+from dev import caption_all
 from pocket import LINK_STAGES
 from ship import (
     LICENCE,
@@ -27,6 +27,7 @@ from ship import (
 from earwitness import Captioner
 from earwitness.models.card import CardFacts
 from earwitness.models.names import share_part
+from earwitness_lab.pocket.development import read_recordings
 
 DESCRIPTION = """{parameters:.1f} M parameters that run offline on a CPU: a small CLAP-style dual
 encoder over pocket-lamb's audio encoder, the bridge, a projector to one token, and a small Llama of
@@ -57,7 +58,7 @@ def main() -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(args.model, target)
     share_part(target, "encoder/audio", "pocket-lamb", "encoder")
-    files, references = read_dev(args.data / "dev")
+    files, references = read_recordings(args.data / "dev")
     captions, _ = caption_all("pocket-link", files)
     metrics = measured(captions, references)
     known = {

@@ -39,6 +39,7 @@ LAYERS: dict[str, int] = {
     "captioning": 6,
     "training": 6,
     "serve": 6,
+    "browser": 6,
     "cli": 7,
     "__main__": 7,
 }

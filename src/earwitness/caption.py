@@ -16,8 +16,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from earwitness import audio
 from earwitness.audio import AudioSource
+from earwitness.audio.levels import SILENCE_DB, level_db
 from earwitness.config import Strict
 from earwitness.errors import ConfigError
+
+NOTHING = "no distinct sound"
+"""the caption of silence, and of what a gate has closed"""
 
 
 class Decoding(Strict):
@@ -128,6 +132,8 @@ class AudioTextEncoder(Protocol):
 class CaptionCalls:
     """The public calls of every captioner, all by way of `caption_together`."""
 
+    name: str
+
     @property
     @abstractmethod
     def sample_rate(self) -> int:
@@ -175,6 +181,8 @@ class CaptionCalls:
         rerank: Reranks | None = None,
     ) -> Caption:
         """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
+
+        Silence, below -60 dB, gives "no distinct sound" with the score 0.
 
         Raises:
             AudioError: the sound cannot be read.
@@ -231,7 +239,14 @@ class CaptionCalls:
         waveforms = [
             audio.load(source, self.sample_rate, max_seconds=self.max_seconds) for source in sources
         ]
-        return best_captions(self, waveforms, decoding or self.decoding, rerank)
+        rate, settings = self.sample_rate, decoding or self.decoding
+        loud = [level_db(waveform, rate) >= SILENCE_DB for waveform in waveforms]
+        audible = [waveform for waveform, is_loud in zip(waveforms, loud, strict=True) if is_loud]
+        rows = iter(best_captions(self, audible, settings, rerank) if audible else [])
+        return [
+            next(rows) if is_loud else [Caption(NOTHING, 0.0, 0.0, len(w) / rate, self.name)]
+            for w, is_loud in zip(waveforms, loud, strict=True)
+        ]
 
 
 def best_captions(

@@ -6,18 +6,13 @@ and change single keys; `--set section.key=value` changes keys from the command 
 
 import difflib
 import json
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from earwitness.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found]
 
 Model = TypeVar("Model", bound=BaseModel)
 

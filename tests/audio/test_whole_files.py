@@ -142,12 +142,17 @@ def test_ordinary_files_have_the_samples_of_libsndfile(tmp_path: Path, kind: str
     assert notes == []
 
 
-@pytest.mark.parametrize(("kind", "subtype"), [("MP3", "MPEG_LAYER_III"), ("OGG", "OPUS")])
-def test_mp3_and_opus_have_the_samples_of_libsndfile_but_for_rounding(
-    tmp_path: Path, kind: str, subtype: str
-) -> None:
-    path = tmp_path / "x"
-    soundfile.write(path, tone(48000, 3.0), 48000, format=kind, subtype=subtype)
+def test_opus_has_the_samples_of_libopus(tmp_path: Path) -> None:
+    """FFmpeg's own decoder has others: noise is filled in by another generator."""
+    path = tmp_path / "x.opus"
+    noise = np.random.default_rng(4).uniform(-0.5, 0.5, 48000 * 3)
+    soundfile.write(path, noise, 48000, format="OGG", subtype="OPUS")
+    np.testing.assert_array_equal(load(path, 48000), soundfile.read(path, dtype="float32")[0])
+
+
+def test_mp3_has_the_samples_of_libsndfile_but_for_rounding(tmp_path: Path) -> None:
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, tone(48000, 3.0), 48000, format="MP3")
     expected = soundfile.read(path, dtype="float32")[0]
     np.testing.assert_allclose(load(path, 48000), expected, atol=1e-5)
 

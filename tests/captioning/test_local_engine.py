@@ -245,7 +245,7 @@ def test_reading_waits_for_the_model():
         def __init__(self) -> None:
             self.blocks = (tone(200, 2.0) for _ in range(1800))
 
-        def stream(self, *_: object) -> Iterator[np.ndarray]:
+        def stream(self, *_: object, **__: object) -> Iterator[np.ndarray]:
             for number, block in enumerate(self.blocks):
                 held.append(number)
                 yield block

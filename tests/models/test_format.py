@@ -16,7 +16,7 @@ from earwitness.lamb.two_stream import TwoStreamConfig
 from earwitness.link import AnyBridgeConfig, LinkPrefixConfig, load_bridge, save_bridge
 from earwitness.models.names import model_folder
 from earwitness.system import settings
-from earwitness.system.captioner import Captioner
+from earwitness.system.captioner import TorchCaptioner
 
 BRIDGES = get_args(get_args(AnyBridgeConfig)[0])
 PREFIXES = (TwoStreamConfig, QFormerConfig, LinearPrefixConfig, LinkPrefixConfig)
@@ -48,9 +48,9 @@ def test_pocket_models_load_without_a_bridge_they_do_not_have(gone, monkeypatch)
     for model in POCKET:
         if kind(gone) == config_of(model_folder(model))["prefix"].get("bridge", {}).get("kind"):
             with pytest.raises(CheckpointError, match=r"bridge\.kind.*diffusion_link"):
-                Captioner.load(model)
+                TorchCaptioner.load(model)
         else:
-            assert Captioner.load(model).name == model
+            assert TorchCaptioner.load(model).name == model
 
 
 @pytest.mark.parametrize("gone", PREFIXES, ids=kind)
@@ -63,9 +63,9 @@ def test_pocket_models_load_without_a_prefix_they_do_not_have(gone, monkeypatch)
     for model in POCKET:
         if config_of(model_folder(model))["prefix"]["kind"] == kind(gone):
             with pytest.raises(CheckpointError, match=r"prefix\.kind"):
-                Captioner.load(model)
+                TorchCaptioner.load(model)
         else:
-            assert Captioner.load(model).name == model
+            assert TorchCaptioner.load(model).name == model
 
 
 def test_a_folder_holds_no_key_of_a_part_it_lacks(tmp_path):
@@ -80,7 +80,7 @@ def test_a_folder_holds_no_key_of_a_part_it_lacks(tmp_path):
         assert None not in (config.get("guide", 0), config.get("aligner", 0))
         assert ("lora" in config["decoder"]) == (config["decoder"]["tune"] == "lora")
     assert "guide" not in config_of(tmp_path / "linear")
-    assert Captioner.load(tmp_path / "linear").guide is None
+    assert TorchCaptioner.load(tmp_path / "linear").guide is None
 
 
 def in_format_1(folder: Path) -> None:
@@ -111,7 +111,7 @@ def without_kind(section: dict[str, Any]) -> dict[str, Any]:
 def test_a_folder_of_format_1_captions_as_before(model, tmp_path):
     folder = Path(shutil.copytree(model_folder(model), tmp_path / model))
     in_format_1(folder)
-    old, new = Captioner.load(folder), Captioner.load(model)
+    old, new = TorchCaptioner.load(folder), TorchCaptioner.load(model)
     assert old.config == new.config
     assert old.caption(CLIP) == new.caption(CLIP)
     old.save(tmp_path / "again")
@@ -125,7 +125,7 @@ def test_a_part_that_a_later_version_dropped_does_not_stop_a_folder_of_format_1(
     whole = json.loads(path.read_text())
     whole["config"]["prefix"]["retired"] = {"size": 3}
     path.write_text(json.dumps(whole))
-    assert Captioner.load(folder).name == "pocket-lamb"
+    assert TorchCaptioner.load(folder).name == "pocket-lamb"
 
 
 def test_a_bridge_folder_of_format_1_loads(tmp_path):
@@ -149,4 +149,4 @@ def test_format_3_is_refused_by_name(tmp_path):
     path = tmp_path / "earwitness.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
     with pytest.raises(CheckpointError, match="model format 3; .* reads formats 1, 2"):
-        Captioner.load(tmp_path)
+        TorchCaptioner.load(tmp_path)

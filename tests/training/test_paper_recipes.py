@@ -2,18 +2,13 @@
 little.
 """
 
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from earwitness.errors import ConfigError
 from earwitness.training.stages import read_recipe
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 ABLATIONS = sorted((RECIPES / "paper_ablations").glob("*.toml"))

@@ -1,7 +1,7 @@
 """Sound files as blocks of samples at their own rate: one way to FFmpeg, a short one to libsndfile.
 
 Whatever has frames goes through `container`. libsndfile reads the plain formats whose header agrees
-with the file (WAV, AIFF, FLAC, Ogg Vorbis: the same samples, faster), and what only it knows.
+with the file (WAV, AIFF, FLAC, Ogg), and what only it knows.
 """
 
 import re
@@ -86,9 +86,6 @@ def _is_plain(path: Path, head: bytes) -> bool:
     """
     if head.startswith(b"ID3") or (head[0] == 0xFF and head[1:2] >= b"\xe0"):
         return False
-    if head.startswith(b"OggS"):
-        # Opus is faster through FFmpeg, and sounds the same.
-        return b"OpusHead" not in head[:64]
     return not (head.startswith(b"fLaC") and headers.is_joined_flac(path))
 
 

@@ -11,7 +11,10 @@ from earwitness.errors import AudioError, AudioTooLargeError
 
 MIN_RATE = 8_000
 MAX_RATE = 768_000
-ACCEPTED = "a sound or video file (wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm, mkv, ...)"
+ACCEPTED = (
+    "a sound file in wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm, mkv, mov, wma or "
+    "another format that FFmpeg knows"
+)
 TRUNCATION = 1.05
 """a header may promise this many times what can be read before the file counts as cut off"""
 

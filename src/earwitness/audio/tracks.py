@@ -43,11 +43,14 @@ def no_track(name: str, track: Track, count: int, listed: str) -> AudioError:
 
 def _speaks(stream: "AudioStream", language: str) -> bool:
     """Whether the track's language is `language`, or begins with it ("en" for "eng")."""
-    own = (stream.language or "").lower()
-    wanted = language.lower()
+    own, wanted = _language(stream).lower(), language.lower()
     return own == wanted or (len(wanted) == 2 and own.startswith(wanted))
 
 
 def _listed(streams: "list[AudioStream]") -> str:
-    names = [f"{n} {stream.language or 'und'}" for n, stream in enumerate(streams, start=1)]
-    return ", ".join(names)
+    return ", ".join(f"{n} {_language(stream)}" for n, stream in enumerate(streams, start=1))
+
+
+def _language(stream: "AudioStream") -> str:
+    """What the file says the language is: three letters, but it may say anything."""
+    return "".join(sign for sign in stream.language or "" if sign.isalnum())[:12] or "und"

@@ -49,7 +49,8 @@ def caption_files(
     waiting: list[OpenWindow] = []
     last = -1
     ahead = _BATCHES_AHEAD * (batch_size or min(captioner.batch_limit, _MOST_GATHERED))
-    with closing(read_ahead(sources, rate, settings.windows, ahead=ahead)) as arriving:
+    reading = read_ahead(sources, rate, settings.windows, ahead=ahead, track=settings.track)
+    with closing(reading) as arriving:
         for index, item in arriving:
             if index != last:
                 name = sources[index].name
@@ -91,7 +92,7 @@ def _take(sound: SoundInProgress, item: Item) -> list[OpenWindow]:
         opened = sound.admit(item)
         return [] if opened is None else [opened]
     if isinstance(item, End):
-        sound.ended = True
+        sound.ended, sound.notes = True, item.notes
     else:
         sound.error = item
     return []

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from earwitness.audio.levels import SILENCE_DB
 from earwitness.caption import Caption, Decoding
 from earwitness.captioning.captioner import Captioner, Precision
 from earwitness.captioning.options import CaptionOptions
@@ -28,16 +29,14 @@ from earwitness.captioning.segments import (
 from earwitness.config import validate
 from earwitness.errors import EarwitnessError
 
-SILENCE_DB = -60.0
-"""a window whose loudest 0.1 s is below this level, in dB of full scale, is silence"""
-
 
 @dataclass(frozen=True)
 class CaptionSettings:
     """How sounds are cut, which windows get no caption, and how a caption is chosen.
 
     `timed`: results hold segments even for a sound of one window. `decoding` None: the model's own.
-    `reranker` None: the most probable caption is the best.
+    `reranker` None: the most probable caption is the best. `track`: the sound track of files with
+    several, by number or language; None: the file's default.
     """
 
     windows: Windows = Windows()
@@ -47,6 +46,7 @@ class CaptionSettings:
     decoding: Decoding | None = None
     precision: Precision = "fp32"
     reranker: Reranker | None = None
+    track: int | str | None = None
 
 
 def settings_for(
@@ -80,7 +80,8 @@ def settings_for(
 class SoundResult:
     """What became of one sound: segments that cover it, or the reason why it could not be read.
 
-    `whole` says that it was captioned as one clip: then there is one segment.
+    `whole` says that it was captioned as one clip: then there is one segment. `notes` are sentences
+    on what is odd about a sound that was read all the same.
     """
 
     name: str
@@ -88,6 +89,7 @@ class SoundResult:
     segments: tuple[Segment, ...] = ()
     whole: bool = True
     error: EarwitnessError | None = None
+    notes: tuple[str, ...] = ()
 
     def record(self, model: str) -> dict[str, Any]:
         """The result as a JSON object: file, caption, score, model, seconds; segments if cut."""
@@ -134,6 +136,7 @@ class SoundInProgress:
     whole: bool = True
     error: EarwitnessError | None = None
     ended: bool = False
+    notes: tuple[str, ...] = ()
     _places: list[_Place] = field(default_factory=list)
 
     def admit(self, window: Window) -> OpenWindow | None:
@@ -179,7 +182,7 @@ class SoundInProgress:
     def result_of(self, segments: Sequence[Segment]) -> SoundResult:
         """The result of a sound whose segments were taken one by one."""
         whole = self.whole and not self.settings.timed
-        return SoundResult(self.name, self.seconds, tuple(segments), whole)
+        return SoundResult(self.name, self.seconds, tuple(segments), whole, None, self.notes)
 
     def _segments(self) -> list[Segment]:
         return [place.segment for place in self._places if place.segment is not None]

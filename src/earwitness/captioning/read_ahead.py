@@ -22,9 +22,10 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 
 class End(NamedTuple):
-    """The end of a sound that could be read to its end, and its length."""
+    """The end of a sound that could be read to its end: its length, and what was odd about it."""
 
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 Item: TypeAlias = Window | End | EarwitnessError
@@ -38,10 +39,12 @@ def read_ahead(
     *,
     ahead: int = 16,
     threads: int = _THREADS,
+    track: int | str | None = None,
 ) -> Generator[tuple[int, Item], None, None]:
     """(index of the source, item), source by source, with up to `ahead` sources in the works.
 
-    A source that cannot be read yields its error as an item; the others go on.
+    A source that cannot be read yields its error as an item; the others go on. `track` is the sound
+    track of files with several, as in `audio.stream`.
     """
     stop = Event()
     waiting: deque[tuple[int, Queue[Item], Future[None]]] = deque()
@@ -51,7 +54,7 @@ def read_ahead(
     def submit(count: int) -> None:
         for index, source in islice(numbered, count):
             queue: Queue[Item] = Queue(_WINDOWS_HELD)
-            future = pool.submit(_read, source, rate, windows, queue, stop)
+            future = pool.submit(_read, source, rate, windows, track, queue, stop)
             waiting.append((index, queue, future))
 
     try:
@@ -66,20 +69,29 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: Source, rate: int, windows: Windows, queue: "Queue[Item]", stop: Event) -> None:
+def _read(
+    source: Source,
+    rate: int,
+    windows: Windows,
+    track: int | str | None,
+    queue: "Queue[Item]",
+    stop: Event,
+) -> None:
     """Puts the items of one source into its queue."""
     end = 0
+    notes: list[str] = []
     try:
         if source.problem is not None:
             raise AudioError(source.problem)
-        for window in cut(audio.stream(source.audio, rate, _BLOCK_SECONDS), rate, windows):
+        blocks = audio.stream(source.audio, rate, _BLOCK_SECONDS, track=track, note=notes.append)
+        for window in cut(blocks, rate, windows):
             end = window.start + len(window.samples)
             if not _put(queue, window, stop):
                 return
     except EarwitnessError as error:
         _put(queue, error, stop)
         return
-    _put(queue, End(end / rate), stop)
+    _put(queue, End(end / rate, tuple(notes)), stop)
 
 
 def _put(queue: "Queue[Item]", item: Item, stop: Event) -> bool:

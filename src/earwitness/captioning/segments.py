@@ -5,7 +5,6 @@ every second of the sound belongs to exactly one segment. Pure numpy: the captio
 here.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -13,13 +12,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from earwitness.audio.levels import level_db as level_db
+from earwitness.caption import NOTHING as NOTHING
 from earwitness.errors import ConfigError
 from earwitness.text import gist
 
-NOTHING = "no distinct sound"
-"""the caption of a segment that a gate has closed"""
-
-_LEVEL_SECONDS = 0.1
 _MAX_WHOLE = 3600.0
 
 
@@ -146,19 +143,6 @@ def _cut_long(
     end = offset + len(buffer)
     if end > start - hop + size:
         yield Window(end - size, buffer[-size:].copy(), whole=False)
-
-
-def level_db(samples: Float32[np.ndarray, " T"], rate: int) -> float:
-    """Level (RMS) of the loudest 0.1 s in dB of full scale: -3 for a full sine, -inf for silence.
-
-    The loudest stretch, not the mean: one chirp in ten still seconds is a sound.
-    """
-    step = max(1, min(len(samples), round(_LEVEL_SECONDS * rate)))
-    starts = np.arange(0, len(samples), step)
-    energy = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
-    # A short rest counts as if filled up with zeros: a click does not weigh more there.
-    loudest = float(energy.max()) / step
-    return 10 * math.log10(loudest) if loudest > 0 else -math.inf
 
 
 def cover(segments: Sequence[Segment]) -> list[Segment]:

@@ -12,16 +12,9 @@ from pathlib import Path
 from earwitness.audio import AudioSource
 from earwitness.errors import ConfigError, DataError, MissingDependencyError
 from earwitness.io.names import key_of, on_disk
+from earwitness.io.suffixes import SOUND_SUFFIXES
 from earwitness.io.tables import KINDS, Cells, open_table
 from earwitness.io.text_files import read_text, url_in
-
-SUFFIXES = frozenset(
-    (".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".avi", ".caf")
-    + (".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp3", ".mp4")
-    + (".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".opus", ".rf64", ".ts", ".tta", ".w64", ".wav")
-    + (".wave", ".webm", ".wma", ".wmv", ".wv")
-)
-"""endings of the files that are taken from a folder or a tar"""
 
 SHARDS = frozenset((".tar", ".parquet"))
 """endings of files that hold many sounds; a folder gives its tars, others where `include` does"""
@@ -122,7 +115,7 @@ def _in_file(path: str) -> Iterator[Source]:
         yield Source(path, path, str(error))
         return
     if path.endswith(".tar"):
-        found = [p for p in found if Path(p.member).suffix.lower() in SUFFIXES]
+        found = [p for p in found if Path(p.member).suffix.lower() in SOUND_SUFFIXES]
     if not found:
         yield Source(path, path, f"the shard {path!r} holds no sound")
     yield from (Source(packed.name, packed.open()) for packed in found)
@@ -149,7 +142,7 @@ def _in_folder(folder: str, include: Sequence[str], exclude: Sequence[str]) -> I
     for path in _walk(folder, exclude):
         below = os.path.relpath(path, folder)
         suffix = Path(path).suffix
-        known = suffix == ".tar" or suffix.lower() in SUFFIXES
+        known = suffix == ".tar" or suffix.lower() in SOUND_SUFFIXES
         if _matches(below, include) if include else known:
             any_found = True
             yield from _in_file(path)

@@ -9,9 +9,11 @@ import typer
 
 from earwitness.cli.caption import caption
 from earwitness.cli.evaluate import evaluate
+from earwitness.cli.export import export
 from earwitness.cli.gap import gap
 from earwitness.cli.metrics import app as metrics
 from earwitness.cli.models import app as models
+from earwitness.cli.page import page
 from earwitness.cli.prepare import app as prepare
 from earwitness.cli.serve import serve
 from earwitness.cli.train import train
@@ -63,8 +65,10 @@ def main(
 app.command()(caption)
 app.command()(train)
 app.command()(evaluate)
+app.command()(export)
 app.command()(gap)
 app.command()(serve)
+app.command()(page)
 app.add_typer(models, name="models", help="Models that ship, weights of the hub, and model cards.")
 app.add_typer(metrics, name="metrics", help="What caption metrics need on this machine.")
 app.add_typer(prepare, name="prepare", help="Turns data sets on disk into manifests to train on.")

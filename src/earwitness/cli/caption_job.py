@@ -4,7 +4,7 @@ The heavy modules are imported inside the functions, so that `earwitness --help`
 """
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from earwitness.captioning.writers import Format
 
 
-class OutputFormat(str, Enum):
+class OutputFormat(StrEnum):
     """What is written."""
 
     text = "text"
@@ -37,7 +37,7 @@ class OutputFormat(str, Enum):
     vtt = "vtt"
 
 
-class Sidecar(str, Enum):
+class Sidecar(StrEnum):
     """What is written beside each sound."""
 
     txt = "txt"
@@ -46,7 +46,7 @@ class Sidecar(str, Enum):
     vtt = "vtt"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Number format of the model's arithmetic."""
 
     fp32 = "fp32"
@@ -336,6 +336,8 @@ class Job:
                 good = [one for one in results if one.error is None]
                 self.sink.add([one.record(self.captioner.name) for one in good])
                 for one in results:
+                    for note in one.notes:
+                        self.progress.say(note)
                     if one.error is not None:
                         self._note_failure(one.name, str(one.error))
                 failed += len(results) - len(good)

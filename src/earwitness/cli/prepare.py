@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 
-class ShardFormat(str, Enum):
+class ShardFormat(StrEnum):
     """How shards are written."""
 
     webdataset = "webdataset"

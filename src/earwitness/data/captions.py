@@ -45,6 +45,18 @@ def clip_ids(path: Path | str) -> frozenset[str]:
     return frozenset(row["clip_id"] for row in _rows(Path(path), ("clip_id",)))
 
 
+def development_ids(data: Path | str) -> frozenset[str]:
+    """The clips of both development sets in the folder `data`, `dev` and `dev2`: no caption of
+    theirs may be trained on. AudioCaps clips go by their YouTube id, Clotho's by their file name.
+
+    Raises:
+        DataError: `dev`/captions.csv is missing or has no such column; `dev2` may be missing.
+    """
+    second = Path(data) / "dev2" / "captions.csv"
+    ids = clip_ids(Path(data) / "dev" / "captions.csv")
+    return ids | clip_ids(second) if second.exists() else ids
+
+
 def without(captions: Iterable[Captioned], excluded: Iterable[str]) -> list[Captioned]:
     """`captions` without those whose recording is in `excluded`: what may be trained on."""
     excluded = frozenset(excluded)

@@ -29,8 +29,16 @@ class LlamaSizes:
     head_dim: int
     hidden: int
     vocabulary: int
+    feed_forward: int
     theta: float
     epsilon: float
+
+    @property
+    def weights(self) -> int:
+        """About how many numbers the language model has."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.key_heads)
+        layer = attention + 3 * self.hidden * self.feed_forward
+        return self.layers * layer + self.vocabulary * self.hidden
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "LlamaSizes":
@@ -55,6 +63,7 @@ class LlamaSizes:
             head_dim=config.get("head_dim") or hidden // heads,
             hidden=hidden,
             vocabulary=config["vocab_size"],
+            feed_forward=config["intermediate_size"],
             theta=float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
             epsilon=config.get("rms_norm_eps", 1e-6),
         )

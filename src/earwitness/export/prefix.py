@@ -54,7 +54,9 @@ def link_tokens(g: Graph, h: Value, part: LinkPrefix, dim: int) -> Value:
         bridged = g.unit(_diffused(g, g.op("Squeeze", e, g.ints(1)), bridge.config))
         e = g.op("Concat", e, g.op("Unsqueeze", bridged, g.ints(1)), axis=1)
         e = g.output(e, "embeddings", ["clips", 2, dim])
-    x = g.op("Relu", g.linear(g.op("Mul", e, g.number(part.scale)), FILE, "prefix.projector.layers.0"))
+    x = g.op(
+        "Relu", g.linear(g.op("Mul", e, g.number(part.scale)), FILE, "prefix.projector.layers.0")
+    )
     z = g.linear(x, FILE, "prefix.projector.layers.2")
     if not bridges:
         return z

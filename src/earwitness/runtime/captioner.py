@@ -41,8 +41,8 @@ class RuntimeCaptioner(CaptionCalls):
         sessions = Sessions(files.places, threads)
         # The prefix takes the most memory to open; the others then use what it leaves free.
         self._prefix, language_model, self._encoder = (
-            sessions.open(files.folder / f"{name}.onnx", files.runtime.graphs[name])
-            for name in ("prefix", "decoder", "encoder")
+            sessions.open(files.folder / f"{name}.onnx", files.runtime.graphs[name], first)
+            for name, first in (("prefix", "h"), ("decoder", "embeds"), ("encoder", "waveform"))
         )
         table = sessions.weight_file("decoder/model.safetensors").rows("model.embed_tokens.weight")
         self._language_model = LanguageModel(language_model, table, files.runtime)
@@ -175,7 +175,8 @@ class RuntimeCaptioner(CaptionCalls):
         scores = Scores(decoding, bias, content)
         rows = search(self._language_model, z, scores, decoding, self._settings.end)
         return [
-            [self._caption(found, end) for found in row] for row, end in zip(rows, ends, strict=True)
+            [self._caption(found, end) for found in row]
+            for row, end in zip(rows, ends, strict=True)
         ]
 
     def audio_tokens(

@@ -12,7 +12,6 @@ from earwitness.runtime.weights import WeightFile, not_finite
 from earwitness.runtime.wire import External, external_weights
 
 _FATAL = 4
-ARENA = False
 
 
 @dataclass
@@ -35,8 +34,8 @@ class Sessions:
             self.files[location] = WeightFile(self.places[location])
         return self.files[location]
 
-    def open(self, path: Path, digest: str) -> ort.InferenceSession:
-        """A session of the graph at `path`, whose SHA-256 is `digest`.
+    def open(self, path: Path, digest: str, first: str) -> ort.InferenceSession:
+        """A session of the graph at `path`, whose SHA-256 is `digest` and first input `first`.
 
         Raises:
             CheckpointError: it is missing, damaged or another graph, or its weights are missing,
@@ -51,20 +50,24 @@ class Sessions:
         arrays = [self._array(path, weight) for weight in weights]
         options.add_external_initializers([weight.name for weight in weights], arrays)
         try:
-            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path}: onnxruntime cannot run it ({reason})") from None
         finally:
             for file in self.files.values():
                 file.release()
+        name = session.get_inputs()[0].name
+        if name != first:
+            raise CheckpointError(f"{path}: takes {name!r} as its first input; expected {first!r}")
+        return session
 
     def _options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         options.log_severity_level = _FATAL
-        options.enable_cpu_mem_arena = ARENA
+        options.enable_cpu_mem_arena = False
         # Threads that spin while they wait slow down whoever decodes the next sounds.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options

@@ -10,7 +10,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from earwitness.config import Strict
-from earwitness.encoders import load_frame_encoder, save_embedding_encoder
+from earwitness.encoders import (
+    load_embedding_encoder,
+    load_frame_encoder,
+    save_embedding_encoder,
+)
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
@@ -35,6 +39,10 @@ class ContrastiveRecipe(Strict):
 
     stage: Literal["contrastive"]
     source: Source
+    init: Path | None = None
+    """folder of a dual encoder to go on from, over the frames of `encoder`; its sizes hold"""
+    tune: Literal["all", "audio"] = "all"
+    """audio: texts keep their embeddings, so that what was trained on these goes on holding"""
     encoder: Path | None = None
     """folder of a frame encoder, which stays as it is"""
     new_encoder: CNNConfig | None = None
@@ -80,10 +88,15 @@ class DualTraining(nn.Module):
         return self.dual.embed_frames(h, mask), self.dual.text_vectors(batch["texts"])
 
     def train(self, mode: bool = True) -> "DualTraining":
-        """Training mode everywhere but in the frozen frame encoder."""
+        """Training mode everywhere but in what is frozen: the frame encoder, with `tune` "audio"
+        the text side too.
+        """
         super().train(mode)
         frames: Any = self.dual.frames
         frames.eval()
+        if not any(p.requires_grad for p in self.dual.text.parameters()):
+            self.dual.text.eval()
+            self.dual.text_head.eval()
         return self
 
     def _frames(self, batch: dict[str, Any]) -> Frames:
@@ -106,8 +119,12 @@ def run(recipe: ContrastiveRecipe, run_folder: Path) -> dict[str, float]:
         Opening(recipe.encoder, frames.sample_rate, run_folder.parent, recipe.fit.seed)
     )
     torch.manual_seed(recipe.fit.seed)
+    dual = _going_on(recipe) if recipe.init else _dual(recipe, frames, splits)
+    if recipe.tune == "audio":
+        dual.requires_grad_(False)
+        dual.audio_head.requires_grad_(True)
     return fit(
-        DualTraining(_dual(recipe, frames, splits), recipe.frame_dropout),
+        DualTraining(dual, recipe.frame_dropout),
         splits.train,
         collate,
         {},
@@ -158,6 +175,13 @@ def _frame_encoder(recipe: ContrastiveRecipe) -> FrameEncoder:
     if recipe.new_encoder:
         return CNN(recipe.new_encoder).eval()
     raise ConfigError("the recipe names no encoder: set 'encoder' to a folder, or [new_encoder]")
+
+
+def _going_on(recipe: ContrastiveRecipe) -> DualEncoder:
+    dual: Any = load_embedding_encoder(recipe.init or Path(), recipe.encoder)
+    if not isinstance(dual, DualEncoder):
+        raise ConfigError(f"init: {recipe.init} holds no dual encoder")
+    return dual.requires_grad_(True)
 
 
 def _dual(recipe: ContrastiveRecipe, frames: FrameEncoder, splits: Splits) -> DualEncoder:

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from earwitness.config import Strict
-from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
+from earwitness.data.captions import development_ids, read_audiocaps, read_clotho, without
 from earwitness.text import normalize
 from earwitness.training.fit import FitConfig, fit
 
@@ -60,7 +60,7 @@ def training_captions(data: Path) -> list[str]:
     """
     folder = data / "captions"
     rows = read_audiocaps(folder / "audiocaps_train.csv") + read_clotho(folder / "clotho_train.csv")
-    dev = clip_ids(data / "dev" / "captions.csv")
+    dev = development_ids(data)
     return [normalize(row.caption) for row in without(rows, dev)]
 
 
@@ -68,7 +68,7 @@ def validation_captions(data: Path) -> list[str]:
     """Human captions of the validation splits, without those of the benchmark recordings."""
     folder = data / "captions"
     rows = read_audiocaps(folder / "audiocaps_val.csv") + read_clotho(folder / "clotho_val.csv")
-    dev = clip_ids(data / "dev" / "captions.csv")
+    dev = development_ids(data)
     return [normalize(row.caption) for row in without(rows, dev)]
 
 

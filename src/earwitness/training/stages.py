@@ -63,17 +63,16 @@ def run_recipe(
 
 
 def _with_data(tables: dict[str, Any], data: Path | None, path: str) -> dict[str, Any]:
-    """`tables` with `data` where the stage looks for it: composed scenes are the source that reads
-    a data folder, and no other source does.
-    """
+    """`tables` with `data` where the stage looks for it: in sources that read a data folder."""
     source = tables.get("source")
     if data is not None:
         tables = {**tables, "data": str(data)}
     if not isinstance(source, dict) or "data" not in tables:
         return tables
-    if source.get("kind") != "scenes":
+    folders = [name for name, kind in plugins("sources").items() if "folder" in kind.model_fields]
+    if source.get("kind") not in folders:
         raise ConfigError(
-            f"{path}: 'data' is the folder of scenes; the source here is "
+            f"{path}: 'data' is the folder of {' or '.join(folders)}; the source here is "
             f"{source.get('kind')!r}, which needs none"
         )
     kept = {key: value for key, value in tables.items() if key != "data"}

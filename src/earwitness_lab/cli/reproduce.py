@@ -1,7 +1,7 @@
 """`earwitness reproduce`: a paper's experiments, from checks to the table."""
 
 import shlex
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from earwitness_lab.reproduce.plan import Plan, Stage
 
 
-class System(str, Enum):
+class System(StrEnum):
     """Which paper."""
 
     lamb = "lamb"
     link = "link"
 
 
-class Size(str, Enum):
+class Size(StrEnum):
     """How large."""
 
     paper = "paper"

@@ -12,7 +12,12 @@ import numpy as np
 import torch
 
 from earwitness import audio
-from earwitness.data.captions import clip_ids, read_audiocaps, read_clotho, without
+from earwitness.data.captions import (
+    development_ids,
+    read_audiocaps,
+    read_clotho,
+    without,
+)
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.cnn import CNNConfig, pad_to_stride
 from earwitness.encoders.log_mel import LogMel
@@ -101,7 +106,7 @@ def scene_set(
     rows = read_audiocaps(folder / f"audiocaps_{captions}.csv")
     if clotho:
         rows += read_clotho(folder / f"clotho_{captions}.csv")
-    kept = without(rows, clip_ids(data / "dev" / "captions.csv"))
+    kept = without(rows, development_ids(data))
     return SceneSet([row.caption for row in kept], Lexicon.load(), bank, seed)
 
 

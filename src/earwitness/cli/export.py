@@ -1,0 +1,55 @@
+"""`earwitness export`: a model that captions without torch."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="A model folder, a pocket model, or owner/name of the hub.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="New folder, or the model's own to add the graphs there.")
+    ],
+    dtype: Annotated[
+        Literal["float16", "float32"],
+        typer.Option(help="Number format of the stored weights; graphs compute in float32."),
+    ] = "float16",
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--check",
+            help="Sound to compare captions on, repeatable. Without one, 20 made noises and tones.",
+        ),
+    ] = None,
+) -> None:
+    """Writes a model folder with ONNX graphs, with which captioning needs no torch.
+
+    Weights are stored once, as safetensors, from which the graphs read them: the folder can be
+    trained on too. LoRA weights are merged. Captions of the model and of its graphs are compared,
+    and the folder is kept only where they are the same.
+
+    Fits models with the CNN encoder, alone or inside a dual encoder, a two_stream, linear or link
+    prefix, and a Llama of up to 500 M weights.
+
+    Examples:
+
+        earwitness export runs/finetune_pocket/best birds
+
+        earwitness caption dawn.wav --model birds
+    """
+    from earwitness.errors import MissingDependencyError
+
+    try:
+        from earwitness.export.model import export_model
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"earwitness export needs {error.name}: pip install 'earwitness[train]'"
+        ) from None
+    found = export_model(model, out, dtype, check or [])
+    typer.echo(
+        f"{out}: {found.same} of {found.sounds} captions are the model's own; their scores differ "
+        f"by at most {found.furthest:.1g}"
+    )

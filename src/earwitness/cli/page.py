@@ -1,0 +1,37 @@
+"""`earwitness page`: a web page that captions on the visitor's own machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def page(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the page.")],
+    model: Annotated[
+        str, typer.Option(help="A pocket model, a model folder, or owner/name of the hub.")
+    ] = "pocket-lamb",
+    onnxruntime: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TARBALL",
+            help="The npm tarball of onnxruntime-web; npm fetches it if none is named.",
+        ),
+    ] = None,
+) -> None:
+    """Writes a static web page that records or takes a file and captions it in the browser.
+
+    No server computes anything, and no sound leaves the visitor's machine. Any web server of
+    static files can host the folder (46 MB with pocket-lamb); after the first visit the page works
+    without a network.
+
+    Examples:
+
+        earwitness page site/
+
+        python -m http.server --directory site/
+    """
+    from earwitness.browser.page import write_page
+
+    write_page(model, folder, onnxruntime)
+    typer.echo(f"{folder / 'index.html'}")

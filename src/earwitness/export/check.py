@@ -1,0 +1,65 @@
+"""Whether the ONNX graphs of a folder say what the model that they were made of says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from earwitness import audio
+from earwitness.caption import CaptionsWaveforms
+from earwitness.errors import ConfigError
+
+NEARLY = 1e-3
+"""difference of two scores below which captions count as equally likely"""
+
+_SECONDS = (0.4, 2.0, 5.0, 10.0, 12.5)
+
+
+class Compared(NamedTuple):
+    """How many sounds got the same caption, and the largest difference of a score among them."""
+
+    sounds: int
+    same: int
+    furthest: float
+
+
+def check_sounds(files: Sequence[Path], rate: int) -> list[Float[np.ndarray, " _"]]:
+    """What captions are compared on: `files`, or without any noises, tones and clicks of unlike
+    length. Raises AudioError.
+    """
+    if files:
+        return [audio.load(path, rate) for path in files]
+    rng = np.random.default_rng(0)
+    sounds = []
+    for seconds in _SECONDS:
+        times = np.arange(round(seconds * rate)) / rate
+        noise = rng.standard_normal(len(times)) * (0.5 + 0.5 * np.sin(2 * np.pi * 0.4 * times))
+        tone = np.sin(2 * np.pi * (300 + 900 * times / seconds) * times)
+        clicks = np.exp(-40 * (times % 0.7)) * rng.standard_normal(len(times))
+        sounds += [0.1 * noise, 0.3 * tone, 0.5 * clicks, 0.05 * noise + 0.2 * tone]
+    return [sound.astype(np.float32) for sound in sounds]
+
+
+def compare(
+    first: CaptionsWaveforms, second: CaptionsWaveforms, sounds: Sequence[Float[np.ndarray, " _"]]
+) -> Compared:
+    """The captions of two captioners, sound by sound.
+
+    Raises:
+        ConfigError: a caption differs, and is not as likely as the other one.
+    """
+    same, furthest = 0, 0.0
+    for number, sound in enumerate(sounds):
+        ours, theirs = (one.caption_waveforms([sound])[0][0] for one in (first, second))
+        apart = abs(ours.score - theirs.score)
+        if ours.text == theirs.text:
+            same, furthest = same + 1, max(furthest, apart)
+        elif apart > NEARLY:
+            raise ConfigError(
+                f"sound {number + 1} of the check is {ours.text!r} (score {ours.score:.4f}) to the "
+                f"model and {theirs.text!r} ({theirs.score:.4f}) to its ONNX graphs; expected the "
+                "same caption (weights in float32, --dtype float32, come nearest)"
+            )
+    return Compared(len(sounds), same, furthest)

@@ -1,0 +1,221 @@
+"""Stage `classes`: a head that names the sounds in an encoder's frames, by regression on real
+recordings.
+"""
+
+import hashlib
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+
+from earwitness.config import Strict, tomllib
+from earwitness.encoders import load_frame_encoder
+from earwitness.encoders.class_head import ClassHead, ClassHeadConfig
+from earwitness.training.pool import Pool, build_pool
+from earwitness_lab.pocket.real_pool import EarRows
+from earwitness_lab.pocket.real_sound import RealSound, real_sounds
+from earwitness_lab.pocket.single_sounds import PLAIN, plain_label, sentences
+
+SHORTEST_FRAMES = 4
+_LEAST_SPREAD = 1e-3
+
+
+class ClassesRecipe(Strict):
+    """Settings of the stage."""
+
+    stage: Literal["classes"]
+    data: Path
+    encoder: Path
+    """folder of a frame encoder, which stays as it is"""
+    crops: PositiveInt = 1
+    """parts of each recording that are learnt beside the whole, of 0.6 s and more"""
+    plain: PositiveInt = 280
+    """computed sounds"""
+    decay: NonNegativeFloat = 0.01
+    """of the weights of standardized features; half of it times their squares is added"""
+    steps: PositiveInt = 80
+    """iterations of L-BFGS"""
+    seed: int = 31
+
+
+class Examples(NamedTuple):
+    """Mean and maximum of frames, the class of each, its weight, and whether it is held out."""
+
+    features: Float[np.ndarray, "N F"]
+    labels: list[str]
+    weights: Float[np.ndarray, " N"]
+    heldout: Bool[np.ndarray, " N"]
+    whole: Bool[np.ndarray, " N"]
+
+
+def run(recipe: ClassesRecipe, run_folder: Path) -> dict[str, float]:
+    """Fits the head and leaves it in `run_folder`/best/encoder; its scores on held-out recordings.
+
+    `top1`, `top3`: of whole recordings. `crops`: top 1 of parts of them. `ece`: expected
+    calibration error of the highest probability, at the temperature chosen on them.
+    """
+    dim = load_frame_encoder(recipe.encoder).dim
+    examples = read_examples(recipe, run_folder.parent, dim)
+    said, names = sentences(), audioset_names()
+    labels = sorted(set(examples.labels))
+    target = torch.tensor([labels.index(label) for label in examples.labels])
+    linear = fitted(examples, target, len(labels), recipe)
+    config = ClassHeadConfig(
+        dim=dim,
+        labels=tuple(labels),
+        names=tuple(names[label] for label in labels),
+        sentences=tuple(said[label] for label in labels),
+    )
+    with torch.no_grad():
+        logits = linear(torch.from_numpy(examples.features))
+    whole = torch.from_numpy(examples.heldout & examples.whole)
+    temperature = best_temperature(logits[whole], target[whole])
+    head = ClassHead(config.model_copy(update={"temperature": temperature}))
+    head.linear.load_state_dict(linear.state_dict())
+    head.save(run_folder / "best" / "encoder")
+    parts = torch.from_numpy(examples.heldout & ~examples.whole)
+    top3 = logits[whole].topk(3, dim=1).indices == target[whole][:, None]
+    return {
+        "top1": _accuracy(logits[whole], target[whole]),
+        "top3": float(top3.any(1).float().mean()),
+        "crops": _accuracy(logits[parts], target[parts]),
+        "temperature": temperature,
+        "ece": calibration_error((logits[whole] / temperature).softmax(1), target[whole]),
+    }
+
+
+def audioset_names() -> dict[str, str]:
+    """Our class -> the name of AudioSet's."""
+    file = resources.files("earwitness_lab.pocket").joinpath("audioset_names.toml")
+    return tomllib.loads(file.read_text("utf-8"))
+
+
+def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
+    """The examples of all labelled recordings and of the computed sounds.
+
+    A recording with many excerpts counts by the square root of their number, and so does a class.
+    """
+    code = hashlib.sha256((recipe.encoder / "model.safetensors").read_bytes()).hexdigest()[:12]
+    sounds = real_sounds(recipe.data)
+    pools: dict[str, Pool] = {}
+    for kind, size, seed in (
+        ("recordings", len(sounds), 0),
+        ("plain", recipe.plain, recipe.seed),
+    ):
+        maker = EarRows(recipe.data, runs / "cache", recipe.encoder, code, dim, kind, seed)
+        pools[kind] = build_pool(runs / "pool" / f"ears-{kind}-{size}-{code}", size, maker)
+    known = sentences()
+    plain = [
+        RealSound(Path(), "", plain_label(PLAIN[n % len(PLAIN)]), "", f"plain {n}", False)
+        for n in range(recipe.plain)
+    ]
+    rng = np.random.default_rng(recipe.seed)
+    rows: list[tuple[np.ndarray, RealSound, bool]] = []
+    for kind, group in (("recordings", sounds), ("plain", plain)):
+        arrays = pools[kind].arrays
+        for number, sound in enumerate(group):
+            count = int(arrays["count"][number])
+            if sound.label not in known or count == 0:
+                continue
+            frames = np.array(arrays["frames"][number, :count], np.float32)
+            rows.append((pooled(frames), sound, True))
+            parts = [part_of(frames, rng) for _ in range(recipe.crops)]
+            rows += [(pooled(part), sound, False) for part in parts]
+    heldout = np.array([sound.heldout for _, sound, _ in rows])
+    return Examples(
+        np.stack([features for features, _, _ in rows]),
+        [sound.label for _, sound, _ in rows],
+        balance([(sound.label, sound.recording) for _, sound, _ in rows], ~heldout),
+        heldout,
+        np.array([whole for _, _, whole in rows]),
+    )
+
+
+def pooled(frames: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " F"]:
+    """What `ClassHead` sees of frames: their mean and maximum."""
+    return np.concatenate([frames.mean(0), frames.max(0)])
+
+
+def part_of(frames: Float[np.ndarray, "N D"], rng: np.random.Generator) -> np.ndarray:
+    """A random part; short ones are as frequent as long ones on a scale of octaves."""
+    longest = len(frames)
+    wanted = np.exp(rng.uniform(np.log(SHORTEST_FRAMES), np.log(max(longest, SHORTEST_FRAMES))))
+    size = min(longest, round(float(wanted)))
+    start = int(rng.integers(longest - size + 1))
+    return frames[start : start + size]
+
+
+def balance(
+    groups: list[tuple[str, str]], counted: Bool[np.ndarray, " N"]
+) -> Float[np.ndarray, " N"]:
+    """Weights by which a recording, and then a class, counts as the square root of its size."""
+    sizes = Counter(groups)
+    weights = np.array([sizes[group] ** -0.5 for group in groups])
+    labels = np.array([label for label, _ in groups])
+    for label in set(labels.tolist()):
+        total = weights[(labels == label) & counted].sum()
+        weights[labels == label] /= np.sqrt(total) if total > 0 else 1.0
+    return weights
+
+
+def fitted(
+    examples: Examples, target: Int[Tensor, " N"], classes: int, recipe: ClassesRecipe
+) -> nn.Linear:
+    """The weighted, regularized logistic regression, on features as they are."""
+    train = torch.from_numpy(~examples.heldout)
+    features = torch.from_numpy(examples.features)
+    mean, spread = features[train].mean(0), features[train].std(0) + _LEAST_SPREAD
+    inputs, wanted = ((features - mean) / spread)[train], target[train]
+    weights = torch.from_numpy(examples.weights).float()[train]
+    weights = weights / weights.mean()
+    linear = nn.Linear(inputs.shape[1], classes)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    optimizer = torch.optim.LBFGS(
+        linear.parameters(), max_iter=recipe.steps, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        entropy = nn.functional.cross_entropy(linear(inputs), wanted, reduction="none")
+        total = (entropy * weights).mean() + recipe.decay / 2 * linear.weight.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    with torch.no_grad():
+        linear.weight /= spread
+        linear.bias -= linear.weight @ mean
+    return linear
+
+
+def best_temperature(logits: Float[Tensor, "N K"], target: Int[Tensor, " N"]) -> float:
+    """The temperature at which held-out recordings are most probable (Guo et al., 2017)."""
+    choices = np.exp(np.linspace(np.log(0.3), np.log(4.0), 80))
+    losses = [float(nn.functional.cross_entropy(logits / t, target)) for t in choices]
+    return float(choices[int(np.argmin(losses))])
+
+
+def calibration_error(
+    probabilities: Float[Tensor, "N K"], target: Int[Tensor, " N"], bins: int = 10
+) -> float:
+    """Expected calibration error: mean distance of accuracy and highest probability over bins."""
+    highest, chosen = probabilities.max(1)
+    right = (chosen == target).float()
+    place = (highest * bins).long().clamp(max=bins - 1)
+    error = 0.0
+    for chosen_bin in place.unique().tolist():
+        inside = place == chosen_bin
+        gap = (right[inside].mean() - highest[inside].mean()).abs()
+        error += float(inside.float().mean() * gap)
+    return error
+
+
+def _accuracy(logits: Float[Tensor, "N K"], target: Int[Tensor, " N"]) -> float:
+    return float((logits.argmax(1) == target).float().mean())

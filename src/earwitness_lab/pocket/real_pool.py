@@ -1,0 +1,116 @@
+"""Rows of real recordings, computed sounds and scenes as frames of a frozen encoder, at the length
+that each has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from earwitness import audio
+from earwitness.encoders import load_frame_encoder
+from earwitness.errors import AudioError
+from earwitness.text import normalize
+from earwitness.training.pool import RowSource, Shapes
+from earwitness_lab.pocket.real_sound import real_sounds
+from earwitness_lab.pocket.scene_pool import CAPTION_BYTES, RATE, SECONDS, TOKENS, Scenes
+from earwitness_lab.pocket.single_sounds import plain_sound
+from earwitness_lab.scenes import effects
+
+QUIETEST_DB = -40.0
+"""recordings are heard at their own level down to this much below it"""
+SHORTEST_S = 0.3
+
+Sounds = Callable[[int], tuple[Float32[np.ndarray, " T"], str]]
+"""index -> a waveform at 16 kHz, and the text that it was mixed along (empty for a recording)"""
+
+
+@dataclass(frozen=True)
+class EarRows:
+    """Rows with the encoder's frames and their number.
+
+    `recordings` are those of `real_sounds`, in its order, each at a random level; `plain` are
+    computed (`single_sounds.plain_sound`); `scenes` are mixed along captions.
+    """
+
+    data: Path = field(repr=False)
+    cache: Path = field(repr=False)
+    encoder: Path = field(repr=False)
+    encoder_hash: str
+    """so that frames of another encoder are never taken for this one's"""
+    dim: int
+    kind: Literal["recordings", "plain", "scenes"]
+    seed: int = 0
+
+    def shapes(self) -> Shapes:
+        """Arrays of a row; `count` says how many frames are no filling: 0 for a damaged file."""
+        return {
+            "text": ((), f"S{CAPTION_BYTES}"),
+            "frames": ((TOKENS, self.dim), "float16"),
+            "count": ((), "int16"),
+        }
+
+    def open(self) -> RowSource:
+        """Loads the sounds and the encoder."""
+        makers = {"recordings": self._recordings, "plain": self._plain, "scenes": self._scenes}
+        make: Sounds = makers[self.kind]()
+        encoder = load_frame_encoder(self.encoder)
+
+        def row(index: int) -> dict[str, np.ndarray]:
+            try:
+                waveform, text = make(index)
+            except AudioError:
+                return {"count": np.array(0)}
+            with torch.inference_mode():
+                clip = torch.from_numpy(waveform)[None]
+                frames = encoder(clip, torch.tensor([clip.shape[1]])).h[0, :TOKENS].numpy()
+            return {
+                "text": np.array(normalize(text).encode()[:CAPTION_BYTES]),
+                "frames": np.pad(frames, ((0, TOKENS - len(frames)), (0, 0))),
+                "count": np.array(len(frames)),
+            }
+
+        return row
+
+    def _recordings(self) -> Sounds:
+        recordings = real_sounds(self.data)
+
+        def make(index: int) -> tuple[Float32[np.ndarray, " T"], str]:
+            waveform = audio.load(recordings[index].path, RATE)[: round(SECONDS * RATE)]
+            missing = max(0, round(SHORTEST_S * RATE) - len(waveform))
+            waveform = np.pad(waveform, (0, missing)).astype(np.float32)
+            return at_some_level(waveform, np.random.default_rng((self.seed, index))), ""
+
+        return make
+
+    def _plain(self) -> Sounds:
+        return lambda index: plain_sound(index, self.seed, RATE)[::2]
+
+    def _scenes(self) -> Sounds:
+        scenes = Scenes(self.data, self.cache, self.seed, "captions", rarity=0.5, clotho=False)
+        mix = scenes.open()
+
+        def make(index: int) -> tuple[Float32[np.ndarray, " T"], str]:
+            waveform, scene, _ = mix(index)
+            return waveform, scene.caption
+
+        return make
+
+
+def at_some_level(
+    waveform: Float32[np.ndarray, " T"], rng: np.random.Generator
+) -> Float32[np.ndarray, " T"]:
+    """`waveform` 0 to 40 dB quieter two times out of three, over noise 35 to 80 dB below full scale
+    half of these times; the third time as it is.
+    """
+    if rng.random() < 1 / 3:
+        return waveform
+    quieter = waveform * np.float32(10 ** (rng.uniform(QUIETEST_DB, 0.0) / 20))
+    if rng.random() < 0.5:
+        level = np.float32(10 ** (rng.uniform(-80.0, -35.0) / 20))
+        quieter = quieter + effects.noise(len(waveform), rng, RATE) * level
+    return quieter

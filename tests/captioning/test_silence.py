@@ -1,0 +1,51 @@
+"""What holds no sound is called so, by the class as by the command line."""
+
+import numpy as np
+import pytest
+import soundfile
+from builders import tiny_captioner
+from sounds import tone
+
+from earwitness.audio.levels import SILENCE_DB, level_db
+from earwitness.caption import NOTHING
+
+SILENCES = {
+    "zeros": np.zeros(16000),
+    "one sample": np.full(1, 0.5),
+    "one sample of zero": np.zeros(1),
+    "offset": np.full(160000, 0.5),
+    "offset with noise": 0.5 + np.random.default_rng(0).uniform(-2e-5, 2e-5, 160000),
+}
+
+
+@pytest.mark.parametrize("name", SILENCES)
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 96000])
+def test_silence_in_a_file_is_below_the_gate(tmp_path, name: str, rate: int) -> None:
+    from earwitness.audio import load
+
+    path = tmp_path / "x.wav"
+    soundfile.write(path, SILENCES[name], rate, subtype="FLOAT")
+    for own in (16000, 32000, 48000):
+        assert level_db(load(path, own), own) < SILENCE_DB
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.05, 0.5])
+def test_faint_sound_on_an_offset_passes_the_gate(offset: float) -> None:
+    sound = (offset + tone(16000, 3.0, level=0.003)).astype(np.float32)
+    assert level_db(sound, 16000) == pytest.approx(-53.5, abs=0.2)
+
+
+def test_click_on_silence_passes_the_gate() -> None:
+    sound = np.zeros(16000, dtype=np.float32)
+    sound[8000:8010] = 0.9
+    assert level_db(sound, 16000) > SILENCE_DB
+
+
+def test_class_calls_silence_by_its_name() -> None:
+    captioner = tiny_captioner()
+    sounds = [(SILENCES[name], 16000) for name in SILENCES]
+    mixed = [sounds[0], (tone(16000, 2.0), 16000), *sounds[1:]]
+    captions = captioner.caption_batch(mixed, batch_size=2)
+    assert [c.text == NOTHING for c in captions] == [True, False, *[True] * 4]
+    assert captions[1] == captioner.caption((tone(16000, 2.0), 16000))
+    assert (captions[0].score, captions[0].end_s) == (0.0, 1.0)

@@ -1,0 +1,159 @@
+"""Development sets kept out of training, single sounds with their sentences, and consensus."""
+
+import csv
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earwitness.data.captions import development_ids
+from earwitness.errors import DataError
+from earwitness.training.language_model import training_captions, validation_captions
+from earwitness_lab.pocket.consensus import Candidate, agreed
+from earwitness_lab.pocket.development import read_development, read_recordings
+from earwitness_lab.pocket.ears_source import balanced
+from earwitness_lab.pocket.real_pool import at_some_level
+from earwitness_lab.pocket.real_sound import RealSound, is_heldout, real_sounds
+from earwitness_lab.pocket.single_sounds import PLAIN, plain_sound, sentences
+from earwitness_lab.scenes.lexicon import Lexicon
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+RATE = 16000
+
+
+def write(path: Path, columns: list[str], rows: list[list[str]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Caption lists of which clips a, b (AudioCaps) and c.wav (Clotho) are development clips."""
+    five = [f"caption_{number}" for number in range(1, 6)]
+    head = ["file", "clip_id", *five]
+    write(tmp_path / "dev/captions.csv", head, [["a.opus", "a", "One.", "Two", "3", "4", "5"]])
+    second = [["b.opus", "b", "Only one", "", "", "", ""], ["c.opus", "c.wav", *"vwxyz"]]
+    write(tmp_path / "dev2/captions.csv", head, second)
+    for split in ("train", "val"):
+        rows = [["1", clip, "0", f"{split} {clip}"] for clip in ("a", "b", "kept")]
+        columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
+        write(tmp_path / f"captions/audiocaps_{split}.csv", columns, rows)
+        clips = [[name, *[f"{split} {name}"] * 5] for name in ("c.wav", "d.wav")]
+        write(tmp_path / f"captions/clotho_{split}.csv", ["file_name", *five], clips)
+    return tmp_path
+
+
+def test_captions_of_both_development_sets_are_left_out_of_training_and_validation(data: Path):
+    assert development_ids(data) == {"a", "b", "c.wav"}
+    assert set(training_captions(data)) == {"train kept", "train d wav"}
+    assert set(validation_captions(data)) == {"val kept", "val d wav"}
+
+
+def test_the_second_development_set_may_be_missing(data: Path):
+    (data / "dev2/captions.csv").unlink()
+    assert development_ids(data) == {"a"}
+
+
+def test_both_sets_are_one_after_the_other_with_the_captions_that_there_are(data: Path):
+    files, references = read_development(data)
+    assert [file.name for file in files] == ["a.opus", "b.opus", "c.opus"]
+    assert references[0] == ["one", "two", "3", "4", "5"]
+    assert references[1] == ["only one"]
+    write(data / "dev/captions.csv", ["file", "caption_1"], [["x.opus", ""]])
+    with pytest.raises(DataError, match=r"'x.opus' has no caption; expected one to five"):
+        read_recordings(data / "dev")
+
+
+def test_real_sounds_without_derivatives_are_left_out_and_benchmark_sources_held_out(
+    tmp_path: Path,
+):
+    columns = ["path", "source", "label", "description", "kind", "origin"]
+    labelled = [[f"{n}.opus", "s", "dog_barking", "", "free", f"r@1:dog{n}x.wav"] for n in range(9)]
+    labelled.append(["no.opus", "s", "dog_barking", "", "NC-ND", "r@1:no.wav"])
+    write(tmp_path / "train_audio/manifest.csv", columns, labelled)
+    more = [
+        ["horn.opus", "t", "vehicle_horn", "Car HORN", "free", "r@2:horn.wav"],
+        ["cat.opus", "snap_scratch", "cat_meowing", "", "free", "r@3:cat.wav"],
+    ]
+    write(tmp_path / "more_audio/manifest.csv", columns, more)
+    sounds = real_sounds(tmp_path)
+    assert [sound.path.name for sound in sounds] == [f"{n}.opus" for n in range(9)] + [
+        "horn.opus",
+        "cat.opus",
+    ]
+    assert sounds[-1].heldout
+    assert sounds[-2].description == "car horn"
+    assert any(sound.heldout for sound in sounds[:9])
+    with pytest.raises(DataError, match="no such file"):
+        real_sounds(tmp_path / "elsewhere")
+
+
+def test_about_the_wanted_share_of_recordings_is_held_out():
+    shares = [is_heldout(f"recording {number}", 0.25) for number in range(4000)]
+    assert 0.22 < np.mean(shares) < 0.28
+
+
+def test_a_rare_class_is_drawn_more_often_than_its_share():
+    def sound(label: str, recording: str) -> RealSound:
+        return RealSound(Path(recording), "s", label, "", recording, False)
+
+    sounds = [sound("dog", f"d{n}") for n in range(100)] + [sound("owl", "o1")]
+    chosen = balanced(sounds, list(range(101)), 2200, seed=0)
+    share = chosen.count(100) / len(chosen)
+    assert share == pytest.approx(1 / 11, abs=0.02)
+    assert balanced(sounds, [0, 100], 50, seed=0) == balanced(sounds, [0, 100], 50, seed=0)
+
+
+def test_levels_go_down_by_at_most_40_db_and_some_recordings_stay_as_they_are():
+    tone = np.sin(np.arange(RATE) / 5).astype(np.float32) * np.float32(0.5)
+    heard = [at_some_level(tone, np.random.default_rng(seed)) for seed in range(60)]
+    gains = [20 * np.log10(np.abs(h @ tone) / (tone @ tone)) for h in heard]
+    assert min(gains) > -42
+    assert min(gains) < -30
+    assert 0.15 < np.mean([np.array_equal(h, tone) for h in heard]) < 0.55
+
+
+@pytest.mark.parametrize("index", range(len(PLAIN)))
+def test_a_plain_sound_is_what_it_is_called_and_the_same_each_time(index: int):
+    waveform, kind, said = plain_sound(index, 3, RATE)
+    again = plain_sound(index, 3, RATE)
+    assert np.array_equal(waveform, again[0])
+    assert (kind, said) == again[1:]
+    assert kind == PLAIN[index]
+    assert waveform.dtype == np.float32
+    assert np.abs(waveform).max() <= 1.0
+    level = 10 * np.log10(np.mean(np.square(waveform)) + 1e-12)
+    assert (level < -50) == (kind == "silence")
+    if kind == "tone":
+        spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)))) ** 2
+        loudest = np.sort(spectrum)[::-1]
+        assert loudest[:12].sum() / loudest.sum() > 0.8
+
+
+def test_every_sentence_of_a_class_is_one_of_captions_without_punctuation():
+    said = sentences()
+    assert Lexicon.load().labels() <= set(said)
+    assert all(re.fullmatch(r"[a-z ]+", text) for texts in said.values() for text in texts)
+
+
+def test_the_caption_that_other_captioners_agree_with_is_chosen():
+    first = [Candidate("a dog barks", -0.4), Candidate("an engine runs", -0.3)]
+    second = [Candidate("a dog barks and a man speaks", -0.9), Candidate("a dog barks", -1.0)]
+    found = agreed([first, second])
+    assert found.text == "a dog barks"
+    assert found.agreement == 1.0
+    alone = agreed([[Candidate("rain", -1.0)], [Candidate("a baby cries", -1.0)]])
+    assert alone.agreement == 0.0
+    assert agreed([[], []]).text == ""
+
+
+def test_the_ears_benchmark_has_words_for_every_kind_and_no_sound_of_a_training_source():
+    with (BENCHMARKS / "ears.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    words = tomllib.loads((BENCHMARKS / "ears_words.toml").read_text(encoding="utf-8"))
+    assert {row["kind"] for row in rows} == set(words)
+    assert len({(row["package"], row["path"]) for row in rows}) == len(rows) >= 200
+    assert not {row["package"] for row in rows if row["package"].startswith("minetest")}
