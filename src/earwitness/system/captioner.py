@@ -153,7 +153,7 @@ class TorchCaptioner(nn.Module, Inference):
         named, and merges them into what is copied.
 
         Raises:
-            ConfigError: a quantised language model cannot be merged.
+            ConfigError: a quantized language model cannot be merged.
         """
         settings: dict[str, Any] = {"system": self.config.system, "name": self.name}
         settings |= {"config": written(self.config), "card": self.card}
@@ -165,7 +165,7 @@ class TorchCaptioner(nn.Module, Inference):
     ) -> None:
         """Writes a model folder (`options` as in `save`) and its model card, README.md.
 
-        `card` says what the folder cannot: data, licence, scores; without it, what the model was
+        `card` says what the folder cannot: data, license, scores; without it, what the model was
         loaded with. Raises like `save`, and CheckpointError where its card does not hold together.
         """
         self.card = facts_of(self.card, card)
