@@ -15,14 +15,10 @@ from fit_parts import Network, Stopped, Sums, collate, train
 from torch import nn
 
 from earwitness.errors import TrainingError
-from earwitness.training.fit import (
-    EpochBatches,
-    FitConfig,
-    _averaged,
-    _parameter_groups,
-    _warmup_cosine,
-    weighted_sum,
-)
+from earwitness.training.batches import EpochBatches
+from earwitness.training.fit import weighted_sum
+from earwitness.training.optimizer import averaged, parameter_groups, warmup_cosine
+from earwitness.training.settings import FitConfig, Selection
 
 
 def rows(run: Path) -> list[dict]:
@@ -218,24 +214,24 @@ def test_fewer_items_than_a_batch_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("select", "scores", "best"),
+    ("good", "scores", "best"),
     [
-        ("-score", [3.0, 1.0, 2.0], 2),
-        ("score", [1.0, 3.0, 2.0], 2),
-        ("score", [3.0, 1.0, 2.0], 1),
-        ("-score", [2.0, 2.0, 2.0], 1),
-        ("score", [-3.0, -2.0, -1.0], 3),
-        ("score", [float("nan"), 1.0, float("nan")], 2),
+        ("lowest", [3.0, 1.0, 2.0], 2),
+        ("highest", [1.0, 3.0, 2.0], 2),
+        ("highest", [3.0, 1.0, 2.0], 1),
+        ("lowest", [2.0, 2.0, 2.0], 1),
+        ("highest", [-3.0, -2.0, -1.0], 3),
+        ("highest", [float("nan"), 1.0, float("nan")], 2),
     ],
 )
-def test_the_best_and_the_last_weights_are_those_of_their_epochs(tmp_path, select, scores, best):
+def test_the_best_and_the_last_weights_are_those_of_their_epochs(tmp_path, good, scores, best):
     seen = []
 
     def scored(model):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         return {"score": scores[len(seen) - 1]}
 
-    found = train(tmp_path, validate=scored, select=select)
+    found = train(tmp_path, validate=scored, select=Selection("score", good))
     assert found == {"score": scores[best - 1], "epoch": best}
     for which, epoch in (("best", best), ("last", 3)):
         kept = weights(tmp_path, which)
@@ -254,7 +250,7 @@ def test_training_learns(tmp_path):
 
 
 def test_the_schedule_is_a_linear_warm_up_and_half_a_cosine():
-    factor = _warmup_cosine(10.0, 50)
+    factor = warmup_cosine(10.0, 50)
     for step in range(60):
         if step < 10:
             expected = (step + 1) / 10
@@ -263,11 +259,11 @@ def test_the_schedule_is_a_linear_warm_up_and_half_a_cosine():
         assert factor(step) == pytest.approx(expected)
     assert factor(10) == 1.0
     assert factor(50) == pytest.approx(0.0)
-    assert _warmup_cosine(0.0, 5)(0) == 1.0
+    assert warmup_cosine(0.0, 5)(0) == 1.0
 
 
 def test_logged_rates_follow_the_schedule(unbroken):
-    factor = _warmup_cosine(2.5, 15)
+    factor = warmup_cosine(2.5, 15)
     for row in rows(unbroken[0]):
         if "total" in row:
             assert row["learning_rate"] == pytest.approx(0.02 * factor(row["step"]))
@@ -310,24 +306,24 @@ def test_weighted_items_are_drawn_in_proportion():
 
 
 def test_only_matrices_decay():
-    groups = _parameter_groups(Network(), 0.5)
+    groups = parameter_groups(Network(), 0.5)
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
     assert {p.ndim for p in groups[0]["params"]} == {2}
     assert {p.ndim for p in groups[1]["params"]} == {1}
     frozen = Network().requires_grad_(False)
-    assert not any(group["params"] for group in _parameter_groups(frozen, 0.5))
+    assert not any(group["params"] for group in parameter_groups(frozen, 0.5))
 
 
 def test_averaged_weights_follow_the_formula():
     model = nn.Linear(1, 1, bias=False)
-    ema = _averaged(model, 0.9, torch.device("cpu"))
+    ema = averaged(model, 0.9, torch.device("cpu"))
     average = None
     for value in (1.0, 2.0, 5.0):
         model.weight.data.fill_(value)
         ema.update_parameters(model)
         average = value if average is None else 0.9 * average + 0.1 * value
     assert float(ema.module.weight.detach()) == pytest.approx(average)
-    assert _averaged(model, 0.0, torch.device("cpu")) is None
+    assert averaged(model, 0.0, torch.device("cpu")) is None
 
 
 def test_accumulated_batches_move_the_weights_like_one_large_batch(tmp_path):

@@ -10,20 +10,20 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from earwitness.errors import ConfigError, TrainingError
 from earwitness.io.atomic import write_text
-from earwitness.training.distributed import Copied, Spread
+from earwitness.training.distributed import DDPModel, FSDPModel
+from earwitness.training.settings import Selection, Tracker
 
-Tracker = Literal["tensorboard", "wandb"]
 Save = Callable[[nn.Module, Path], None]
 
 
 def check_trackers(trackers: tuple[Tracker, ...]) -> None:
-    """Raises ConfigError where the library of a tracker is not installed."""
+    """Raises ConfigError where the library behind a tracker is not installed."""
     for name in trackers:
         if find_spec(name) is None:
             raise ConfigError(
@@ -35,21 +35,21 @@ def check_trackers(trackers: tuple[Tracker, ...]) -> None:
 class RunLog:
     """What a run writes, and where it goes on after a stop. `step` counts weight updates.
 
-    `settings` must be those the run was started with; what an older run does not name was as in
-    `defaults`.
+    `settings` must be those the run was started with; a key that an older run does not name had its
+    value in `defaults`.
     """
 
     def __init__(
         self,
         run: Path,
-        select: str,
+        select: Selection,
         settings: dict[str, Any],
         defaults: dict[str, Any],
         accelerator: Any,
-        spread: Copied | Spread,
+        parallel: DDPModel | FSDPModel,
     ) -> None:
         self.run, self.select, self.settings, self.defaults = run, select, settings, defaults
-        self.accelerator, self.spread = accelerator, spread
+        self.accelerator, self.parallel = accelerator, parallel
         self.step = 0
         self.best_scores: dict[str, float] = {}
         run.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ class RunLog:
                     "name another --run folder or delete it"
                 )
             self.accelerator.load_state(state)
-            self.spread.load(state)
+            self.parallel.load(state)
             self.step, self.best_scores = progress["step"], progress["best_scores"]
             epoch, done = progress["epoch"], progress["done"]
         self.accelerator.wait_for_everyone()
@@ -90,7 +90,7 @@ class RunLog:
             shutil.rmtree(new, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(new, safe_serialization=False)
-        self.spread.save(new)
+        self.parallel.save(new)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             progress = {"epoch": epoch, "done": done, "step": self.step}
@@ -117,11 +117,10 @@ class RunLog:
             save(model, self.run / "best")
 
     def _better(self, scores: dict[str, float]) -> bool:
-        name = self.select.lstrip("-")
+        name = self.select.score
         if not self.best_scores or math.isnan(self.best_scores[name]):
             return True
-        sign = -1 if self.select.startswith("-") else 1
-        return sign * scores[name] > sign * self.best_scores[name]
+        return self.select.better(scores[name], self.best_scores[name])
 
     def _start(self, trackers: tuple[Tracker, ...]) -> None:
         from accelerate.tracking import TensorBoardTracker, WandBTracker
