@@ -1,6 +1,5 @@
 """Stage `contrastive`: a small dual encoder, trained as CLAP is, over a frozen frame encoder."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
 from earwitness.errors import ConfigError
 from earwitness.gap.clouds import make_pairs
 from earwitness.gap.retrieval import hits
-from earwitness.lamb.aligner import gather_rows, info_nce, several_processes
+from earwitness.lamb.aligner import caption_codes, gather_rows, info_nce, several_processes
 from earwitness.models.frozen import PartlyFrozen
 from earwitness.models.hub import resolved
 from earwitness.system.captioner import load_decoder
@@ -74,7 +73,7 @@ class DualTraining(PartlyFrozen):
         each other's negatives.
         """
         audio, text = self.vectors(batch)
-        caption = torch.tensor([_code(text) for text in batch["texts"]], device=audio.device)
+        caption = caption_codes(batch["texts"], audio.device)
         if self.training and several_processes():
             audio, text, caption = gather_rows(audio), gather_rows(text), gather_rows(caption)
         return {"contrastive": info_nce(audio, text, self.dual.scale, caption)}
@@ -100,11 +99,6 @@ class DualTraining(PartlyFrozen):
             return cached_frames(batch)
         with torch.no_grad():
             return self.dual.frames(batch["waveforms"], batch["lengths"])
-
-
-def _code(text: str) -> int:
-    """A number that stands for a text, in every process the same."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def _prepare(recipe: ContrastiveRecipe, run_folder: Path) -> Job:
