@@ -93,7 +93,10 @@ def epoch_batches(
     if size < config.batch_size * processes:
         each = f" on each of {processes} processes" if processes > 1 else ""
         raise TrainingError(
-            f"{size} training items are fewer than one batch of {config.batch_size}{each}"
+            f"{size} training items are fewer than one batch of {config.batch_size}{each}; "
+            f"set fit.batch_size to {size // processes} or less"
+            if size >= processes
+            else f"{size} training items are fewer than the {processes} processes; start fewer"
         )
     if config.bucket and not isinstance(data, Measured):
         raise ConfigError(

@@ -29,6 +29,7 @@ from earwitness.training.distributed import (
     check_launch,
     means,
 )
+from earwitness.training.memory import fitted_to_memory
 from earwitness.training.optimizer import averaged, parameter_groups, warmup_cosine
 from earwitness.training.progress import TrainingBar
 from earwitness.training.run_log import RunLog, Save, check_trackers
@@ -63,12 +64,16 @@ def fit(
         TrainingError: a loss is not a finite number, every loss weighs 0, the data holds fewer
             items than a batch, or the checkpoints in `run` belong to other settings.
     """
+    if config.fit_memory:
+        config = fitted_to_memory(model, data, collate, loss_weights, config, run)
     accelerator = _accelerator(config, loss_weights)
     batches = epoch_batches(data, config, accelerator.num_processes, sample_weights)
     loader = accelerator.prepare(training_loader(data, batches, collate, config))
     ema = averaged(model, config.ema, accelerator.device)
     _detach_unweighted(model, loss_weights)
     parallel = _parallel(accelerator, model, config)
+    if config.compile:
+        model.compile()
     updates = math.ceil(len(loader) / config.accumulate)
     schedule = LambdaLR(
         getattr(parallel.optimizer, "optimizer", parallel.optimizer),
@@ -88,6 +93,9 @@ def fit(
             log, bar,
         )  # fmt: skip
         for epoch in range(start, config.epochs):
+            if config.patience and log.stale >= config.patience:
+                bar.say(f"stopped: {log.stale} validations without a better {select.score}")
+                break
             loop.train(epoch, done)
             done = 0
             if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
@@ -153,6 +161,7 @@ class _Loop:
             self.log.scores(epoch, scores, trained, save)
             self.bar.scores(epoch, scores)
         self.parallel.offload()
+        self.log.agree()
 
 
 def weighted_sum(losses: Losses, weights: dict[str, float]) -> Tensor:
@@ -198,19 +207,23 @@ def _accelerator(config: FitConfig, loss_weights: dict[str, float]) -> Any:
 
 
 def _parallel(accelerator: Any, model: nn.Module, config: FitConfig) -> DDPModel | FSDPModel:
-    settings: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas}
     if not config.shard or accelerator.num_processes == 1:
-        groups = parameter_groups(model, config.weight_decay)
-        return DDPModel(accelerator, model, torch.optim.AdamW(groups, **settings))
+        return DDPModel(accelerator, model, torch.optim.AdamW(_groups(model, config)))
     if config.ema or config.precision == "fp16":
         raise ConfigError(
             "fit.shard goes with neither fit.ema nor fit.precision = 'fp16'; use 'bf16' or 'fp32'"
         )
     sharded = FSDPModel(accelerator, model)
-    groups = parameter_groups(model, config.weight_decay)
     # Scalars stay whole: one fused update cannot take them and shards of matrices together.
-    sharded.optimizer = torch.optim.AdamW(groups, foreach=False, **settings)
+    sharded.optimizer = torch.optim.AdamW(_groups(model, config), foreach=False)
     return sharded
+
+
+def _groups(model: nn.Module, config: FitConfig) -> list[dict[str, Any]]:
+    groups = parameter_groups(
+        model, config.weight_decay, config.learning_rate, config.learning_rates
+    )
+    return [{**group, "betas": config.betas} for group in groups]
 
 
 def _detach_unweighted(model: nn.Module, weights: dict[str, float]) -> None:

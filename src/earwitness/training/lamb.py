@@ -6,12 +6,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
-from earwitness.evaluation import evaluate
-from earwitness.lamb.aligner import masked_mean, several_processes
+from earwitness.lamb.aligner import several_processes
 from earwitness.models.frozen import PartlyFrozen
 from earwitness.models.hub import WeightsName, resolved
 from earwitness.models.names import POCKET_MODELS, model_folder, part_folder
@@ -19,7 +17,7 @@ from earwitness.models.weights import read_json
 from earwitness.system.captioner import Batch, CaptionerConfig, TorchCaptioner
 from earwitness.system.decoder import Decoder
 from earwitness.system.folder import open_decoder
-from earwitness.training.batches import validation_batches
+from earwitness.text import normalize
 from earwitness.training.distributed import share_of_all
 from earwitness.training.encoder_lora import (
     EncoderLoraConfig,
@@ -29,16 +27,18 @@ from earwitness.training.encoder_lora import (
     train_lora,
 )
 from earwitness.training.fit import fit
+from earwitness.training.lamb_validation import ValidationConfig, selection, validate_lamb
 from earwitness.training.parts import (
     DecoderKeys,
     FrameEncoderKeys,
     open_frame_encoder,
     open_language_model,
 )
+from earwitness.training.progress import note
 from earwitness.training.recipe import Job, StageRecipe
-from earwitness.training.settings import Selection
-from earwitness.training.source import Item, Opening, Splits
-from earwitness.training.sources import Source, cached_frames, collate
+from earwitness.training.source import Opening, Splits
+from earwitness.training.sources import Recordings, Source, cached_frames, collate
+from earwitness.training.starting_model import check_same_model
 
 LAMB_LOSSES = {"decode": 1.0, "guide": 1.0, "cs_global": 1.0, "cs_token": 1.0, "infonce": 1.0}
 """lambda and alpha of the paper are not given; 1 each"""
@@ -66,6 +66,7 @@ class LambRecipe(FrameEncoderKeys, DecoderKeys, StageRecipe):
     """chance that a number of the encoder's frames is zeroed over a whole clip in training"""
     blind: bool = False
     """zeroes all audio: the baseline that only knows how captions sound"""
+    validation: ValidationConfig = ValidationConfig()
 
     def prepare(self, folder: Path) -> Job:
         """Opens the data and the parts; the run leaves a model folder in `folder`/best."""
@@ -140,7 +141,11 @@ def _prepare(recipe: LambRecipe, run_folder: Path) -> Job:
     if recipe.encoder_tune == "lora":
         add_lora(encoder, recipe.encoder_lora)
     if recipe.init:
+        check_same_model(recipe.model, recipe.init)
         captioner.load_own_parts(recipe.init)
+    _take_captions(captioner, splits)
+    assert isinstance(splits.validation, Sized)
+    select = selection(recipe.validation, LAMB_LOSSES, splits.validation)
     return lambda: fit(
         LambTraining(captioner, recipe.frame_dropout, recipe.blind, recipe.channel_dropout),
         splits.train,
@@ -148,38 +153,45 @@ def _prepare(recipe: LambRecipe, run_folder: Path) -> Job:
         recipe.losses,
         recipe.fit,
         run_folder,
-        validate=lambda trained: validation(trained, splits.validation),
+        validate=lambda trained: _validate(trained, splits, recipe),
         save=lambda trained, folder: _save(trained, folder, recipe),
-        select=Selection("cider_d"),
+        select=select,
     )
 
 
-def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> dict[str, float]:
-    """Mean losses over validation items, the two quantities of LAMB's Table 2, and CIDEr-D.
-
-    `cider_d`: of greedy captions; a loss would prefer the model that knows best how captions sound
-    over the one that hears best. `gap_l2` and `gap_cosine`: distance and cosine between mean audio
-    and mean caption token.
-    """
-    assert isinstance(items, Sized)
+def _validate(model: nn.Module, splits: Splits, recipe: LambRecipe) -> dict[str, float]:
     assert isinstance(model, LambTraining)
-    sums: dict[str, float] = {}
-    captions: list[str] = []
-    greedy = model.captioner.config.decoding.model_copy(update={"beam_size": 1, "n_best": 1})
-    for batch, count in validation_batches(items, collate, model.captioner.device, batch_size):
-        z_a = model.captioner.audio_tokens(model.frames(batch))
-        captions += [row[0].text for row in model.captioner.generate(z_a, greedy)]
-        audio = masked_mean(*z_a)
-        text = model.captioner.pooled_text(batch["texts"])
-        gap = {
-            "gap_l2": (audio - text).norm(dim=1).mean(),
-            "gap_cosine": nn.functional.cosine_similarity(audio, text).mean(),
-        }
-        for name, loss in {**model(batch), **gap}.items():
-            sums[name] = sums.get(name, 0.0) + float(loss) * count / len(items)
-    references = [[items[(i, 0)]["text"]] for i in range(len(items))]
-    scores = evaluate(captions, references, metrics=["cider_d"], resamples=0)
-    return {"cider_d": scores.corpus["cider_d"].value, **sums}
+    return validate_lamb(model.captioner, model, splits.validation, recipe.validation)
+
+
+def _take_captions(captioner: TorchCaptioner, splits: Splits) -> None:
+    """Counts the words of the training captions where the aligner wants to know them, and names the
+    first caption without any: it has no part in alignment.
+    """
+    decoder, aligner = captioner.decoder, captioner.aligner
+    if aligner is None or not splits.captions:
+        return
+    rows = decoder.tokenizer(splits.captions, add_special_tokens=False).input_ids
+    ordinary = ~decoder.special.cpu()
+    words = [ordinary[torch.tensor(row, dtype=torch.long)].any() for row in rows]
+    wordless = [text for text, known in zip(splits.captions, words, strict=True) if not known]
+    if wordless:
+        note(
+            f"{_whose(splits, wordless[0])} has no word that the language model knows: the "
+            f"aligner leaves it out ({len(wordless)} of {len(rows)} captions)"
+        )
+    flat = torch.tensor([i for row in rows for i in row], dtype=torch.long)
+    aligner.count_words(torch.bincount(flat, minlength=len(ordinary)))
+
+
+def _whose(splits: Splits, text: str) -> str:
+    """The caption `text`, after normalization, with its clip where that is known."""
+    clips = splits.train.clips if isinstance(splits.train, Recordings) else []
+    for clip in clips:
+        for caption in clip.captions:
+            if normalize(caption) == text:
+                return f"clip '{clip.id}': its caption {caption!r}"
+    return f"the caption {text!r}"
 
 
 def _encoder(recipe: LambRecipe) -> FrameEncoder:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from earwitness.errors import ConfigError, TrainingError
@@ -52,6 +53,8 @@ class RunLog:
         self.accelerator, self.parallel = accelerator, parallel
         self.step = 0
         self.best_scores: dict[str, float] = {}
+        self.stale = 0
+        """validations since the best one"""
         run.mkdir(parents=True, exist_ok=True)
 
     def resume(self, trackers: tuple[Tracker, ...]) -> tuple[int, int]:
@@ -75,6 +78,7 @@ class RunLog:
             self.accelerator.load_state(state)
             self.parallel.load(state)
             self.step, self.best_scores = progress["step"], progress["best_scores"]
+            self.stale = progress.get("stale", 0)
             epoch, done = progress["epoch"], progress["done"]
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -95,6 +99,7 @@ class RunLog:
         if self.accelerator.is_main_process:
             progress = {"epoch": epoch, "done": done, "step": self.step}
             progress |= {"best_scores": self.best_scores, "settings": self.settings}
+            progress["stale"] = self.stale
             (new / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
             if state.exists():
                 shutil.rmtree(old, ignore_errors=True)
@@ -112,9 +117,17 @@ class RunLog:
         """One row for a validation; the weights go to `last`, and to `best` where they are."""
         self._write({"epoch": epoch, **{f"validation/{k}": v for k, v in scores.items()}})
         save(model, self.run / "last")
+        self.stale += 1
         if self._better(scores):
+            self.stale = 0
             self.best_scores = {**scores, "epoch": float(epoch)}
             save(model, self.run / "best")
+
+    def agree(self) -> None:
+        """Tells all processes how long the best score has stood, so that they stop together."""
+        own = float(self.stale) if self.accelerator.is_main_process else 0.0
+        count = torch.tensor(own, device=self.accelerator.device)
+        self.stale = int(self.accelerator.reduce(count, "sum"))
 
     def _better(self, scores: dict[str, float]) -> bool:
         name = self.select.score

@@ -22,6 +22,9 @@ class FitConfig(Strict):
     accumulate: PositiveInt = 1
     """steps whose gradients are summed before the weights move"""
     learning_rate: PositiveFloat = 3e-6
+    learning_rates: dict[str, PositiveFloat] = {}
+    """other rates for parts of the model, by the name of the part (`prefix`, `decoder`, `guide`,
+    `aligner`, `encoder`, `guide.beta`, ...)"""
     weight_decay: NonNegativeFloat = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
     warmup_epochs: NonNegativeFloat = 2.0
@@ -41,6 +44,13 @@ class FitConfig(Strict):
     """batches that each of them holds ready"""
     trackers: tuple[Tracker, ...] = ("tensorboard",)
     """where else losses and scores go; W&B follows its own variables, such as WANDB_MODE"""
+    compile: bool = False
+    """compiles the model (torch.compile): a slow start, faster steps; for GPUs"""
+    fit_memory: bool = False
+    """before training, tries the longest batch on the GPU; where it does not fit, turns gradient
+    checkpointing on, then halves `batch_size` and doubles `accumulate` until it does"""
+    patience: NonNegativeInt = 0
+    """stops after this many validations without a better score; 0 never does"""
     validate_every: PositiveInt = 1
     """epochs between validations"""
     save_every: NonNegativeInt = 200
@@ -54,7 +64,7 @@ class FitConfig(Strict):
         return None if self.precision == "fp32" else torch.float16
 
 
-FREE_KEYS = {"workers", "prefetch", "trackers", "threads", "epochs"}
+FREE_KEYS = {"workers", "prefetch", "trackers", "threads", "epochs", "patience", "compile"}
 """settings that may change between a stop and the resume"""
 
 

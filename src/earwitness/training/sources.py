@@ -38,7 +38,7 @@ class ManifestSource(SourceConfig):
     validation: Path
     seconds: PositiveFloat = 10.0
     crop: Literal["random", "start"] = "random"
-    """which part of a longer clip is heard: another one at each visit, or the first"""
+    """which part of a longer clip is used: another one at each visit, or the first"""
     cache: bool = False
     """keeps the frames of the frozen encoder on disk, in the folder of the runs"""
 
@@ -110,6 +110,11 @@ class Recordings(Dataset[Item]):
         quick = len(files) < _MANY
         return np.array([audio.duration(f) for f in track(files, "measuring", disable=quick)])
 
+    @cached_property
+    def references(self) -> list[list[str]]:
+        """All captions of each clip, normalized."""
+        return [[normalize(text) for text in clip.captions] for clip in self.clips]
+
     @property
     def lengths(self) -> np.ndarray:
         """Seconds of each item."""
@@ -123,11 +128,11 @@ class Recordings(Dataset[Item]):
         clip = self.clips[index]
         rng = np.random.default_rng((self.seed, index, epoch))
         if self.cached:
-            heard: Item = {"frames": np.array(read_frames(self.cached[index]))}
+            sound: Item = {"frames": np.array(read_frames(self.cached[index]))}
         else:
-            heard = {"waveform": self._waveform(clip, rng)}
+            sound = {"waveform": self._waveform(clip, rng)}
         text = clip.captions[int(rng.integers(len(clip.captions)))]
-        return heard | {"text": normalize(text), "clip": index}
+        return sound | {"text": normalize(text), "clip": index}
 
     def _waveform(self, clip: Clip, rng: np.random.Generator) -> np.ndarray:
         waveform = audio.load(clip.audio, self.rate)
