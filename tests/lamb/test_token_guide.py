@@ -207,7 +207,5 @@ def test_the_running_mean_is_part_of_a_saved_model_and_only_of_a_centered_one():
 
 
 def test_the_centered_form_names_the_metric_it_is_defined_for():
-    with pytest.raises(
-        ValueError, match="for metric 'l2' with aggregation 'mean', got 'l1'"
-    ):
+    with pytest.raises(ValueError, match="for metric 'l2' with aggregation 'mean', got 'l1'"):
         TokenGuideConfig(form="centered", metric="l1")

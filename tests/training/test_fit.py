@@ -209,7 +209,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_named(tmp_path, monkeypat
 
 
 def test_fewer_items_than_a_batch_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match="3 training items .* one batch of 4; set fit.batch_size to 3 or less"):
+    with pytest.raises(
+        TrainingError, match="3 training items .* one batch of 4; set fit.batch_size to 3 or less"
+    ):
         train(tmp_path, Sums(size=3))
 
 

@@ -35,6 +35,9 @@ LAYOUTS: dict[str, tuple[str, str]] = {
 The space before the caption belongs to its first word, as in the texts that language models learned
 from: at the end of the prompt it would be a token of its own."""
 
+_SPACES = ("\u0120", "\u2581")
+"""how tokenizers write the space before a word: byte-level BPE, SentencePiece"""
+
 
 class LoraConfig(Strict):
     """Low-rank adapters on the LLM; the predecessors' values (LAVCap, LOAE)."""

@@ -20,6 +20,7 @@ from earwitness.training.distributed import Losses, processes
 from earwitness.training.progress import note
 from earwitness.training.settings import FitConfig
 
+DEVICE = "cuda"
 FOUND = "memory.json"
 """file in a run folder that keeps what was found, so that a resumed run does the same"""
 
@@ -102,8 +103,8 @@ def _fits(model: nn.Module, batch: Any, loss_weights: dict[str, float], config: 
     short = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     try:
         moments = [torch.zeros_like(p) for p in model.parameters() if p.requires_grad for _ in "mv"]
-        with torch.autocast("cuda", dtype=short, enabled=short is not None):
-            losses: Losses = model(send_to_device(batch, "cuda"))
+        with torch.autocast(DEVICE, dtype=short, enabled=short is not None):
+            losses: Losses = model(send_to_device(batch, DEVICE))
         terms = [loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]
         torch.stack(terms).sum().backward()
         del moments
