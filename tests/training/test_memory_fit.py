@@ -1,4 +1,4 @@
-"""The batch that a GPU holds, on a stand-in for the GPU: memory runs out above a number of clips."""
+"""The batch that a GPU holds, on a stand-in that runs out of memory above a number of clips."""
 
 import contextlib
 
