@@ -22,12 +22,19 @@ class Measured(Protocol):
     lengths: np.ndarray
 
 
+@runtime_checkable
+class Ordered(Protocol):
+    """Data that is read in order, such as a stream: it shuffles by itself."""
+
+    ordered: bool
+
+
 class EpochBatches:
     """Batches of indices, in another order each epoch, the same for a given seed and epoch.
 
     With `weights`, indices are drawn with replacement in proportion to them. With `lengths`, the
     shuffled indices are sorted by length within every `bucket` steps, and the steps shuffled again.
-    A step is one batch for each of the `processes`.
+    A step is one batch for each of the `processes`. `ordered` leaves the order as it is.
     """
 
     def __init__(
@@ -39,7 +46,9 @@ class EpochBatches:
         lengths: Float[np.ndarray, " items"] | None = None,
         bucket: int = 1,
         processes: int = 1,
+        ordered: bool = False,
     ) -> None:
+        self.ordered = ordered
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.lengths, self.bucket, self.processes = lengths, bucket, processes
         self.drop_last = True
@@ -52,7 +61,9 @@ class EpochBatches:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Batches of (index, epoch): a dataset that composes its items needs both."""
         rng = np.random.default_rng((self.seed, self.epoch))
-        if self.chances is None:
+        if self.ordered:
+            order = np.arange(self.size)
+        elif self.chances is None:
             order = rng.permutation(self.size)
         else:
             order = rng.choice(self.size, size=self.size, p=self.chances)
@@ -104,8 +115,9 @@ def epoch_batches(
             "only the clips of a manifest can be grouped by length"
         )
     lengths = data.lengths if config.bucket else None
+    ordered = isinstance(data, Ordered) and data.ordered
     return EpochBatches(
-        size, config.batch_size, config.seed, weights, lengths, config.bucket, processes
+        size, config.batch_size, config.seed, weights, lengths, config.bucket, processes, ordered
     )
 
 

@@ -1,5 +1,5 @@
-"""Where training clips come from: a manifest of recordings, synthetic sounds, or a source that
-another package registered.
+"""Where training clips come from: a manifest of recordings, a Hugging Face data set, synthetic
+sounds, or a source that another package registered.
 
 An item is a dict with a caption's `text`, the number of its recording (`clip`), and either cached
 `frames` of the frozen encoder or a `waveform`.
@@ -22,8 +22,9 @@ from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import ConfigError, DataError
 from earwitness.plugins import plugins
 from earwitness.text import normalize
+from earwitness.training.datasets_source import DatasetsSource
 from earwitness.training.feature_cache import FeatureCache, read_frames
-from earwitness.training.source import Item, Opening, SourceConfig, Splits
+from earwitness.training.source import Item, Opening, SourceConfig, Splits, cropped
 
 _MANY = 1000
 """clips whose headers take long enough to read for a progress bar"""
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = SourceConfig
 else:
     Source = Annotated[
-        Union[(*plugins("sources").values(), ManifestSource, SyntheticSource)],  # noqa: UP007
+        Union[(*plugins("sources").values(), ManifestSource, DatasetsSource, SyntheticSource)],  # noqa: UP007
         Field(discriminator="kind"),
     ]
 """the source of a recipe, by its `kind`; other packages may register further kinds"""
@@ -136,11 +137,7 @@ class Recordings(Dataset[Item]):
 
     def _waveform(self, clip: Clip, rng: np.random.Generator) -> np.ndarray:
         waveform = audio.load(clip.audio, self.rate)
-        extra = len(waveform) - round(self.seconds * self.rate)
-        if extra <= 0:
-            return waveform
-        start = int(rng.integers(extra + 1)) if self.crop == "random" else 0
-        return waveform[start : start + len(waveform) - extra]
+        return cropped(waveform, self.seconds, self.rate, self.crop, rng)
 
 
 class _Synthetic(Dataset[Item]):
