@@ -164,7 +164,7 @@ def parameters(module: torch.nn.Module) -> float:
 
 def seeds(stages: tuple[str, ...]) -> tuple[int, ...]:
     """The seeds in the recipes of `stages`, each once."""
-    recipes = [read_recipe(Path("recipes") / f"{name}.toml")[1] for name in stages]
+    recipes = [read_recipe(Path("recipes") / f"{name}.toml") for name in stages]
     return tuple(sorted({recipe.fit.seed for recipe in recipes}))
 
 

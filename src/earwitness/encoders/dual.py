@@ -97,7 +97,9 @@ class DualEncoder(nn.Module):
     @property
     def scale(self) -> Float[Tensor, ""]:
         """1 / temperature, what cosines are multiplied by in training; at most 100."""
-        return self.log_scale.exp().clamp(max=_LARGEST_SCALE)
+        scale = self.log_scale.exp()
+        # The gradient passes the bound: behind a clamp alone the scale could never come back.
+        return scale + (scale.clamp(max=_LARGEST_SCALE) - scale).detach()
 
     def own_parts(self) -> nn.ModuleDict:
         """Everything but the frame encoder, which has its own folder."""

@@ -78,10 +78,12 @@ def guide_bias(
             "form; expected 'l2' with 'mean'"
         )
     mean = g.op("ReduceMean", z, g.ints(1), keepdims=0)
-    near = g.op("Mul", g.op("MatMul", mean, g.turned(table)), g.number(2.0))
-    norms = g.op("ReduceSumSquare", table, g.ints(1), keepdims=0)
-    # The spread of the audio tokens is the same for all words: centering takes it out again.
-    scores = g.op("Sub", near, norms)
+    if config.form == "centered":
+        mean = g.op("Sub", mean, g.weight(FILE, "guide.mean_token"))
+    scores = g.op("Mul", g.op("MatMul", mean, g.turned(table)), g.number(2.0))
+    if config.form == "distance":
+        # The spread of the audio tokens is the same for all words: centering takes it out again.
+        scores = g.op("Sub", scores, g.op("ReduceSumSquare", table, g.ints(1), keepdims=0))
     ordinary = g.constant((~special).astype(np.float32))
     total = g.op("ReduceSum", g.op("Mul", scores, ordinary), g.ints(1), keepdims=1)
     center = g.op("Div", total, g.number(float((~special).sum())))

@@ -19,7 +19,7 @@ from earwitness.caption import Decoding
 from earwitness.encoders import load_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.lamb.aligner import CrossModalAligner, masked_mean
+from earwitness.lamb.aligner import CrossModalAligner, caption_codes, masked_mean
 from earwitness.lamb.token_guide import GuideProcessor, TokenGuide
 from earwitness.lamb.two_stream import match_token_norm
 from earwitness.models.card import CardFacts, facts_of, write_card
@@ -68,7 +68,7 @@ class TorchCaptioner(nn.Module, Inference):
         self.encoder.requires_grad_(False)  # type: ignore[attr-defined]
         self.prefix = config.prefix.build(encoder.dim, decoder.dim)
         match_token_norm(self.prefix.project, float(decoder.table.float().norm(dim=1).mean()))
-        self.guide = TokenGuide(config.guide) if config.guide else None
+        self.guide = TokenGuide(config.guide, decoder.dim) if config.guide else None
         self.aligner = CrossModalAligner(config.aligner) if config.aligner else None
         self.card: dict[str, Any] = {}
 
@@ -114,7 +114,8 @@ class TorchCaptioner(nn.Module, Inference):
             losses["guide"] = _cross_entropy(logits + bias[:, None], texts, smoothing)
         if self.aligner is not None:
             z_t, t_mask = self._caption_tokens(texts)
-            losses |= self.aligner(*z_a, z_t, t_mask, clip)
+            equal = caption_codes(captions, z_t.device)
+            losses |= self.aligner(*z_a, z_t, t_mask, clip, equal, texts.ids)
         return losses
 
     def pooled_audio(self, frames: Frames) -> Float[Tensor, "B E"]:

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from earwitness.config import Strict
 from earwitness.data.captions import development_ids, read_audiocaps, read_clotho, without
 from earwitness.text import normalize
-from earwitness.training.fit import FitConfig, fit
+from earwitness.training.batches import validation_batches
+from earwitness.training.fit import fit
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.settings import Selection
 
 
 class LanguageModelSize(Strict):
@@ -26,7 +29,7 @@ class LanguageModelSize(Strict):
     feed_forward: PositiveInt = 864
 
 
-class LanguageModelRecipe(Strict):
+class LanguageModelRecipe(StageRecipe):
     """Settings of the stage."""
 
     stage: Literal["language_model"]
@@ -34,7 +37,10 @@ class LanguageModelRecipe(Strict):
     size: LanguageModelSize = LanguageModelSize()
     dropout: float = 0.1
     """chance that an input token embedding is zeroed in training"""
-    fit: FitConfig
+
+    def prepare(self, folder: Path) -> Job:
+        """Reads the captions; the run leaves a Hugging Face folder in `folder`/best/decoder."""
+        return _prepare(self, folder)
 
 
 class CaptionModel(nn.Module):
@@ -119,14 +125,13 @@ def build(size: LanguageModelSize, tokenizer: Any) -> Any:
     )
 
 
-def run(recipe: LanguageModelRecipe, run_folder: Path) -> dict[str, float]:
-    """Trains, and leaves a Hugging Face folder in `run_folder`/best/decoder; its scores."""
+def _prepare(recipe: LanguageModelRecipe, run_folder: Path) -> Job:
     captions = training_captions(recipe.data)
     tokenizer = train_tokenizer(captions, recipe.size.vocabulary)
     torch.manual_seed(recipe.fit.seed)
     model = CaptionModel(build(recipe.size, tokenizer), tokenizer, recipe.dropout)
     heldout = _Sentences(validation_captions(recipe.data), tokenizer)
-    return fit(
+    return lambda: fit(
         model,
         _Sentences(captions, tokenizer),
         collate,
@@ -135,19 +140,16 @@ def run(recipe: LanguageModelRecipe, run_folder: Path) -> dict[str, float]:
         run_folder,
         validate=lambda trained: {"perplexity": perplexity(trained, heldout)},
         save=save,
-        select="-perplexity",
+        select=Selection("perplexity", "lowest"),
     )
 
 
 def perplexity(model: nn.Module, sentences: "_Sentences", batch_size: int = 128) -> float:
-    """exp of the mean cross-entropy a token (end token included)."""
+    """exp of the mean cross-entropy per token (end token included)."""
     total, count = 0.0, 0
     device = next(model.parameters()).device
-    for start in range(0, len(sentences), batch_size):
-        stop = min(len(sentences), start + batch_size)
-        batch = collate([sentences[(i, 0)] for i in range(start, stop)])
+    for batch, _ in validation_batches(sentences, collate, device, batch_size):
         real = int((batch["labels"][:, 1:] >= 0).sum())
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
         total += float(model(batch)["next_token"]) * real
         count += real
     return float(np.exp(total / count))

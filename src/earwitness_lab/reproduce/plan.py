@@ -72,7 +72,7 @@ class Stage:
     @cached_property
     def recipe(self) -> Any:
         """The recipe, validated. Raises ConfigError."""
-        return read_recipe(self.path, list(self.overrides), self.data)[1]
+        return read_recipe(self.path, list(self.overrides), self.data)
 
     @property
     def command(self) -> list[str]:
