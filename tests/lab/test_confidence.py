@@ -18,8 +18,8 @@ from earwitness.captioning.pipeline import gated, settings_for
 from earwitness.captioning.segments import NOTHING, Window
 from earwitness.cli.caption_job import Model
 from earwitness.errors import CheckpointError
-from earwitness.serve.hearing import Service
 from earwitness.serve.options import request_settings
+from earwitness.serve.service import Service
 from earwitness.serve.settings import Settings
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

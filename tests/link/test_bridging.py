@@ -9,6 +9,7 @@ from heard import RATE
 from link_parts import untrained_link
 from torch.nn.functional import cosine_similarity, normalize
 
+from earwitness.captioning.pipeline import SoundResult
 from earwitness.captioning.segments import Segment
 from earwitness.serve import card
 from earwitness.serve.bridging import Bridging, median_place, places, sentences
@@ -87,7 +88,7 @@ def test_sentences_are_different_and_plain() -> None:
 def test_card_tells_both_captions(captioner) -> None:
     view = Bridging.of(captioner).view(noise(2.0), 0.0, 2.0)
     view = type(view)(**{**vars(view), "captions": ("one <b>", "two & three")})
-    heard = card.Heard("x.wav", 2.0, (Segment(0.0, 2.0, "x", 0.5),))
+    heard = SoundResult("x.wav", 2.0, (Segment(0.0, 2.0, "x", 0.5),))
     html = card.result(heard, noise(2.0), RATE, card.Insight(bridge=view), "m")
     assert "<td>one &lt;b&gt;</td>" in html
     assert "<td>two &amp; three</td>" in html

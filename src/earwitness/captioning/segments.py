@@ -186,8 +186,8 @@ def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
     groups = distinct(segments)
     if not groups:
         return NOTHING, _mean_score(segments)
-    spoken = [segment for segment in segments if segment.gate is None]
-    return "; ".join(group[0].caption for group in groups), _mean_score(spoken)
+    captioned = [segment for segment in segments if segment.gate is None]
+    return "; ".join(group[0].caption for group in groups), _mean_score(captioned)
 
 
 def distinct(segments: Sequence[Segment]) -> list[list[Segment]]:

@@ -137,15 +137,15 @@ class SubtitleOutput(Sink):
 
     def add(self, records: list[Record]) -> None:
         """Writes the subtitles."""
-        text, homeless = subtitle_text(records[0], self._kind, self._speech)
+        text, without_gap = subtitle_text(records[0], self._kind, self._speech)
         if self._path is None:
             sys.stdout.write(text)
         else:
             write_text(self._path, text, DataError)
         for problem in self._speech.problems if self._speech else ():
             self._say(f"the lines of speech, {problem}; this cue is left out")
-        if homeless:
-            self._say(f"{homeless} sounds fit no gap between the lines of speech")
+        if without_gap:
+            self._say(f"{without_gap} sounds fit no gap between the lines of speech")
 
 
 class Sidecars(Sink):

@@ -116,10 +116,10 @@ def subtitle_text(
         for row in rows(record)
         if row["rank"] == 1 and row["caption"] != NOTHING
     ]
-    subtitles, homeless = Subtitles(tuple(cues)), 0
+    subtitles, without_gap = Subtitles(tuple(cues)), 0
     if speech is not None:
-        subtitles, homeless = add_sounds(speech, cues)
-    return (to_srt if kind == "srt" else to_vtt)(subtitles), homeless
+        subtitles, without_gap = add_sounds(speech, cues)
+    return (to_srt if kind == "srt" else to_vtt)(subtitles), without_gap
 
 
 def write(path: Path, kind: Format, records: Iterable[Record], *, named: bool = True) -> None:

@@ -28,7 +28,6 @@ from earwitness.errors import (
     MissingDependencyError,
 )
 from earwitness.serve import answers
-from earwitness.serve.hearing import Service, Upload
 from earwitness.serve.limits import Gate, problem
 from earwitness.serve.options import (
     CaptionForm,
@@ -37,6 +36,7 @@ from earwitness.serve.options import (
     check_model,
     request_settings,
 )
+from earwitness.serve.service import Service, Upload
 from earwitness.serve.settings import Settings
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from earwitness.captioning.pipeline import SoundResult as Heard
+from earwitness.captioning.pipeline import SoundResult
 from earwitness.captioning.segments import NOTHING, Candidate, Segment, distinct
 from earwitness.captioning.writers import subtitle_text
 from earwitness.serve.bridging import BridgeView
@@ -53,15 +53,15 @@ def problem(sentence: str) -> str:
     return render("page/problem.html", sentence=sentence)
 
 
-def result(heard: Heard, samples: np.ndarray, rate: int, insight: Insight, model: str) -> str:
+def result(sound: SoundResult, samples: np.ndarray, rate: int, insight: Insight, model: str) -> str:
     """Everything that is known about a sound."""
-    segments, guide = heard.segments, insight.guide
+    segments, guide = sound.segments, insight.guide
     words = " ".join(segment.caption.lower() for segment in segments).split()
-    seconds = max(heard.seconds, 1e-3)
+    seconds = max(sound.seconds, 1e-3)
     return render(
         "page/result.html",
-        name=heard.name,
-        stem=PurePath(heard.name).stem or "sound",
+        name=sound.name,
+        stem=PurePath(sound.name).stem or "sound",
         model=model,
         seconds=seconds,
         headline=headline(segments),
@@ -76,7 +76,7 @@ def result(heard: Heard, samples: np.ndarray, rate: int, insight: Insight, model
         guide=guide,
         highest_boost=max((boost for _, boost in guide.words), default=1.0) if guide else 1.0,
         caption_words={word.strip(".,") for word in words},
-        downloads=_downloads(heard, model),
+        downloads=_downloads(sound, model),
         clock=clock,
         sentence=_sentence,
         ordered=ordered,
@@ -126,10 +126,10 @@ def _tick(at: float, step: float) -> str:
     return f"{int(at) // 60}:{int(at) % 60:02}"
 
 
-def _downloads(heard: Heard, model: str) -> list[tuple[str, str]]:
+def _downloads(sound: SoundResult, model: str) -> list[tuple[str, str]]:
     """The ending and the address of each file to download."""
-    record = heard.record(model)
-    timed = {**record, "segments": [segment.as_dict() for segment in heard.segments]}
+    record = sound.record(model)
+    timed = {**record, "segments": [segment.as_dict() for segment in sound.segments]}
     texts = {
         "srt": ("application/x-subrip", subtitle_text(timed, "srt")[0]),
         "vtt": ("text/vtt", subtitle_text(timed, "vtt")[0]),

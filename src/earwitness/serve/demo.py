@@ -27,9 +27,9 @@ from earwitness.captioning.segments import Segment
 from earwitness.config import validate
 from earwitness.errors import EarwitnessError
 from earwitness.serve import card
-from earwitness.serve.hearing import Service, Upload
 from earwitness.serve.limits import knows_key
 from earwitness.serve.options import request_settings
+from earwitness.serve.service import Service, Upload
 
 PATH = "/demo"
 _WORDS = 12

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from earwitness.serve.hearing import Service
+from earwitness.serve.service import Service
 
 FORM_BYTES = 65_536
 """what a form may hold besides its files"""

@@ -10,7 +10,7 @@ from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import CaptionSettings, settings_for
 from earwitness.captioning.rerank import Reranker
 from earwitness.errors import ConfigError
-from earwitness.serve.hearing import Service
+from earwitness.serve.service import Service
 
 CaptionFormat = Literal["json", "text", "srt", "vtt"]
 
