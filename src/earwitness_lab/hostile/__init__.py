@@ -1,0 +1,1 @@
+"""Hostile inputs, made on purpose: what the robustness benchmark and the tests give to earwitness."""
