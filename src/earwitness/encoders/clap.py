@@ -20,7 +20,8 @@ from earwitness.io.batches import batched
 from earwitness.models.building import check_foreign_size
 from earwitness.models.foreign import check_foreign, foreign_errors
 from earwitness.models.hub import WeightsOrigin
-from earwitness.models.weights import check_finite, read_json
+from earwitness.models.json_files import check_sizes, read_json
+from earwitness.models.weights import check_finite
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
@@ -93,6 +94,9 @@ class ClapEncoder(nn.Module):
         folder = Path(folder)
         _check_files(folder)
         model = _load_model(folder)
+        for name in ("preprocessor_config.json", "processor_config.json"):
+            if (folder / name).is_file():
+                check_sizes(read_json(folder / name), folder / name)
         with foreign_errors(folder, "a readable CLAP processor"):
             extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
             tokenizer = AutoTokenizer.from_pretrained(

@@ -17,8 +17,13 @@ _LONGEST = 256 * 2**20
 """bytes; the largest tokenizers of the hub have 35 MB"""
 _LARGEST = 2**24
 """of a setting that is a whole number"""
-_MOST = {"depth": 1000, "layers": 1000, "gru_layers": 1000, "blocks": 1000}
-"""settings that count layers, each of which costs time before its weights are compared"""
+_LAYERS = dict.fromkeys(("depth", "layers", "gru_layers", "blocks"), 1000)
+_SEARCH = {"beam_size": 256, "n_best": 256, "max_new_tokens": 4096, "draws": 1000, "steps": 10_000}
+_FRONT_END = {"n_fft": 65_536, "n_mels": 1024, "sample_rate": 768_000, "diffusion_steps": 100_000}
+_CLAP = {"fft_window_size": 65_536, "feature_size": 1024, "sampling_rate": 768_000}
+_CLAP |= {"max_length_s": 3600, "chunk_length_s": 3600, "top_db": 1000}
+_MOST = _LAYERS | _SEARCH | _FRONT_END | _CLAP
+"""settings that cost time or memory before any weight could be compared, or in every caption"""
 _LISTS = {"dilations": 64, "kernels": 64, "targets": 64}
 """settings of which each entry is a layer, or an adapter on every layer"""
 
@@ -68,7 +73,7 @@ def read_settings(model: type[Model], value: Any, source: Path, *, builds: bool 
     if not isinstance(value, dict):
         raise CheckpointError(f"{source}: settings expected, found {type(value).__name__}")
     if builds:
-        _check_sizes(value, source)
+        check_sizes(value, source)
     try:
         return validate(model, value, str(source))
     except ConfigError as error:
@@ -86,23 +91,23 @@ def _not_finite(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a finite number")
 
 
-def _check_sizes(value: Any, source: Path, key: str = "") -> None:
+def check_sizes(value: Any, source: Path, key: str = "") -> None:
     """Raises CheckpointError where a size in the settings `value` is beyond all reason: building a
     network of it would take all memory, or forever, before its weights could be compared.
     """
     if isinstance(value, dict):
         for name, inner in value.items():
-            _check_sizes(inner, source, name)
+            check_sizes(inner, source, name)
     elif isinstance(value, list):
         if len(value) > (longest := _LISTS.get(key, _LARGEST)):
             raise CheckpointError(
                 f"{source}: {key} has {len(value)} entries; expected at most {longest}"
             )
         for inner in value:
-            _check_sizes(inner, source, key)
-    elif isinstance(value, int) and key != "seed":
+            check_sizes(inner, source, key)
+    elif isinstance(value, int | float) and (key in _MOST or isinstance(value, int)):
         most = _MOST.get(key, _LARGEST)
-        if abs(value) > most:
+        if abs(value) > most and key != "seed":
             # Python refuses to print a number of thousands of digits.
             shown = str(value) if abs(value) < 10**20 else "a number of over 20 digits"
             raise CheckpointError(f"{source}: {key} is {shown}; expected at most {most}")

@@ -1,1 +1,1 @@
-"""Hostile inputs, made on purpose: what the robustness benchmark and the tests give to earwitness."""
+"""Hostile inputs, for the robustness benchmark and the tests."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from earwitness.errors import EarwitnessError
+from earwitness.errors import EarwitnessError, one_line
 
 Outcome = Literal["refused", "captioned", "lost", "traceback"]
 """one clear sentence; a caption; a result that is gone, a hang or a dead process; anything else"""
@@ -51,7 +51,9 @@ class Section:
 HEAD = "| inputs | number | refused | captioned | lost | tracebacks | time |\n|---|" + "---|" * 6
 
 
-def run(name: str, attempts: Iterable[Attempt], limit_s: float = 30, gigabytes: float = 8) -> Section:
+def run(
+    name: str, attempts: Iterable[Attempt], limit_s: float = 30, gigabytes: float = 8
+) -> Section:
     """The counts of `attempts`, each in a process of its own with limits on time and memory."""
     section, start = Section(name), time.monotonic()
     for one in attempts:
@@ -81,12 +83,13 @@ def judged(attempt: Callable[[], Outcome]) -> tuple[Outcome, str]:
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{os.path.basename(last.filename)}:{last.lineno}"
-        return "traceback", f"{type(error).__name__} at {where}: {' '.join(str(error).split())[:200]}"
+        return (
+            "traceback",
+            f"{type(error).__name__} at {where}: {one_line(error)[:200]}",
+        )
 
 
-def _apart(
-    attempt: Callable[[], Outcome], limit_s: float, gigabytes: float
-) -> tuple[Outcome, str]:
+def _apart(attempt: Callable[[], Outcome], limit_s: float, gigabytes: float) -> tuple[Outcome, str]:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

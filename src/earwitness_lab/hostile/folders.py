@@ -20,6 +20,10 @@ _SENTENCES = [
 ]
 
 
+_CNN: dict[str, Any] = {"stem": 4, "channels": (8, 8, 16), "blocks": (0, 0, 0)}
+_CNN |= {"dim": 24, "dilations": (1,)}
+
+
 class Kind(NamedTuple):
     """How a folder is made, and how it is loaded and used; both end in an answer of numbers."""
 
@@ -72,17 +76,19 @@ def language_model(config: Any = None) -> Any:
     return Decoder(build(size, tokenizer), tokenizer, config or DecoderConfig(tune="full"))
 
 
-def _lamb(folder: Path, sharded: bool = False) -> None:
+def _lamb(folder: Path, *, sharded: bool = False, exported: bool = False) -> None:
     import torch
 
     from earwitness.caption import Decoding
     from earwitness.encoders.ced import CED, CEDConfig
+    from earwitness.encoders.cnn import CNN, CNNConfig
     from earwitness.lamb.two_stream import TwoStreamConfig
     from earwitness.system.captioner import CaptionerConfig, TorchCaptioner
     from earwitness.system.decoder import DecoderConfig
 
     torch.manual_seed(0)
-    encoder = CED(CEDConfig(embed_dim=24, depth=2, num_heads=4, target_length=112, outputdim=0))
+    size = CEDConfig(embed_dim=24, depth=2, num_heads=4, target_length=112, outputdim=0)
+    encoder = CNN(CNNConfig(**_CNN)) if exported else CED(size)
     config = CaptionerConfig(
         prefix=TwoStreamConfig(n_semantic=2, n_temporal=2, n_global=4, heads=2, dropout=0.0),
         decoder=DecoderConfig(tune="full"),
@@ -93,6 +99,10 @@ def _lamb(folder: Path, sharded: bool = False) -> None:
     if sharded:
         (folder / "decoder/model.safetensors").unlink()
         made.decoder.model.save_pretrained(folder / "decoder", max_shard_size="20KB")
+    if exported:
+        from earwitness.export.folder import write_graphs
+
+        write_graphs(folder)
 
 
 def _link(folder: Path) -> None:
@@ -108,7 +118,7 @@ def _link(folder: Path) -> None:
 
     torch.manual_seed(0)
     decoder = language_model()
-    frames = CNN(CNNConfig(stem=4, channels=(8, 8, 16), blocks=(0, 0, 0), dim=24, dilations=(1,)))
+    frames = CNN(CNNConfig(**_CNN))
     text = TextTowerConfig(
         vocabulary=len(decoder.tokenizer), hidden=16, layers=1, heads=2, feed_forward=32
     )
@@ -126,7 +136,16 @@ def _link(folder: Path) -> None:
 def _caption(folder: Path) -> list[float]:
     from earwitness.system.captioner import TorchCaptioner
 
-    captioner = TorchCaptioner.load(folder)
+    return _scores(TorchCaptioner.load(folder))
+
+
+def _caption_without_torch(folder: Path) -> list[float]:
+    from earwitness.runtime import RuntimeCaptioner
+
+    return _scores(RuntimeCaptioner.load(folder, threads=1))
+
+
+def _scores(captioner: Any) -> list[float]:
     captions = captioner.caption_waveforms([noise(rate=captioner.sample_rate)])[0]
     return [caption.score for caption in captions]
 
@@ -201,6 +220,7 @@ KINDS: dict[str, Kind] = {
     "lamb": Kind(_lamb, _caption),
     "link": Kind(_link, _caption),
     "sharded": Kind(lambda folder: _lamb(folder, sharded=True), _caption),
+    "runtime": Kind(lambda folder: _lamb(folder, exported=True), _caption_without_torch),
     "clap": Kind(_clap, _embed),
     "sentence encoder": Kind(lambda folder: _bert(folder, 0), _similarity),
     "fluency detector": Kind(lambda folder: _bert(folder, 6), _fluency),

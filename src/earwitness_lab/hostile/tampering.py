@@ -142,7 +142,15 @@ def index(folder: Path, rng: random.Random) -> str:
     path = rng.choice(_weights(folder))
     names = [name for name in read_parts(path)[0] if name != "__metadata__"]
     target: Any = rng.choice(
-        ["notes.txt", "../../x.dat", "/etc/hostname", "../x.safetensors", "a/b.safetensors", 3, None]
+        [
+            "notes.txt",
+            "../../x.dat",
+            "/etc/hostname",
+            "../x.safetensors",
+            "a/b.safetensors",
+            3,
+            None,
+        ]
         + ["missing.safetensors", ".safetensors", "..", "", ["a"], "model.safetensors/"]
     )
     (path.parent / "notes.txt").write_bytes(pickle.dumps(Bomb()))
