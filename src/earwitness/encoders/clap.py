@@ -4,7 +4,6 @@ The networks are transformers' `ClapModel`. What goes in is ours: fixed windows 
 file, their unit vectors averaged and renormalized, so that the same file gives the same embedding.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earwitness.encoders.clap_features import ClapFeatures, ClapFeatureSettings, window_starts
-from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError, one_line
+from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError
 from earwitness.io.batches import batched
+from earwitness.models.building import check_foreign_size
+from earwitness.models.foreign import check_foreign, foreign_errors
 from earwitness.models.hub import WeightsOrigin
+from earwitness.models.json_files import check_sizes, read_json
+from earwitness.models.weights import check_finite
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
@@ -91,12 +94,14 @@ class ClapEncoder(nn.Module):
         folder = Path(folder)
         _check_files(folder)
         model = _load_model(folder)
-        try:
+        for name in ("preprocessor_config.json", "processor_config.json"):
+            if (folder / name).is_file():
+                check_sizes(read_json(folder / name), folder / name)
+        with foreign_errors(folder, "a readable CLAP processor"):
             extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = one_line(error)[:200]
-            raise CheckpointError(f"{folder}: processor not readable ({reason})") from None
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         return cls(
             model,
             extractor,
@@ -243,20 +248,18 @@ def _check_files(folder: Path) -> None:
                 "loaded; expected model.safetensors"
             )
         raise CheckpointError(f"{folder}: {' or '.join(names)} is missing")
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        reason = one_line(error)[:200]
-        raise CheckpointError(f"{folder}: config.json is not readable ({reason})") from None
+    kind = read_json(folder / "config.json").get("model_type")
     if kind != "clap":
         raise CheckpointError(f"{folder}: config.json is of a {kind!r} model; expected 'clap'")
 
 
 def _load_model(folder: Path) -> "ClapModel":
-    from safetensors import SafetensorError
-    from transformers import ClapModel
+    from transformers import ClapConfig, ClapModel
 
-    try:
+    tensors = check_foreign(folder)
+    with foreign_errors(folder, "a readable CLAP model"):
+        config = ClapConfig.from_pretrained(folder, local_files_only=True)
+        check_foreign_size(lambda: ClapModel(config), tensors, folder / "config.json")
         loaded: Any = ClapModel.from_pretrained(
             folder,
             local_files_only=True,
@@ -264,8 +267,6 @@ def _load_model(folder: Path) -> "ClapModel":
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: weights not readable ({one_line(error)[:200]})") from None
     model, report = loaded
     unknown = [
         key for key in report["unexpected_keys"] if key.rpartition(".")[2] not in _COMPUTED_BUFFERS
@@ -274,4 +275,5 @@ def _load_model(folder: Path) -> "ClapModel":
         if keys:
             first = sorted(keys)[0]
             raise CheckpointError(f"{folder}: its weights {what} '{first}' ({len(keys)} in all)")
+    check_finite(model.state_dict(), str(folder))
     return model

@@ -13,8 +13,8 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from earwitness.config import Strict
+from earwitness.models.building import built
 from earwitness.models.weights import (
-    load_weights,
     read_json,
     read_settings,
     read_weights,
@@ -126,6 +126,7 @@ class ClassHead(nn.Module):
         if not (folder / _SETTINGS).exists() and not (folder / _WEIGHTS).exists():
             return None
         path = folder / _SETTINGS
-        head = cls(read_settings(ClassHeadConfig, read_json(path), path))
-        load_weights(head, read_weights(folder / _WEIGHTS), str(folder / _WEIGHTS))
+        settings = read_settings(ClassHeadConfig, read_json(path), path)
+        weights = folder / _WEIGHTS
+        head = built(lambda: cls(settings), read_weights(weights), str(weights))
         return head.float().eval()

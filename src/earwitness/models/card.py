@@ -100,7 +100,7 @@ def facts_of(card: dict[str, Any], facts: CardFacts | None) -> dict[str, Any]:
     Raises:
         CheckpointError: `card` has keys that a card does not have.
     """
-    facts = facts or read_settings(CardFacts, card, Path("earwitness.json: card"))
+    facts = facts or read_settings(CardFacts, card, Path("earwitness.json: card"), builds=False)
     if not facts.versions:
         facts = facts.model_copy(update={"versions": versions()})
     return facts.model_dump(mode="json", exclude_defaults=True)
@@ -129,7 +129,9 @@ def model_card(folder: Path) -> str:
         CheckpointError: no model folder, or its card has keys that a card does not have.
     """
     settings = read_json(folder / "earwitness.json")
-    facts = read_settings(CardFacts, settings.get("card", {}), folder / "earwitness.json")
+    facts = read_settings(
+        CardFacts, settings.get("card", {}), folder / "earwitness.json", builds=False
+    )
     name = str(settings.get("name", folder.name))
     sections = {
         "": _opening(name, settings, facts),

@@ -5,6 +5,7 @@ dual encoder, LinkPrefix, causal LM + LoRA). Training, the command line, the ser
 evaluation all call `TorchCaptioner.forward` (losses) or `caption`, and nothing below.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,9 +24,10 @@ from earwitness.lamb.aligner import CrossModalAligner, caption_codes, masked_mea
 from earwitness.lamb.token_guide import GuideProcessor, TokenGuide
 from earwitness.lamb.two_stream import match_token_norm
 from earwitness.models.card import CardFacts, facts_of, write_card
+from earwitness.models.foreign import foreign_errors
 from earwitness.models.hub import push
 from earwitness.models.names import model_folder, part_folder
-from earwitness.models.weights import load_weights, read_json, read_weights
+from earwitness.models.weights import check_fit, load_weights, read_json, read_weights
 from earwitness.system.decoder import Decoder, Generated, Texts
 from earwitness.system.folder import Parts, SaveOptions, open_decoder, save_model
 from earwitness.system.folder import load_decoder as load_decoder
@@ -212,13 +214,34 @@ class TorchCaptioner(nn.Module, Inference):
         decoder = open_decoder(folder, config.decoder)
         audio_folder = part_folder(folder, "encoder/audio", settings)
         encoder = load_encoder(part_folder(folder, "encoder", settings), audio_folder)
+        state = read_weights(folder / "prefix.safetensors")
+        name = str(settings.get("name", folder.name))
         try:
-            captioner = cls(encoder, decoder, config, str(settings.get("name", folder.name)))
+            with torch.device("meta"):
+                _check_prefix(config.prefix.build(encoder.dim, decoder.dim), state, folder)
+            captioner = cls(encoder, decoder, config, name)
         except ConfigError as error:
             raise CheckpointError(f"{folder / 'earwitness.json'}: {error}") from None
         captioner.load_own_parts(folder)
-        captioner.card = settings.get("card", {})
-        return captioner.to(device).eval()
+        captioner.card = _card(settings, folder)
+        captioner.to(device).eval()
+        with foreign_errors(folder, "a working model"):
+            captioner.try_out()
+        return captioner
+
+    def try_out(self) -> None:
+        """Captions a second of noise with two words, as a first test of parts that were loaded.
+
+        Raises:
+            CheckpointError: what comes out is not finite.
+        """
+        rng = np.random.default_rng(0)
+        noise = (0.1 * rng.standard_normal(self.sample_rate)).astype(np.float32)
+        settings = self.config.decoding.model_copy(update={"max_new_tokens": 2})
+        with torch.inference_mode():
+            [found] = self.generate(self.audio_tokens(self.encode([noise])), settings)
+        if any(math.isnan(one.log_probability) for one in found):
+            raise CheckpointError(f"{self.name}: its weights and settings give no finite numbers")
 
     def load_own_parts(self, folder: Path) -> None:
         """Puts the prefix, guide and aligner of a model folder in the place of fresh ones.
@@ -241,3 +264,18 @@ def _cross_entropy(
     return nn.functional.cross_entropy(
         logits[texts.mask].float(), texts.ids[texts.mask], label_smoothing=smoothing
     )
+
+
+def _card(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    card = settings.get("card", {})
+    if not isinstance(card, dict):
+        found = type(card).__name__
+        raise CheckpointError(
+            f"{folder / 'earwitness.json'}: 'card' is {found}; expected an object"
+        )
+    return card
+
+
+def _check_prefix(prefix: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    own = {name.removeprefix("prefix."): v for name, v in state.items() if name[:7] == "prefix."}
+    check_fit(prefix, own, str(folder / "prefix.safetensors"))
