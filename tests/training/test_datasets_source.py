@@ -131,9 +131,9 @@ def test_what_is_missing_is_named(folder, tmp_path, changes, message):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_the_tiny_recipe_trains_on_it(folder, tmp_path, streaming):
-    changes = [
-        f"source.streaming={str(streaming).lower()}", "source.items_per_epoch=16", "fit.epochs=2", "fit.batch_size=8", "fit.trackers=[]",
-    ]  # fmt: skip
+    words = ["kind=datasets", f"dataset={folder}", f"streaming={str(streaming).lower()}"]
+    changes = [f"source.{word}" for word in (*words, "items_per_epoch=16")]
+    changes += [f"fit.{word}" for word in ("epochs=2", "batch_size=8", "trackers=[]")]
     run_recipe(TINY, tmp_path / "run", changes)
     rows = [json.loads(row) for row in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "total" in row]
