@@ -40,6 +40,12 @@ def reproduce(
         list[str] | None,
         typer.Option(help="Do this stage only, by its name in the plan. Repeatable."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that train and caption together; one per GPU unless set."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan and checks only; trains nothing.")
     ] = False,
@@ -67,8 +73,9 @@ def reproduce(
     from earwitness_lab.reproduce.table import score_rows, tables, write_tables
 
     plan = make_plan(
-        system.value, size.value, recipes=recipes, data=data, runs=runs, stages=stages or ()
-    )
+        system.value, size.value, recipes=recipes, data=data, runs=runs, stages=stages or (),
+        processes=processes or _gpus(),
+    )  # fmt: skip
     for stage in plan.stages:
         typer.echo(_stage_line(plan, stage))
     typer.echo("")
@@ -87,6 +94,12 @@ def reproduce(
         scores = score_rows(plan, typer.echo, sbert=sbert, fluency=fluency)
         path = write_tables(plan, scores)
         typer.echo(f"\n{tables(plan, scores)}\n\n{path}")
+
+
+def _gpus() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
 
 
 def _stage_line(plan: "Plan", stage: "Stage") -> str:
