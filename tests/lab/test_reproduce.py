@@ -29,8 +29,8 @@ from earwitness_lab.reproduce.checks import (
     first_missing,
     stage_clips,
 )
-from earwitness_lab.reproduce.gpu import card_need, encoder_bytes
 from earwitness_lab.reproduce.decode import clips_to_caption, decode
+from earwitness_lab.reproduce.gpu import card_need, encoder_bytes
 from earwitness_lab.reproduce.plan import launch, make_plan, run_stages
 from earwitness_lab.reproduce.table import LAMB_TABLE_1, score_rows, tables
 

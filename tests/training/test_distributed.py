@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import distributed_parts
+import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from builders import tiny_captioner
