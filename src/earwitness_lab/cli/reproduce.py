@@ -118,7 +118,9 @@ def _stage_line(plan: "Plan", stage: "Stage") -> str:
             size = WEIGHT_BYTES.get(str(name))
             needs.append(f"{name}{f' ({size / 1e9:.1f} GB)' if size else ''}")
     expected = hours(stage.recipe, stage_clips(stage)) if plan.size == "paper" else None
-    time = f"about {expected:.1f} h of an A100 (counted)" if expected else "hours unknown"
+    time = "hours unknown"
+    if expected:
+        time = f"about {expected[0]:.1f} to {expected[1]:.1f} h of an A100 (counted)"
     return (
         f"stage    {stage.name} [{state}], {time}; from {', '.join(needs) or 'nothing'}\n"
         f"         {shlex.join(stage.command)}"
