@@ -329,7 +329,7 @@ def test_several_processes_share_the_batch_of_a_recipe(tmp_path):
     for one, four in zip(alone.stages, shared.stages, strict=True):
         assert four.recipe.fit.batch_size * 4 == one.recipe.fit.batch_size
         assert four.command[:2] == ["torchrun", "--standalone"]
-        assert four.command[2:5] == ["--nproc-per-node=4", "-m", "earwitness"]
+        assert four.command[2:6] == ["--nproc-per-node=4", "-m", "--", "earwitness"]
         assert one.command[:2] == ["earwitness", "train"]
     with pytest.raises(ConfigError, match="--processes 3: the batch .* is 32 clips in total"):
         plan(tmp_path, processes=3)

@@ -28,8 +28,6 @@ EVALUATE = "evaluate"
 WEIGHTS = ("init", "encoder", "decoder", "text", "bridge")
 """keys of a recipe that name weights"""
 
-_TORCHRUN = ("--standalone",)
-
 _LAMB = ("lamb_pretrain", "lamb_audiocaps", "lamb_clotho")
 _LINK = (
     "link_bridge",
@@ -82,10 +80,8 @@ class Stage:
     @property
     def command(self) -> list[str]:
         """What a user would type."""
-        return ["earwitness", *self.words] if self.processes == 1 else [
-            "torchrun", *_TORCHRUN, f"--nproc-per-node={self.processes}", "-m", "earwitness",
-            *self.words,
-        ]  # fmt: skip
+        several = ["torchrun", *_torchrun(self.processes)] if self.processes > 1 else []
+        return [*several, "earwitness", *self.words]
 
     @property
     def words(self) -> list[str]:
@@ -227,14 +223,19 @@ def launch(processes: int, words: Sequence[str], what: str) -> None:
     Raises:
         TrainingError: it stopped.
     """
-    several = ["torch.distributed.run", *_TORCHRUN, f"--nproc-per-node={processes}", "-m"]
-    command = [sys.executable, "-m", *(several if processes > 1 else []), *words]
+    several = ["torch.distributed.run", *_torchrun(processes)] if processes > 1 else []
+    command = [sys.executable, "-m", *several, *words]
     code = subprocess.run(command, check=False).returncode
     if code:
         raise TrainingError(
             f"{what} stopped with exit code {code} (its reason is above); the same command goes on "
             "from there"
         )
+
+
+def _torchrun(processes: int) -> list[str]:
+    # Without the `--` torchrun takes `--run` for its own `--run-path`.
+    return ["--standalone", f"--nproc-per-node={processes}", "-m", "--"]
 
 
 def _in_order(folder: Path, wanted: Sequence[str]) -> list[str]:
