@@ -4,8 +4,11 @@ import io
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from builders import noise
@@ -13,12 +16,19 @@ from builders import noise
 from earwitness import audio
 from earwitness.errors import ConfigError, DataError
 from earwitness.training.batches import epoch_batches
-from earwitness.training.datasets_source import DatasetsSource
+from earwitness.training.datasets_source import DatasetsSource, StreamedRows
 from earwitness.training.settings import FitConfig
 from earwitness.training.source import Opening
 from earwitness.training.stages import run_recipe
 
 datasets = pytest.importorskip("datasets")
+FEATURES = datasets.Features(
+    {
+        "audio": datasets.Audio(),
+        "caption": datasets.List(datasets.Value("string")),
+        "other": datasets.Value("int64"),
+    }
+)
 TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny.toml"
 
 
@@ -34,21 +44,15 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("set")
     for split, first, count in (("train", 0, 24), ("validation", 24, 6)):
         numbers = range(first, first + count)
-        made = datasets.Dataset.from_dict(
-            {
-                "audio": [{"bytes": wav(i), "path": f"{i}.wav"} for i in numbers],
-                "caption": [[f"Sound {i} rings.", f"sound {i} again"] for i in numbers],
-                "other": list(numbers),
-            },
-            features=datasets.Features(
-                {
-                    "audio": datasets.Audio(decode=False),
-                    "caption": datasets.List(datasets.Value("string")),
-                    "other": datasets.Value("int64"),
-                }
-            ),
-        )
-        made.to_parquet(place / f"{split}-00000-of-00001.parquet")
+        columns = {
+            "audio": [{"bytes": wav(i), "path": f"{i}.wav"} for i in numbers],
+            "caption": [[f"Sound {i} rings.", f"sound {i} again"] for i in numbers],
+            "other": list(numbers),
+        }
+        # Written as the hub's files are, with the kind of each column in the schema; `datasets`
+        # itself writes sound only with torchcodec.
+        schema = FEATURES.arrow_schema
+        pq.write_table(pa.table(columns, schema), place / f"{split}-00000-of-00001.parquet")
     return place
 
 
@@ -110,9 +114,12 @@ def test_the_loop_asks_for_the_places_of_a_stream_in_order(folder, tmp_path):
     assert [i for batch in batches for i, _ in batch] == list(range(24))
 
 
-def test_a_stream_that_does_not_know_its_size_says_what_to_set(folder, tmp_path):
-    with pytest.raises(ConfigError, match="source.items_per_epoch"):
-        opened(folder, tmp_path, streaming=True)
+def test_a_stream_tells_its_size_or_says_what_to_set(folder, tmp_path):
+    assert len(opened(folder, tmp_path, streaming=True).train) == 24
+    source = DatasetsSource(kind="datasets", dataset=str(folder), streaming=True)
+    endless = SimpleNamespace(info=SimpleNamespace(splits=None), shuffle=lambda **_: None)
+    with pytest.raises(ConfigError, match="source.items_per_epoch: .* does not say how many clips"):
+        StreamedRows(endless, source, Opening(None, 16000, tmp_path, 0))
 
 
 @pytest.mark.parametrize(
@@ -131,9 +138,9 @@ def test_what_is_missing_is_named(folder, tmp_path, changes, message):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_the_tiny_recipe_trains_on_it(folder, tmp_path, streaming):
-    changes = [
-        f"source.streaming={str(streaming).lower()}", "source.items_per_epoch=16", "fit.epochs=2", "fit.batch_size=8", "fit.trackers=[]",
-    ]  # fmt: skip
+    words = ["kind=datasets", f"dataset={folder}", f"streaming={str(streaming).lower()}"]
+    changes = [f"source.{word}" for word in (*words, "items_per_epoch=16")]
+    changes += [f"fit.{word}" for word in ("epochs=2", "batch_size=8", "trackers=[]")]
     run_recipe(TINY, tmp_path / "run", changes)
     rows = [json.loads(row) for row in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "total" in row]

@@ -152,5 +152,6 @@ def test_dropout_and_decoding_may_differ_from_the_model_to_go_on_from(tmp_path):
 
 def test_training_from_a_model_with_other_heads_is_refused_by_the_recipe(tmp_path, clips):
     folder = tiny_model_folder(tmp_path / "model")
+    prompt = "model.decoder.instruction='Please describe the audio.'"
     with pytest.raises(ConfigError, match=r"model\.prefix\.heads is 4"):
-        trained(tmp_path / "run", clips, clips, f"init={folder}")
+        trained(tmp_path / "run", clips, clips, f"init={folder}", prompt)

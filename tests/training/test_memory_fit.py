@@ -85,7 +85,7 @@ def test_the_longest_items_are_tried_and_a_trial_leaves_no_trace(tmp_path):
     model = Model(16)
     before = {name: value.clone() for name, value in model.named_buffers()}
     found(model, tmp_path, data)
-    longest = sorted(float(data[(i, 0)][1]) for i in np.argsort(-data.lengths)[:16])
+    longest = sorted(float(data[(int(i), 0)][1]) for i in np.argsort(-data.lengths)[:16])
     assert model.seen == [pytest.approx(longest)]
     assert all(torch.equal(before[name], value) for name, value in model.named_buffers())
     assert model.line.weight.grad is None

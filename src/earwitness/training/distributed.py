@@ -120,7 +120,7 @@ class FSDPModel:
         self.accelerator, self.model = accelerator, model
         self.twin = copy.deepcopy(model) if accelerator.is_main_process else None
         self.scalars = [p for p in model.parameters() if p.ndim == 0]
-        _shard(model, accelerator.device, self.scalars)
+        shard(model, accelerator.device, self.scalars)
         self.optimizer: Any = None
 
     def parameters(self) -> list[nn.Parameter]:
@@ -241,8 +241,12 @@ def _load_trained(models: list[nn.Module], folder: Any) -> None:
     models.clear()
 
 
-def _shard(model: nn.Module, device: torch.device, scalars: list[nn.Parameter]) -> None:
-    """Layers of language models one by one, then the rest as one."""
+def shard(model: nn.Module, device: torch.device, scalars: list[nn.Parameter]) -> None:
+    """Shards the layers of language models one by one, then the rest as one.
+
+    Raises:
+        ConfigError: a weight is quantized.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 

@@ -57,7 +57,7 @@ def cropped(
     crop: str,
     rng: np.random.Generator,
 ) -> Float32[np.ndarray, " t"]:
-    """At most `seconds` of a waveform: its start or, with `crop` "random", a part drawn by `rng`."""
+    """At most `seconds` of a waveform: its start, or with `crop` "random" any part of it."""
     extra = len(waveform) - round(seconds * rate)
     if extra <= 0:
         return waveform
