@@ -4,7 +4,7 @@
 
 A model is a name or a folder, or NAME=FOLDER. Several seeds of one recipe are NAME=FOLDER,FOLDER:
 their scores are means over seeds. `@0` after a folder switches the Token Guide off in decoding,
-`+N` takes the consensus of its N best captions, `+events` puts 8 in order by the class head beside
+`+N` takes the consensus of its N best captions, `+events` puts 4 in order by the class head beside
 its encoder too, and FOLDER&FOLDER takes the consensus of the N best of both (4 without `+N`).
 
 One table a set with bootstrap 95 % intervals over recordings, and one with paired differences from

@@ -16,11 +16,14 @@ from jaxtyping import Float
 
 from earwitness import audio
 from earwitness.caption import Caption, CaptionsWaveforms, Decoding
-from earwitness.captioning.rerank import CANDIDATES, agreements
+from earwitness.captioning.rerank import agreements
 from earwitness.text import gist
 
 EVENTS = "events"
 """the name of this way of reranking"""
+
+FEWEST = 4
+"""the fewest captions that are compared: as many as the pocket models have beams; more are worse"""
 
 LEAST_SUPPORT, LEAST_PROBABILITY = 0.2, 0.3
 """below the first, no candidate names what is heard; from the second on, something clearly is"""
@@ -66,7 +69,7 @@ class EventReranker:
 
     classes: SoundClasses = field(repr=False)
     weight: float = 1.0
-    candidates: int = CANDIDATES
+    candidates: int = FEWEST
     name: str = EVENTS
 
     @classmethod

@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from earwitness.config import Strict, tomllib
+from earwitness.config import tomllib
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.class_head import ClassHead, ClassHeadConfig
 from earwitness.training.pool import Pool, build_pool
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.settings import FitConfig
 from earwitness_lab.pocket.real_pool import EarRows
 from earwitness_lab.pocket.real_sound import RealSound, real_sounds
 from earwitness_lab.pocket.single_sounds import PLAIN, plain_label, sentences
@@ -26,7 +28,7 @@ SHORTEST_FRAMES = 4
 _LEAST_SPREAD = 1e-3
 
 
-class ClassesRecipe(Strict):
+class ClassesRecipe(StageRecipe):
     """Settings of the stage."""
 
     stage: Literal["classes"]
@@ -41,7 +43,12 @@ class ClassesRecipe(Strict):
     """of the weights of standardized features; half of it times their squares is added"""
     steps: PositiveInt = 80
     """iterations of L-BFGS"""
-    seed: int = 31
+    fit: FitConfig = FitConfig(seed=31)
+    """of which only the seed counts: the regression has no epochs"""
+
+    def prepare(self, folder: Path) -> Job:
+        """The run leaves `classes.json` and `classes.safetensors` in `folder`/best/encoder."""
+        return lambda: run(self, folder)
 
 
 class Examples(NamedTuple):
@@ -106,7 +113,7 @@ def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
     pools: dict[str, Pool] = {}
     for kind, size, seed in (
         ("recordings", len(sounds), 0),
-        ("plain", recipe.plain, recipe.seed),
+        ("plain", recipe.plain, recipe.fit.seed),
     ):
         maker = EarRows(recipe.data, runs / "cache", recipe.encoder, code, dim, kind, seed)
         pools[kind] = build_pool(runs / "pool" / f"ears-{kind}-{size}-{code}", size, maker)
@@ -115,7 +122,7 @@ def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
         RealSound(Path(), "", plain_label(PLAIN[n % len(PLAIN)]), "", f"plain {n}", False)
         for n in range(recipe.plain)
     ]
-    rng = np.random.default_rng(recipe.seed)
+    rng = np.random.default_rng(recipe.fit.seed)
     rows: list[tuple[np.ndarray, RealSound, bool]] = []
     for kind, group in (("recordings", sounds), ("plain", plain)):
         arrays = pools[kind].arrays
