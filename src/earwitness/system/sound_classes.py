@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,10 +19,18 @@ WINDOW_S = 1.28
 """length of the parts in which the highest probability is looked for; they overlap by half"""
 
 
+@runtime_checkable
+class TimedEncoder(FrameEncoder, Protocol):
+    """A frame encoder whose frames are evenly spaced."""
+
+    frame_rate: float
+    """frames a second"""
+
+
 class TorchSoundClasses:
     """A frame encoder with its class head: numpy in, numpy out."""
 
-    def __init__(self, encoder: FrameEncoder, head: ClassHead) -> None:
+    def __init__(self, encoder: TimedEncoder, head: ClassHead) -> None:
         self.encoder, self.head = encoder, head
         self.sample_rate = encoder.sample_rate
 
@@ -41,7 +50,7 @@ class TorchSoundClasses:
         head = ClassHead.load(place)
         if head is None:
             raise CheckpointError(f"{place}: no class head (classes.json) beside this encoder")
-        encoder = load_frame_encoder(place)
+        encoder = cast(TimedEncoder, load_frame_encoder(place))
         return cls(encoder.to(device), head.to(device))  # type: ignore[attr-defined]
 
     @property

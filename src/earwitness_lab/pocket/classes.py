@@ -4,6 +4,7 @@ recordings.
 
 import hashlib
 from collections import Counter
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -110,13 +111,14 @@ def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
     """
     code = hashlib.sha256((recipe.encoder / "model.safetensors").read_bytes()).hexdigest()[:12]
     sounds = real_sounds(recipe.data)
-    pools: dict[str, Pool] = {}
-    for kind, size, seed in (
-        ("recordings", len(sounds), 0),
-        ("plain", recipe.plain, recipe.fit.seed),
-    ):
-        maker = EarRows(recipe.data, runs / "cache", recipe.encoder, code, dim, kind, seed)
-        pools[kind] = build_pool(runs / "pool" / f"ears-{kind}-{size}-{code}", size, maker)
+    maker = partial(EarRows, recipe.data, runs / "cache", recipe.encoder, code, dim)
+    pools: dict[str, Pool] = {
+        name: build_pool(runs / "pool" / f"ears-{name}-{size}-{code}", size, rows)
+        for name, size, rows in (
+            ("recordings", len(sounds), maker("recordings")),
+            ("plain", recipe.plain, maker("plain", recipe.fit.seed)),
+        )
+    }
     known = sentences()
     plain = [
         RealSound(Path(), "", plain_label(PLAIN[n % len(PLAIN)]), "", f"plain {n}", False)
@@ -197,8 +199,8 @@ def fitted(
 
     optimizer.step(loss)
     with torch.no_grad():
-        linear.weight /= spread
-        linear.bias -= linear.weight @ mean
+        linear.weight.div_(spread)
+        linear.bias.sub_(linear.weight @ mean)
     return linear
 
 
