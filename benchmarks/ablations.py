@@ -105,7 +105,8 @@ def dev_losses(folder: Path, data: Path) -> np.ndarray:
     kept = folder / "losses-dev.npy"
     if not kept.exists():
         np.save(
-            kept, caption_losses(TorchCaptioner.load(folder / "best"), *read_recordings(data / "dev"))
+            kept,
+            caption_losses(TorchCaptioner.load(folder / "best"), *read_recordings(data / "dev")),
         )
     return np.load(kept)
 

@@ -79,18 +79,15 @@ class ClassHead(nn.Module):
         window_s: float = 0.96,
     ) -> list[HeardEvent]:
         """The events of one clip in order of their start: runs of frames where a class has at least
-        `threshold` in the windows around them. Borders are those of frames.
+        `threshold` in the window around them. Borders are those of frames.
         """
-        size = min(len(h), max(1, round(window_s * frame_rate)))
-        windows = h.unfold(0, size, 1).transpose(1, 2)
-        seen = self(windows, torch.ones(windows.shape[:2], dtype=torch.bool, device=h.device))
-        # A frame has the mean of the windows that it lies in.
-        total = torch.zeros(len(h), seen.shape[1], device=h.device)
-        count = torch.zeros(len(h), 1, device=h.device)
-        for offset in range(size):
-            total[offset : offset + len(seen)] += seen
-            count[offset : offset + len(seen)] += 1
-        return self._runs(total / count, frame_rate, threshold)
+        size = max(1, round(window_s * frame_rate))
+        before, after = size // 2, size - 1 - size // 2
+        # The first and last frames are repeated, so that each frame is the middle of a window.
+        ends = h[:1].expand(before, -1), h[-1:].expand(after, -1)
+        windows = torch.cat([ends[0], h, ends[1]]).unfold(0, size, 1).transpose(1, 2)
+        mask = torch.ones(windows.shape[:2], dtype=torch.bool, device=h.device)
+        return self._runs(self(windows, mask), frame_rate, threshold)
 
     def _runs(
         self, by_frame: Float[Tensor, "N K"], frame_rate: float, threshold: float

@@ -111,8 +111,7 @@ def _prepare(recipe: ContrastiveRecipe, run_folder: Path) -> Job:
     torch.manual_seed(recipe.fit.seed)
     dual = _going_on(recipe) if recipe.init else _dual(recipe, frames, splits)
     if recipe.tune == "audio":
-        dual.requires_grad_(False)
-        dual.audio_head.requires_grad_(True)
+        only_audio(dual)
     return lambda: fit(
         DualTraining(dual, recipe.frame_dropout),
         splits.train,
@@ -154,6 +153,12 @@ def recall(
         scores[f"text_to_audio_r{k}"] = float(from_text[:, column].mean())
     scores["recall"] = (scores["audio_to_text_r10"] + scores["text_to_audio_r10"]) / 2
     return scores
+
+
+def only_audio(dual: DualEncoder) -> None:
+    """Freezes everything but the audio head."""
+    dual.requires_grad_(False)
+    dual.audio_head.requires_grad_(True)
 
 
 def _going_on(recipe: ContrastiveRecipe) -> DualEncoder:
