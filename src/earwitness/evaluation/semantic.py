@@ -86,9 +86,7 @@ def load_sbert(model: str, device: str | None = None) -> TextModel:
             raise CheckpointError(f"{model}: its module {module.get('type')} is not supported")
     length = _read_json(source, "sentence_bert_config.json", dict).get("max_seq_length")
     if length is not None and (type(length) is not int or length < 1):
-        raise CheckpointError(
-            f"{model}: max_seq_length is {length!r}; expected 1 or more"
-        )
+        raise CheckpointError(f"{model}: max_seq_length is {length!r}; expected 1 or more")
     network = _load(AutoModel, source, device)
     digest = _digest(source if Path(model).is_dir() or model == MINILM else model)
     loaded = TextModel(model, digest, _tokenizer(source), network, length or 512, kind)

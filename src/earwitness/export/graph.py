@@ -178,10 +178,9 @@ class Graph:
             self._nodes, self.name, self._inputs, self._outputs, self._initializers
         )
         opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(
+        return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="earwitness"
         )
-        return model
 
     def write(self, folder: Path) -> Path:
         """Writes the graph into `folder` and returns its path."""

@@ -138,7 +138,7 @@ def _multi_scale(g: Graph, h: Value, config: TwoStreamConfig) -> Value:
 
 
 def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
-    """torch's bidirectional GRU; its gates are (reset, update, new), ONNX has (update, reset, new)."""
+    """torch's bidirectional GRU: gates (reset, update, new); ONNX has (update, reset, new)."""
     x = g.op("Transpose", x, perm=[1, 0, 2])
     for layer in range(layers):
         weights = [

@@ -1,4 +1,4 @@
-"""Weights of a model folder without torch: safetensors files, mapped into memory and never copied."""
+"""Weights of a model folder without torch: safetensors files, mapped into memory, not copied."""
 
 import json
 import mmap
