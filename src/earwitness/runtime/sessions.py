@@ -79,17 +79,19 @@ class Sessions:
                 f"{', '.join(sorted(self.places))} in its folder"
             )
         file = self.weight_file(weight.location)
-        place = (weight.dtype, weight.shape, weight.offset, weight.size)
         name = weight.name.partition(":")[2]
         stored = file.tensors.get(name)
         if stored is None:
             raise CheckpointError(f"{file.path}: weight '{name}' is missing, which {path} needs")
-        if (stored.dtype, stored.shape, stored.offset, stored.size) != place:
+        # By name, not by the place that the graph knows: a file that was saved again may be packed
+        # in another way.
+        if (stored.dtype, stored.shape) != (weight.dtype, weight.shape):
             raise CheckpointError(
-                f"{file.path}: weight '{name}' is not the one that {path.name} was written for; "
-                "export the model again"
+                f"{file.path}: weight '{name}' is {stored.dtype} of shape {list(stored.shape)}; "
+                f"{path.name} was written for {weight.dtype} of shape {list(weight.shape)}; export "
+                "the model again"
             )
-        data = file.bytes_of(weight.offset, weight.size)
+        data = file.bytes_of(stored.offset, stored.size)
         if not_finite(weight.dtype, data):
             raise CheckpointError(f"{file.path}: weight '{name}' holds numbers that are not finite")
         kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
