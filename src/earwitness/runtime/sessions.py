@@ -1,6 +1,7 @@
 """Opening the graphs of a model folder: strict, with weights from inside the folder only."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class Sessions:
     """Opens graphs that share weight files.
 
     `places` says where the files lie that graphs name: a part that two models share lies in the
-    folder of one of them. `threads` None: as many as the machine has cores.
+    folder of one of them. `threads` None: OMP_NUM_THREADS, or as many as the machine has cores.
     """
 
     places: dict[str, Path]
@@ -64,8 +65,7 @@ class Sessions:
 
     def _options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = self.threads or _threads()
         options.log_severity_level = _FATAL
         options.enable_cpu_mem_arena = False
         # Threads that spin while they wait slow down whoever decodes the next sounds.
@@ -100,6 +100,12 @@ class Sessions:
             return ort.OrtValue.ortvalue_from_numpy(array)
         words = data.view(np.uint16).reshape(weight.shape)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(words, 16)
+
+
+def _threads() -> int:
+    """As many threads as OMP_NUM_THREADS says, as in torch; 0, all cores, where it says nothing."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() else 0
 
 
 def read_graph(path: Path, digest: str) -> bytes:
