@@ -22,9 +22,9 @@ from earwitness.system.captioner import TorchCaptioner
 _PARTS = ("encoder", "encoder/audio", "decoder")
 
 
-def write_graphs(folder: Path) -> RuntimeSettings:
-    """Writes `encoder.onnx`, `prefix.onnx`, `decoder.onnx` and `runtime.json` into the model folder
-    `folder`; the weights stay where they are.
+def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
+    """Writes `encoder.onnx`, `prefix.onnx`, `decoder.onnx` and `runtime.json` of the model folder
+    `folder` into it, or into `out`; the weights stay where they are.
 
     Raises:
         ConfigError: a part of the model has no ONNX form. CheckpointError: the folder is damaged.
@@ -49,7 +49,7 @@ def write_graphs(folder: Path) -> RuntimeSettings:
     decoder.llama_graph(graphs[2], sizes)
     before, after = llm.prompt_ids()
     runtime = RuntimeSettings(
-        graphs={graph.name: sha256_of(graph.write(folder)) for graph in graphs},
+        graphs={graph.name: sha256_of(graph.write(out or folder)) for graph in graphs},
         tokenizer=sha256_of(places["decoder"] / "tokenizer.json"),
         sample_rate=captioner.sample_rate,
         shortest=heard.config.log_mel.n_fft,
@@ -66,7 +66,7 @@ def write_graphs(folder: Path) -> RuntimeSettings:
         guide=captioner.has_guide,
         bridge=captioner.has_bridge,
     )
-    write_json(folder / "runtime.json", runtime.model_dump(mode="json"))
+    write_json((out or folder) / "runtime.json", runtime.model_dump(mode="json"))
     return runtime
 
 

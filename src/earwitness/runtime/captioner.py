@@ -164,7 +164,7 @@ class RuntimeCaptioner(CaptionCalls):
 
     def _captions(
         self,
-        z: list[Float[np.ndarray, "G E"]],
+        z: list[Float[np.ndarray, "_ E"]],
         bias: Float[np.ndarray, "B V"] | None,
         ends: list[float],
         decoding: Decoding,
@@ -181,7 +181,7 @@ class RuntimeCaptioner(CaptionCalls):
 
     def audio_tokens(
         self, waveforms: Sequence[Float[np.ndarray, " _"]]
-    ) -> tuple[list[Float[np.ndarray, "G E"]], Float[np.ndarray, "B V"] | None]:
+    ) -> tuple[list[Float[np.ndarray, "_ E"]], Float[np.ndarray, "B V"] | None]:
         """What the language model reads of each waveform, and the Token Guide's bias, if any."""
         frames = self._frames(waveforms)
         z: list[np.ndarray] = [np.empty(0)] * len(frames)

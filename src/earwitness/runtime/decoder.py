@@ -45,7 +45,7 @@ class LanguageModel:
         self._keys = [f"{part}_{layer}" for layer in layers for part in ("key", "value")]
         self._outputs = ["logits", *(f"new_{name}" for name in self._keys)]
 
-    def start(self, z: list[Float[np.ndarray, "G E"]]) -> tuple[Float[np.ndarray, "B V"], Cache]:
+    def start(self, z: list[Float[np.ndarray, "_ E"]]) -> tuple[Float[np.ndarray, "B V"], Cache]:
         """Logits of the first word after each clip's audio tokens, and what was read so far.
 
         Prompts of unlike length are padded on the left.
