@@ -150,7 +150,7 @@ EXAMPLES: dict[str, tuple[str, Change, str]] = {
     ),
     "lists in lists": ("lamb", set_text(CED, "[" * 10**5), "not readable as JSON"),
     "half a character": ("lamb", set_text(OURS, '{"name": "\\ud800"}'), "half a character"),
-    "card that is a list": ("lamb", set_json(OURS, "card", value=[1]), "'card' is [1]"),
+    "card that is a list": ("lamb", set_json(OURS, "card", value=[1]), "'card' is of type list"),
     "pipe in place of a file": ("lamb", fifo, "a folder or a device"),
     "newer format": ("lamb", set_json(OURS, "format", value=99), "model format 99"),
 }
@@ -227,7 +227,7 @@ def test_the_campaign_counts_what_goes_wrong_and_outlives_it():
         campaign.Attempt("d", dying),
         campaign.Attempt("e", hanging),
     ]
-    section = campaign.run("mixed", attempts, limit_s=1.0, gigabytes=64)
+    section = campaign.run("mixed", attempts, limit_s=1.0, gigabytes=64.0)
     assert section.counts == {"refused": 1, "captioned": 1, "traceback": 1, "lost": 2}
     assert section.row.startswith("| mixed | 5 | 1 | 1 | 2 | 1 |")
     assert "KeyError" in campaign.report([section])

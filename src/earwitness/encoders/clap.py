@@ -63,6 +63,7 @@ class ClapEncoder(nn.Module):
             ConfigError: the stride is not above 0 and at most one window, or `batch_size` below 1.
         """
         super().__init__()
+        self.source = source
         self.model = model.eval().requires_grad_(False)
         self.extractor = extractor
         self.tokenizer = tokenizer
@@ -134,6 +135,7 @@ class ClapEncoder(nn.Module):
 
         Raises:
             AudioError: a clip is empty, not one-dimensional, not floating point or not finite.
+            CheckpointError: the embeddings are not finite.
         """
         clips = [_checked(clip, index) for index, clip in enumerate(waveforms)]
         window = self.settings.window_samples
@@ -148,14 +150,14 @@ class ClapEncoder(nn.Module):
             embedded = self._embed_windows(torch.stack(windows).to(self.device))
             for (index, _), e in zip(batch, embedded, strict=True):
                 sums[index] += e
-        return normalize(sums, dim=1)
+        return self._finite(normalize(sums, dim=1))
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of sentences, float32; tokens past the model's limit are cut.
 
         Raises:
-            DataError: a sentence is blank.
+            DataError: a sentence is blank. CheckpointError: the embeddings are not finite.
         """
         blank = [index for index, text in enumerate(texts) if not text.strip()]
         if blank:
@@ -173,7 +175,12 @@ class ClapEncoder(nn.Module):
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             )
             parts.append(normalize(out.pooler_output.float(), dim=1))
-        return torch.cat(parts)
+        return self._finite(torch.cat(parts))
+
+    def _finite(self, e: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+        if not bool(torch.isfinite(e).all()):
+            raise CheckpointError(f"{self.source}: its weights and settings give no finite numbers")
+        return e
 
     def _embed_windows(self, windows: Float[Tensor, "W T"]) -> Float[Tensor, "W C"]:
         mel = self.features(windows)[:, None].to(self.model.dtype)

@@ -91,7 +91,7 @@ def load_sbert(model: str, device: str | None = None) -> TextModel:
     digest = _digest(source if Path(model).is_dir() or model == MINILM else model)
     loaded = TextModel(model, digest, _tokenizer(source), network, length or 512, kind)
     with foreign_errors(model, "a working sentence encoder"):
-        _embed(loaded, ["a dog barks"])
+        _check_numbers(_embed(loaded, ["a dog barks"]))
     return loaded
 
 
@@ -136,7 +136,7 @@ def load_fluency(model: str, device: str | None = None) -> TextModel:
     digest = _digest(source if Path(model).is_dir() else model)
     loaded = TextModel(model, digest, _tokenizer(source), network, _FLUENCY_TOKENS, "", column)
     with foreign_errors(model, "a working fluency detector"):
-        error_probability(loaded, ["a dog barks"])
+        _check_numbers(error_probability(loaded, ["a dog barks"]))
     return loaded
 
 
@@ -302,6 +302,11 @@ def _read_json(folder: Path, name: str, kind: type[_Kind]) -> _Kind:
         found = type(value).__name__
         raise CheckpointError(f"{path}: expected a JSON {kind.__name__}, found {found}")
     return value
+
+
+def _check_numbers(found: np.ndarray) -> None:
+    if not np.isfinite(found).all():
+        raise ValueError("its weights and settings give no finite numbers")
 
 
 def _digest(source: Path | str) -> str:

@@ -230,6 +230,8 @@ class RuntimeCaptioner(CaptionCalls):
     def _caption(self, found: Found, end: float) -> Caption:
         text = self._tokenizer.decode(found.tokens, skip_special_tokens=True)
         score = float(np.exp(found.log_probability))
+        if np.isnan(score):
+            raise CheckpointError(f"{self.name}: its weights and settings give no finite numbers")
         return Caption(" ".join(text.split()), score, 0.0, end, self.name)
 
 

@@ -270,9 +270,8 @@ def _card(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     card = settings.get("card", {})
     if not isinstance(card, dict):
         found = type(card).__name__
-        raise CheckpointError(
-            f"{folder / 'earwitness.json'}: 'card' is {found}; expected an object"
-        )
+        source = folder / "earwitness.json"
+        raise CheckpointError(f"{source}: 'card' is of type {found}; expected a JSON object")
     return card
 
 

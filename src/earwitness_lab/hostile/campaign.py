@@ -52,7 +52,7 @@ HEAD = "| inputs | number | refused | captioned | lost | tracebacks | time |\n|-
 
 
 def run(
-    name: str, attempts: Iterable[Attempt], limit_s: float = 30, gigabytes: float = 8
+    name: str, attempts: Iterable[Attempt], limit_s: float = 60.0, gigabytes: float = 8.0
 ) -> Section:
     """The counts of `attempts`, each in a process of its own with limits on time and memory."""
     section, start = Section(name), time.monotonic()
