@@ -51,9 +51,7 @@ def content_losses(
     return sums
 
 
-def _mean_loss(
-    logits: Float[Tensor, "R L V"], texts: Texts, content: Bool[Tensor, " V"]
-) -> float:
+def _mean_loss(logits: Float[Tensor, "R L V"], texts: Texts, content: Bool[Tensor, " V"]) -> float:
     chosen = texts.mask & content[texts.ids]
     if not bool(chosen.any()):
         raise NoContentWordError("no caption of this clip has a content word")

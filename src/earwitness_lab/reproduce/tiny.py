@@ -126,11 +126,12 @@ def _ced(folder: Path) -> None:
 def _llama(folder: Path) -> None:
     import torch
 
-    from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+    from earwitness.models.llama import LlamaSize
+    from earwitness.training.language_model import build, train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(_sentences() * 20, 400)
-    size = LanguageModelSize(hidden=48, layers=2, heads=2, feed_forward=96)
+    size = LlamaSize(hidden=48, layers=2, heads=2, feed_forward=96)
     model = build(size, tokenizer)
     _read(model, tokenizer)
     model.save_pretrained(folder)
