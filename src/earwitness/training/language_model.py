@@ -52,7 +52,7 @@ class CaptionModel(nn.Module):
 
 
 def training_captions(data: Path) -> list[str]:
-    """Human captions of the training splits, normalised; captions of benchmark recordings are left
+    """Human captions of the training splits, normalized; captions of benchmark recordings are left
     out.
     """
     folder = data / "captions"
