@@ -1,7 +1,7 @@
 """Training on several processes, as tests start it: a tiny captioner without dropout, real losses.
 
-Run by torchrun: `distributed_parts.py JSON`, where JSON names run folders and for each the settings
-of the loop and `kill_at`, the number of the item at which the second process kills itself (0: never).
+Run by torchrun: `distributed_parts.py JSON`, where JSON names run folders and for each the
+settings of the loop and `kill_at`: the item at which the second process kills itself (0: none).
 """
 
 import json

@@ -8,8 +8,9 @@ from torch import nn
 from earwitness.caption import Decoding
 from earwitness.errors import CheckpointError
 from earwitness.lamb.token_guide import GuideProcessor
+from earwitness.models.llama import LlamaSize
 from earwitness.system.decoder import Decoder, DecoderConfig, LoraConfig
-from earwitness.training.language_model import LanguageModelSize, build
+from earwitness.training.language_model import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
 
@@ -41,7 +42,7 @@ def byte_decoder(config: DecoderConfig) -> Decoder:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    size = LanguageModelSize(hidden=32, layers=1, heads=2, feed_forward=32)
+    size = LlamaSize(hidden=32, layers=1, heads=2, feed_forward=32)
     return Decoder(build(size, fast), fast, config)
 
 

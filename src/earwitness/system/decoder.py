@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
@@ -39,12 +39,17 @@ _SPACES = ("\u0120", "\u2581")
 """how tokenizers write the space before a word: byte-level BPE, SentencePiece"""
 
 
-class LoraConfig(Strict):
-    """Low-rank adapters on the LLM; the predecessors' values (LAVCap, LOAE)."""
+class LoraSize(Strict):
+    """Sizes of low-rank adapters; the predecessors' values (LAVCap, LOAE)."""
 
     r: PositiveInt = 8
     alpha: PositiveInt = 32
-    dropout: NonNegativeFloat = 0.1
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+
+class LoraConfig(LoraSize):
+    """Low-rank adapters on the LLM."""
+
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 

@@ -60,7 +60,7 @@ class BridgeTraining(nn.Module):
         self.bridge = bridge
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The bridge's own terms, whose sum is minimised."""
+        """The bridge's own terms, whose sum is minimized."""
         generator = fresh_generator(batch["audio"].device)
         return self.bridge.training_loss(batch["audio"], batch["text"], generator)
 

@@ -17,11 +17,11 @@ from earwitness.gap.retrieval import hits
 from earwitness.lamb.aligner import caption_codes, gather_rows, info_nce, several_processes
 from earwitness.models.frozen import PartlyFrozen
 from earwitness.models.hub import resolved
+from earwitness.models.llama import LlamaSize
 from earwitness.system.captioner import load_decoder
 from earwitness.system.decoder import DecoderConfig
 from earwitness.training.batches import validation_batches
 from earwitness.training.fit import fit
-from earwitness.training.language_model import LanguageModelSize
 from earwitness.training.parts import (
     FrameEncoderKeys,
     new_language_model,
@@ -47,7 +47,7 @@ class ContrastiveRecipe(FrameEncoderKeys, StageRecipe):
     """audio: texts keep their embeddings, so that what was trained on these stays valid"""
     text: Path | None = None
     """folder of a Llama; the text tower starts from its first layers"""
-    new_text: LanguageModelSize | None = None
+    new_text: LlamaSize | None = None
     """instead of it, an untrained one, with a tokenizer made from the training captions"""
     text_layers: PositiveInt = 2
     dual: DualConfig = DualConfig()

@@ -74,11 +74,7 @@ def fit(
     parallel = _parallel(accelerator, model, config)
     if config.compile:
         model.compile()
-    updates = math.ceil(len(loader) / config.accumulate)
-    schedule = LambdaLR(
-        getattr(parallel.optimizer, "optimizer", parallel.optimizer),
-        warmup_cosine(config.warmup_epochs * updates, config.epochs * updates),
-    )
+    schedule = _schedule(parallel, config, math.ceil(len(loader) / config.accumulate))
     accelerator.register_for_checkpointing(*([schedule] if ema is None else [schedule, ema]))
     settings = fixed_settings(config, accelerator.num_processes)
     log = RunLog(run, select, settings, fixed_settings(), accelerator, parallel)
@@ -162,6 +158,13 @@ class _Loop:
             self.bar.scores(epoch, scores)
         self.parallel.offload()
         self.log.agree()
+
+
+def _schedule(parallel: DDPModel | FSDPModel, config: FitConfig, updates: int) -> LambdaLR:
+    """The learning rates over the run; an epoch has `updates` of the weights."""
+    optimizer = getattr(parallel.optimizer, "optimizer", parallel.optimizer)
+    factor = warmup_cosine(config.warmup_epochs * updates, config.epochs * updates)
+    return LambdaLR(optimizer, factor)
 
 
 def weighted_sum(losses: Losses, weights: dict[str, float]) -> Tensor:

@@ -15,12 +15,11 @@ from earwitness.models.hub import WeightsName, resolved
 from earwitness.models.names import POCKET_MODELS, model_folder, part_folder
 from earwitness.models.weights import read_json
 from earwitness.system.captioner import Batch, CaptionerConfig, TorchCaptioner
-from earwitness.system.decoder import Decoder
+from earwitness.system.decoder import Decoder, LoraSize
 from earwitness.system.folder import open_decoder
 from earwitness.text import normalize
 from earwitness.training.distributed import share_of_all
 from earwitness.training.encoder_lora import (
-    EncoderLoraConfig,
     add_lora,
     has_lora,
     merged,
@@ -56,7 +55,7 @@ class LambRecipe(FrameEncoderKeys, DecoderKeys, StageRecipe):
     init: WeightsName | None = None
     """model to go on from, also by a pocket model's name: its encoder, language model and prefix"""
     encoder_tune: Literal["frozen", "lora"] = "frozen"
-    encoder_lora: EncoderLoraConfig = EncoderLoraConfig()
+    encoder_lora: LoraSize = LoraSize()
     """for `encoder_tune = "lora"`; its weights are merged into the encoder that is saved"""
     model: CaptionerConfig = CaptionerConfig()
     losses: dict[str, float] = LAMB_LOSSES

@@ -27,7 +27,7 @@ class ValidationConfig(Strict):
 
     select: str = "cider_d"
     """a score of captions (the highest is best) or a loss (the lowest is): a loss would prefer the
-    model that knows best how captions sound over the one that hears best"""
+    model that knows best how captions sound over the one that listens best"""
     metrics: tuple[str, ...] = ("cider_d", "meteor", "sbert_sim", "fense")
     """scores of captions, of those that can run here: METEOR needs Java, the last two `sbert`"""
     sbert: str | None = None

@@ -7,26 +7,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from earwitness.config import Strict
 from earwitness.data.captions import development_ids, read_audiocaps, read_clotho, without
+from earwitness.models.llama import LlamaSize, llama_config
 from earwitness.text import normalize
 from earwitness.training.batches import validation_batches
 from earwitness.training.fit import fit
 from earwitness.training.recipe import Job, StageRecipe
 from earwitness.training.settings import Selection
 
-
-class LanguageModelSize(Strict):
-    """A Llama, small; the embedding table is tied."""
-
-    vocabulary: PositiveInt = 4096
-    hidden: PositiveInt = 320
-    layers: PositiveInt = 4
-    heads: PositiveInt = 5
-    feed_forward: PositiveInt = 864
+_SPECIAL = ("bos", "eos", "pad")
 
 
 class LanguageModelRecipe(StageRecipe):
@@ -34,7 +25,7 @@ class LanguageModelRecipe(StageRecipe):
 
     stage: Literal["language_model"]
     data: Path
-    size: LanguageModelSize = LanguageModelSize()
+    size: LlamaSize = LlamaSize()
     dropout: float = 0.1
     """chance that an input token embedding is zeroed in training"""
 
@@ -61,7 +52,7 @@ class CaptionModel(nn.Module):
 
 
 def training_captions(data: Path) -> list[str]:
-    """Human captions of the training splits, normalised; captions of benchmark recordings are left
+    """Human captions of the training splits, normalized; captions of benchmark recordings are left
     out.
     """
     folder = data / "captions"
@@ -103,26 +94,15 @@ def train_tokenizer(captions: list[str], vocabulary: int) -> Any:
     )
 
 
-def build(size: LanguageModelSize, tokenizer: Any) -> Any:
-    """An untrained Llama of this size."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def build(size: LlamaSize, tokenizer: Any) -> Any:
+    """An untrained Llama of this size behind `tokenizer`; the embedding table is tied."""
+    from transformers import LlamaForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=size.hidden,
-            intermediate_size=size.feed_forward,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in _SPECIAL}
+    size = size.model_copy(update={"vocabulary": len(tokenizer)})
+    return LlamaForCausalLM(llama_config(size, tie_word_embeddings=True, **special))
 
 
 def _prepare(recipe: LanguageModelRecipe, run_folder: Path) -> Job:

@@ -12,9 +12,10 @@ from earwitness.encoders.base import FrameEncoder
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.errors import ConfigError
 from earwitness.models.hub import WeightsName
+from earwitness.models.llama import LlamaSize
 from earwitness.system.captioner import load_decoder
 from earwitness.system.decoder import Decoder, DecoderConfig
-from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+from earwitness.training.language_model import build, train_tokenizer
 
 
 class FrameEncoderKeys(Strict):
@@ -31,7 +32,7 @@ class DecoderKeys(Strict):
 
     decoder: WeightsName | None = None
     """a causal language model: a folder, or a name on the hub"""
-    new_decoder: LanguageModelSize | None = None
+    new_decoder: LlamaSize | None = None
     """instead of it, an untrained one, with a tokenizer made from the training captions"""
 
 
@@ -58,7 +59,7 @@ def open_language_model(keys: DecoderKeys, config: DecoderConfig, captions: list
     raise not_named("decoder", "decoder")
 
 
-def new_language_model(size: LanguageModelSize, captions: list[str]) -> tuple[Any, Any]:
+def new_language_model(size: LlamaSize, captions: list[str]) -> tuple[Any, Any]:
     """(tokenizer, model): an untrained Llama behind a tokenizer made from `captions`."""
     tokenizer = train_tokenizer(captions, size.vocabulary)
     return tokenizer, build(size, tokenizer)

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainingBar:
-    """Epoch, batches, running means of the losses, clips a second and time left."""
+    """Epoch, batches, running means of the losses, clips per second and time left."""
 
     def __init__(self, epochs: int, batches: int, epoch: int, done: int, visible: bool) -> None:
         self.console = Console(stderr=True, quiet=not visible)

@@ -173,7 +173,7 @@ def collate(items: list[Item]) -> dict[str, Any]:
 
 
 def cached_frames(batch: dict[str, Any]) -> Frames:
-    """The frames of a batch of `collate`, and which of them are no padding."""
+    """The frames of a batch of `collate`, and which of them are not padding."""
     h = batch["frames"].float()
     counts = batch.get("frame_counts")
     if counts is None:

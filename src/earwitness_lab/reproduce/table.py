@@ -65,7 +65,7 @@ def tables(plan: Plan, scores: dict[str, Evaluation]) -> str:
     not_run = {k: v for score in scores.values() for k, v in score.not_run.items()}
     notes = [f"- {name}: not computed: {reason}" for name, reason in not_run.items()]
     tokenizers = {str(score.fingerprint["text"]) for score in scores.values()}
-    notes += [f"- text normalisation: {text}" for text in sorted(tokenizers)]
+    notes += [f"- text normalization: {text}" for text in sorted(tokenizers)]
     if plan.size != "paper":
         notes.append(
             f"- size '{plan.size}': other data and models than the paper's; its rows stand there "
