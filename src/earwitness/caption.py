@@ -133,6 +133,8 @@ class CaptionCalls:
     """The public calls of every captioner, all by way of `caption_together`."""
 
     name: str
+    own_rerank: Reranks | None = None
+    """how captions are chosen unless a call says otherwise"""
 
     @property
     @abstractmethod
@@ -242,11 +244,21 @@ class CaptionCalls:
         rate, settings = self.sample_rate, decoding or self.decoding
         loud = [level_db(waveform, rate) >= SILENCE_DB for waveform in waveforms]
         audible = [waveform for waveform, is_loud in zip(waveforms, loud, strict=True) if is_loud]
-        rows = iter(best_captions(self, audible, settings, rerank) if audible else [])
+        chosen = rerank or default_rerank(self, settings)
+        rows = iter(best_captions(self, audible, settings, chosen) if audible else [])
         return [
             next(rows) if is_loud else [Caption(NOTHING, 0.0, 0.0, len(w) / rate, self.name)]
             for w, is_loud in zip(waveforms, loud, strict=True)
         ]
+
+
+def default_rerank(captioner: object, settings: Decoding) -> Reranks | None:
+    """The captioner's own way of choosing; none for sampled captions, and for a search of one beam,
+    which is asked for where time counts.
+    """
+    if settings.sample or settings.beam_size == 1:
+        return None
+    return getattr(captioner, "own_rerank", None)
 
 
 def best_captions(

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from earwitness.caption import Caption, Decoding
 from earwitness.captioning.heard import EventReranker
-from earwitness.encoders.class_head import ClassHead, ClassHeadConfig
+from earwitness.encoders.class_head import ClassHead
 from earwitness.errors import CheckpointError
-from earwitness.system.sound_classes import TorchSoundClasses
+from earwitness.models.sound_classes import ClassHeadConfig, SoundClassifier
+from earwitness.system.sound_classes import load_classifier
 
 LABELS = ("dog_barking", "rain", "owl_hooting")
 SENTENCES = (("a dog is barking",), ("rain is falling",), ("an owl is hooting", "an owl hoots"))
@@ -33,6 +34,12 @@ def head(temperature: float = 1.0) -> ClassHead:
         made.linear.weight.copy_(torch.cat([torch.eye(3), torch.zeros(3, 3)], dim=1) * 8)
         made.linear.bias.zero_()
     return made.requires_grad_(False).eval()
+
+
+def classifier() -> SoundClassifier:
+    """The same head in numpy."""
+    weights = (head().linear.weight.numpy(), head().linear.bias.numpy())
+    return SoundClassifier(head().config, *weights, list, 16000)
 
 
 def frames(*spans: tuple[int, int, int], count: int = 50) -> torch.Tensor:
@@ -92,13 +99,19 @@ def test_padding_does_not_change_what_is_heard() -> None:
     assert int(alone.argmax()) == 1
 
 
+def test_numpy_computes_what_torch_does() -> None:
+    h = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
+    expected = head()(h, torch.ones(2, 9, dtype=torch.bool)).numpy()
+    np.testing.assert_allclose(classifier().probabilities(h.numpy()), expected, atol=1e-6)
+
+
 def test_a_higher_temperature_is_less_sure() -> None:
     h, mask = frames((0, 0, 9), count=9)[None], torch.ones(1, 9, dtype=torch.bool)
     assert head(3.0)(h, mask).max() < head(1.0)(h, mask).max()
 
 
 def test_events_have_the_borders_of_their_frames() -> None:
-    found = head().events(frames((0, 5, 20), (2, 30, 45)), FRAME_RATE, 0.6)
+    found = classifier().events_of(frames((0, 5, 20), (2, 30, 45)).numpy(), 0.6)
     assert [event.name for event in found] == ["Bark", "Owl"]
     for event, (start, stop) in zip(found, ((5, 20), (30, 45)), strict=True):
         assert event.start_s == pytest.approx(start / FRAME_RATE, abs=0.5)
@@ -107,8 +120,8 @@ def test_events_have_the_borders_of_their_frames() -> None:
 
 
 def test_nothing_is_an_event_in_frames_without_sound_and_short_clips_are_heard() -> None:
-    assert head().events(frames(), FRAME_RATE, 0.5) == []
-    (event,) = head().events(frames((1, 0, 2), count=2), FRAME_RATE, 0.5)
+    assert classifier().events_of(frames().numpy(), 0.5) == []
+    (event,) = classifier().events_of(frames((1, 0, 2), count=2).numpy(), 0.5)
     assert (event.label, event.start_s, event.end_s) == ("rain", 0.0, 2 / FRAME_RATE)
 
 
@@ -131,7 +144,7 @@ def test_a_class_without_a_sentence_is_refused() -> None:
 
 def test_a_model_without_a_class_head_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no class head|no such"):
-        TorchSoundClasses.load(tmp_path)
+        load_classifier(tmp_path)
 
 
 def test_a_caption_whose_sound_is_not_there_loses() -> None:

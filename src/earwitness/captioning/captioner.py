@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +27,10 @@ from earwitness.caption import (
     Reranks,
 )
 from earwitness.errors import MissingDependencyError
+from earwitness.models.sound_classes import SoundClassifier
+
+if TYPE_CHECKING:
+    from earwitness.runtime import RuntimeCaptioner
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -91,7 +95,7 @@ class Captioner(Protocol):
         if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
             from earwitness.runtime import RuntimeCaptioner
 
-            return RuntimeCaptioner.load(folder)
+            return with_own_rerank(RuntimeCaptioner.load(folder))
         if find_spec("torch") is None:
             raise MissingDependencyError(
                 f"{model} on device {device} needs torch: pip install 'earwitness[train]'"
@@ -182,6 +186,15 @@ class Explains(Protocol):
         ...
 
 
+def with_own_rerank(captioner: "RuntimeCaptioner") -> "RuntimeCaptioner":
+    """The captioner, choosing captions by its class head if it has one."""
+    from earwitness.captioning.heard import EventReranker
+
+    if captioner.classes is not None:
+        captioner.own_rerank = EventReranker(captioner.classes, as_score=True)
+    return captioner
+
+
 def load_audio_text(name: str | Path, device: str = "cpu") -> AudioTextEncoder:
     """The CLAP called `name`: a Diffusion-Link model (its encoder), or the folder of a dual encoder
     or of a Hugging Face CLAP. Raises CheckpointError.
@@ -196,6 +209,20 @@ def audio_text_folder(name: str | Path) -> Path:
     from earwitness.system.audio_text import encoder_folders
 
     return encoder_folders(name)[0]
+
+
+def sound_classes(model: Path | str, device: str = "cpu") -> SoundClassifier:
+    """The class head of a model over its encoder's frames. Raises CheckpointError without one."""
+    folder = captioner_folder(model)
+    if is_exported(folder) and device == "cpu":
+        from earwitness.runtime import RuntimeCaptioner
+
+        found = RuntimeCaptioner.load(folder).classes
+        if found is not None:
+            return found
+    from earwitness.system.sound_classes import load_classifier
+
+    return load_classifier(model, device)
 
 
 def captioner_folder(model: Path | str) -> Path:

@@ -67,10 +67,12 @@ class EventReranker:
     the probability of the classes that a caption names, at most 1, which is its `rerank` score.
     """
 
-    classes: SoundClasses = field(repr=False)
+    classes: SoundClasses = field(repr=False, compare=False)
     weight: float = 1.0
     candidates: int = FEWEST
     name: str = EVENTS
+    as_score: bool = False
+    """the support is the caption's `score`, not its second one"""
 
     @classmethod
     def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "EventReranker":
@@ -79,9 +81,9 @@ class EventReranker:
         Raises:
             CheckpointError: there is no such model, or its encoder has no class head.
         """
-        from earwitness.system.sound_classes import TorchSoundClasses
+        from earwitness.captioning.captioner import sound_classes
 
-        return cls(TorchSoundClasses.load(model, device))
+        return cls(sound_classes(model, device))
 
     def captions(
         self,
@@ -98,10 +100,16 @@ class EventReranker:
         rate, own_rate = captioner.sample_rate, self.classes.sample_rate
         clips = [w if rate == own_rate else audio.load((w, rate), own_rate) for w in waveforms]
         whole, parts = self.classes.heard(clips)
-        return [
+        found = [
             self.ordered(row, one, np.maximum(one, part))[: settings.n_best]
             for row, one, part in zip(rows, whole, parts, strict=True)
         ]
+        return [[self._scored(caption) for caption in row] for row in found]
+
+    def _scored(self, caption: Caption) -> Caption:
+        if not self.as_score or caption.rerank is None:
+            return caption
+        return replace(caption, score=caption.rerank, rerank=None)
 
     def ordered(
         self,

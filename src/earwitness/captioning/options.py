@@ -43,7 +43,8 @@ class CaptionOptions(Strict):
     rerank: str | None = Field(
         None,
         description="Choose among the n-best with a CLAP (pocket-link, or a folder), or by "
-        "'consensus'. The service accepts those it has loaded.",
+        "'consensus', or 'none'. Default: by the sounds that the model's class "
+        "head hears, if it has one. The service accepts the CLAPs it has loaded.",
     )
     rerank_weight: float | None = Field(
         None,

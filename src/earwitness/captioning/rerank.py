@@ -143,7 +143,7 @@ def overlap_f1(first: str, second: str) -> float:
 
 def reranker_files(name: str) -> list[Path]:
     """The files that decide what the reranker called `name` chooses. Raises CheckpointError."""
-    if name == CONSENSUS:
+    if name in (CONSENSUS, "none"):
         return []
     try:
         folder = audio_text_folder(name)

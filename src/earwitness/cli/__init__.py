@@ -9,6 +9,7 @@ import typer
 
 from earwitness.cli.caption import caption
 from earwitness.cli.evaluate import evaluate
+from earwitness.cli.events import events
 from earwitness.cli.export import export
 from earwitness.cli.gap import gap
 from earwitness.cli.metrics import app as metrics
@@ -63,6 +64,7 @@ def main(
 
 
 app.command()(caption)
+app.command()(events)
 app.command()(train)
 app.command()(evaluate)
 app.command()(export)

@@ -277,7 +277,7 @@ def load_reranker(
     """The reranker called `name` on the captioner's device; None for None."""
     from earwitness.captioning.rerank import Reranker
 
-    return None if name is None else Reranker.load(name, weight, str(captioner.device))
+    return None if name in (None, "none") else Reranker.load(name, weight, str(captioner.device))
 
 
 def run(model: Model, given: Input, output: Output, quiet: bool) -> int:

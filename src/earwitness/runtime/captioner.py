@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import is_
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +15,13 @@ from tokenizers import Tokenizer
 from earwitness.caption import BridgeEffect, Caption, CaptionCalls, Decoding
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.models.card import min_score
+from earwitness.models.sound_classes import SoundClassifier
 from earwitness.runtime.decoder import LanguageModel, flags
 from earwitness.runtime.folder import ModelFiles
 from earwitness.runtime.scores import Scores
 from earwitness.runtime.search import Found, search
 from earwitness.runtime.sessions import Sessions
+from earwitness.runtime.weights import read_arrays
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -48,6 +51,14 @@ class RuntimeCaptioner(CaptionCalls):
         self._language_model = LanguageModel(language_model, table, files.runtime)
         self._tokenizer = _tokenizer(files.tokenizer, files.runtime.tokenizer)
         self._content = flags(files.runtime.content, files.runtime.vocabulary)
+        self._kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self.classes: SoundClassifier | None = None
+        """the class head over the encoder's frames; None for a model without one"""
+        if files.runtime.windows is None:
+            place = files.places["encoder/model.safetensors"].parent
+            self.classes = SoundClassifier.load(
+                place, read_arrays, self._frames, files.runtime.sample_rate
+            )
 
     @classmethod
     def load(
@@ -196,7 +207,18 @@ class RuntimeCaptioner(CaptionCalls):
         return z, np.stack(bias) if self._settings.guide else None
 
     def _frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "N D"]]:
-        """The encoder's frames of each waveform, or its one embedding."""
+        """The encoder's frames of each waveform, or its one embedding.
+
+        Those of the last call are kept: the class head asks for what a caption was made from.
+        """
+        waveforms = list(waveforms)
+        kept, frames = self._kept
+        if len(kept) == len(waveforms) and all(map(is_, kept, waveforms)):
+            return frames
+        self._kept = (waveforms, self._new_frames(waveforms))
+        return self._kept[1]
+
+    def _new_frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "N D"]]:
         clips = [self._at_least_a_window(waveform) for waveform in waveforms]
         windows = self._settings.windows
         if windows is None:

@@ -93,6 +93,23 @@ class WeightFile:
         return Stored(dtype, tuple(int(side) for side in shape), start + first, size)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of the safetensors file at `path`. Raises CheckpointError."""
+    file = WeightFile(path)
+    kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
+    for name, stored in file.tensors.items():
+        if stored.dtype not in kinds:
+            raise CheckpointError(
+                f"{path}: weight '{name}' holds {stored.dtype}, expected F16 or F32"
+            )
+    return {
+        name: file.bytes_of(stored.offset, stored.size)
+        .view(kinds[stored.dtype])
+        .reshape(stored.shape)
+        for name, stored in file.tensors.items()
+    }
+
+
 class Rows:
     """Rows of a stored table as float32."""
 

@@ -78,7 +78,7 @@ def request_settings(
 
 def _reranker(service: Service, name: str | None, weight: float | None) -> Reranker | None:
     """The reranker that a request asks for. Raises ConfigError where the service has none such."""
-    if not name:
+    if not name or name == "none":
         return None
     if name not in service.rerankers:
         raise ConfigError(f"rerank={name!r}; this service accepts {', '.join(service.rerankers)}")

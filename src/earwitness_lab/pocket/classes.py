@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from earwitness.config import tomllib
 from earwitness.encoders import load_frame_encoder
-from earwitness.encoders.class_head import ClassHead, ClassHeadConfig
+from earwitness.encoders.class_head import ClassHead
+from earwitness.models.sound_classes import ClassHeadConfig
 from earwitness.training.pool import Pool, build_pool
 from earwitness.training.recipe import Job, StageRecipe
 from earwitness.training.settings import FitConfig
