@@ -223,7 +223,7 @@ def test_gated_weights_offline_say_what_to_do(cache):
     check = check_weights(Path("meta-llama/Llama-2-7b-chat-hf"), download=True)
     assert check.state == "missing"
     check = check_weights(Path("meta-llama/Llama-2-7b-chat-hf"))
-    for part in ("about 13.5 GB", "HF_HUB_OFFLINE", "accept the licence", "--download"):
+    for part in ("about 13.5 GB", "HF_HUB_OFFLINE", "accept the license", "--download"):
         assert part in check.detail
 
 
@@ -252,7 +252,7 @@ def test_card_that_is_too_small_says_how_many_clips_fit(tmp_path):
     (small,) = card_checks(stages, card=20e9)
     assert (small.state, "clips fit" in small.detail) == ("missing", True)
     (none,) = card_checks(stages, card=0.0)
-    assert "no CUDA card" in none.detail
+    assert "no CUDA GPU" in none.detail
 
 
 def test_several_manifests_are_one_training_set(tmp_path):

@@ -2,8 +2,8 @@
 
 One memory-mapped half-precision file per clip, named by all that its frames depend on: the content
 of the audio file, the encoder's kind, settings (front end included) and weights, and the cut.
-Another encoder or a changed file therefore finds nothing old. Files appear whole or not at all, so that two
-runs may fill one cache at once.
+Another encoder or a changed file therefore finds nothing old. Files appear whole or not at all, so
+that two runs may fill one cache at once.
 """
 
 import hashlib

@@ -56,9 +56,8 @@ def fit(
 
     `model(batch)` returns named losses; their weighted sum is minimized (a name without a weight
     weighs 1). `data[(index, epoch)]` is one item. `validate` returns scores, of which `select`
-    chooses the best. A run that was stopped goes on from its last checkpoint, with the same batches
-    and random numbers as if it had not been stopped; `data` must then draw nothing at random but
-    from its (index, epoch).
+    chooses the best. A stopped run goes on from its last checkpoint, with the same batches and
+    random numbers; `data` must then draw nothing at random but from its (index, epoch).
 
     Raises:
         TrainingError: a loss is not a finite number, every loss weighs 0, the data holds fewer

@@ -110,8 +110,8 @@ def check_manifest(path: Path) -> Check:
     step = max(1, len(clips) // _LOOKED_AT)
     lost = [clip for clip in clips[::step] if not dev and not _is_there(clip)]
     if lost:
-        what = f"clip '{lost[0].id}': there is no sound file {lost[0].place}; make the manifest again with "
-        return Check("missing", str(path), what + _maker(path))
+        what = f"clip '{lost[0].id}': no sound file {lost[0].place}; make the manifest again"
+        return Check("missing", str(path), f"{what} with {_maker(path)}")
     captions = sum(len(clip.captions) for clip in clips)
     detail = f"{len(clips):,} clips, {captions:,} captions"
     wanted = expected_clips(path)
