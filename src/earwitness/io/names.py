@@ -56,10 +56,10 @@ def key_of(name: str) -> str:
 def on_disk(path: Path) -> Path:
     """`path`, or the form of its name (NFC, NFD, Windows-1252 bytes) that exists instead."""
     text = str(path)
-    if text.isascii() or path.exists():
+    if text.isascii() or os.path.exists(path):
         return path
     forms = [unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)]
     for encoding in ("cp1252", "latin-1"):
         with suppress(UnicodeEncodeError):
             forms.append(os.fsdecode(forms[0].encode(encoding)))
-    return next((found for form in forms if (found := Path(form)).exists()), path)
+    return next((found for form in forms if os.path.exists(found := Path(form))), path)
