@@ -1,12 +1,12 @@
 """The `earwitness` command. One module per command; each imports what it needs when it runs."""
 
 import os
-import sys
 from importlib.metadata import version as _installed_version
 from typing import Annotated
 
 import typer
 
+from earwitness.cli import streams
 from earwitness.cli.caption import caption
 from earwitness.cli.evaluate import evaluate
 from earwitness.cli.events import events
@@ -28,10 +28,14 @@ class _App(typer.Typer):
     def __call__(self, *args: object, **kwargs: object) -> object:
         # Threads of torch that spin while they wait make a busy machine three times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        streams.open_closed()
         try:
             return super().__call__(*args, **kwargs)
         except EarwitnessError as error:
-            print(f"earwitness: {error}", file=sys.stderr)
+            streams.fail(str(error))
+            raise SystemExit(1) from None
+        except OSError as error:
+            streams.fail(streams.reason(error))
             raise SystemExit(1) from None
 
 
