@@ -128,7 +128,9 @@ class ClapEncoder(nn.Module):
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def embed_audio(self, waveforms: Sequence[Tensor | np.ndarray]) -> Float[Tensor, "B C"]:
+    def embed_audio(
+        self, waveforms: Sequence[Float[Tensor, " _"] | Float[np.ndarray, " _"]]
+    ) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of mono clips of any length at `sample_rate`, float32.
 
         A clip longer than a window: the mean of its windows' unit vectors, renormalized.

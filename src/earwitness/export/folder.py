@@ -32,7 +32,7 @@ def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
     settings = read_json(folder / "earwitness.json")
     if settings.get("lora") is not None or settings.get("parts"):
         raise ConfigError(
-            f"{folder}: refers to parts elsewhere, or holds LoRA weights beside its language model; "
+            f"{folder}: refers to parts elsewhere, or holds LoRA weights of its own; "
             "save it with refer=False and merge=True first"
         )
     captioner = TorchCaptioner.load(folder)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from earwitness.errors import ConfigError
 from earwitness.export.graph import Graph, Value
@@ -65,7 +66,7 @@ def link_tokens(g: Graph, h: Value, part: LinkPrefix, dim: int) -> Value:
 
 
 def guide_bias(
-    g: Graph, z: Value, config: TokenGuideConfig, table: Value, special: np.ndarray
+    g: Graph, z: Value, config: TokenGuideConfig, table: Value, special: Bool[np.ndarray, " V"]
 ) -> Value:
     """beta times the centered scores of `lamb.token_guide.TokenGuide`, [B, V].
 

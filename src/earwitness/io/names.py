@@ -6,7 +6,6 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """control characters, line ends of Unicode, and marks that turn the direction of writing"""
 _NO_TEXT = re.compile("[\ud800-\udfff]")

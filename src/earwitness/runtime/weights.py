@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from earwitness.errors import CheckpointError
 
@@ -127,7 +127,7 @@ class Rows:
         return found.astype(np.float32)
 
 
-def not_finite(dtype: str, data: np.ndarray) -> bool:
+def not_finite(dtype: str, data: Shaped[np.ndarray, " bytes"]) -> bool:
     """Whether the bytes of a tensor hold a number that is not finite."""
     if dtype == "I64":
         return False

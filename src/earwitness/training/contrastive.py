@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
@@ -142,7 +143,9 @@ def validation(model: nn.Module, items: Any, batch_size: int = 100) -> dict[str,
 
 
 def recall(
-    audio: np.ndarray, text: np.ndarray, owner: np.ndarray | None = None
+    audio: Float[np.ndarray, "N C"],
+    text: Float[np.ndarray, "M C"],
+    owner: Int[np.ndarray, " M"] | None = None,
 ) -> dict[str, float]:
     """R@1, R@5, R@10 from sound to caption and back, and `recall`, the mean of the two R@10."""
     pairs = make_pairs(audio, text, owner, normalize=True)

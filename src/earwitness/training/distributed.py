@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float, Shaped
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -59,14 +60,14 @@ def check_launch() -> None:
         )
 
 
-def means(accelerator: Any, losses: Losses, total: Tensor) -> dict[str, float]:
+def means(accelerator: Any, losses: Losses, total: Float[Tensor, ""]) -> dict[str, float]:
     """The losses and their `total`, each the mean over all processes: one transfer for all."""
     values = torch.stack([loss.detach().float() for loss in (*losses.values(), total)])
     listed = accelerator.reduce(values, "mean").tolist()
     return dict(zip((*losses, "total"), listed, strict=True))
 
 
-def share_of_all(count: Tensor) -> Tensor:
+def share_of_all(count: Shaped[Tensor, ""]) -> Tensor:
     """`count` here over its mean over all processes: the weight of a local mean in the global one.
 
     The mean over processes of (local mean * this weight) is the mean over all counted things.

@@ -41,7 +41,7 @@ def section(place: Path, inputs: int, seed: int) -> Section:
 
 
 def answered(kind: str, folder: Path) -> Outcome:
-    """ "captioned" if the folder gives an answer, "lost" if that holds what is no number."""
+    """ "captioned" if the folder gives an answer, "lost" if that holds NaN."""
     numbers = np.asarray(KINDS[kind].use(folder), dtype=float)
     return "captioned" if bool(np.isfinite(numbers).all()) else "lost"
 

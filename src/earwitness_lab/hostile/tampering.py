@@ -138,7 +138,7 @@ def renamed(folder: Path, rng: random.Random) -> str:
 
 
 def index(folder: Path, rng: random.Random) -> str:
-    """An index of shards names a pickle, a file outside, or what is no name."""
+    """An index of shards names a pickle, a file outside, or not a name."""
     path = rng.choice(_weights(folder))
     names = [name for name in read_parts(path)[0] if name != "__metadata__"]
     target: Any = rng.choice(
