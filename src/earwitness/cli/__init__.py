@@ -44,10 +44,7 @@ class _App(typer.Typer):
             package = str(error.name).partition(".")[0]
             if package not in _TRAINING:
                 raise
-            print(
-                f"earwitness: this needs {package}: pip install 'earwitness[train]'",
-                file=sys.stderr,
-            )
+            streams.fail(f"this needs {package}: pip install 'earwitness[train]'")
             raise SystemExit(1) from None
 
 

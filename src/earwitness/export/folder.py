@@ -32,8 +32,8 @@ def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
     settings = read_json(folder / "earwitness.json")
     if settings.get("lora") is not None or settings.get("parts"):
         raise ConfigError(
-            f"{folder}: refers to parts elsewhere, or has LoRA weights of its own; expected a model "
-            "that was saved with refer=False and merge=True"
+            f"{folder}: refers to parts elsewhere, or has LoRA weights of its own; expected a "
+            "model that was saved with refer=False and merge=True"
         )
     captioner = TorchCaptioner.load(folder)
     places = {part: part_folder(folder, part, settings) for part in _PARTS}
