@@ -21,6 +21,9 @@ from earwitness.cli.train import train
 from earwitness.errors import EarwitnessError
 from earwitness.plugins import plugins
 
+_TRAINING = ("torch", "transformers", "peft", "accelerate", "einops", "safetensors", "onnx")
+"""packages that captioning does without; the extra `train` brings them"""
+
 
 class _App(typer.Typer):
     """A Typer application in which an `EarwitnessError` is one line on stderr and exit code 1."""
@@ -36,6 +39,12 @@ class _App(typer.Typer):
             raise SystemExit(1) from None
         except OSError as error:
             streams.fail(streams.reason(error))
+            raise SystemExit(1) from None
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            if package not in _TRAINING:
+                raise
+            streams.fail(f"this needs {package}: pip install 'earwitness[train]'")
             raise SystemExit(1) from None
 
 

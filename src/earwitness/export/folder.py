@@ -32,8 +32,8 @@ def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
     settings = read_json(folder / "earwitness.json")
     if settings.get("lora") is not None or settings.get("parts"):
         raise ConfigError(
-            f"{folder}: refers to parts elsewhere, or holds LoRA weights of its own; "
-            "save it with refer=False and merge=True first"
+            f"{folder}: refers to parts elsewhere, or has LoRA weights of its own; expected a "
+            "model that was saved with refer=False and merge=True"
         )
     captioner = TorchCaptioner.load(folder)
     places = {part: part_folder(folder, part, settings) for part in _PARTS}
@@ -48,6 +48,8 @@ def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
     _prefix(graphs[1], captioner)
     decoder.llama_graph(graphs[2], sizes)
     before, after = llm.prompt_ids()
+    end = llm.tokenizer.eos_token_id
+    assert isinstance(end, int)
     runtime = RuntimeSettings(
         graphs={graph.name: sha256_of(graph.write(out or folder)) for graph in graphs},
         tokenizer=sha256_of(places["decoder"] / "tokenizer.json"),
@@ -58,7 +60,7 @@ def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
         layers=sizes.layers,
         key_heads=sizes.key_heads,
         head_dim=sizes.head_dim,
-        end=int(llm.tokenizer.eos_token_id),
+        end=end,
         before=tuple(before),
         after=tuple(after),
         special=_places(llm.special.numpy()),

@@ -20,7 +20,7 @@ from earwitness.runtime.decoder import LanguageModel, flags
 from earwitness.runtime.folder import ModelFiles
 from earwitness.runtime.scores import Scores
 from earwitness.runtime.search import Found, search
-from earwitness.runtime.sessions import Sessions
+from earwitness.runtime.sessions import Sessions, computed
 from earwitness.runtime.weights import read_arrays
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -167,7 +167,7 @@ class RuntimeCaptioner(CaptionCalls):
         if not self.has_bridge:
             return None
         h = self._frames([waveform])[0]
-        z, embeddings = self._prefix.run(["z_both", "embeddings"], {"h": h[None]})
+        z, embeddings = computed(self._prefix, ["z_both", "embeddings"], {"h": h[None]})
         settings = self.decoding.model_copy(update={"n_best": 1})
         ends = [len(waveform) / self.sample_rate] * 2
         first, second = self._captions(list(z[0][:, None]), None, ends, settings)
@@ -199,14 +199,15 @@ class RuntimeCaptioner(CaptionCalls):
         bias: list[np.ndarray] = [np.empty(0)] * len(frames)
         for places in _alike([h.shape for h in frames]):
             outputs = ["z", "bias"] if self._settings.guide else ["z"]
-            found = self._prefix.run(outputs, {"h": np.stack([frames[place] for place in places])})
+            h = np.stack([frames[place] for place in places])
+            found = computed(self._prefix, outputs, {"h": h})
             for row, place in enumerate(places):
                 z[place] = found[0][row]
                 if self._settings.guide:
                     bias[place] = found[1][row]
         return z, np.stack(bias) if self._settings.guide else None
 
-    def _frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "N D"]]:
+    def _frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
         """The encoder's frames of each waveform, or its one embedding.
 
         Those of the last call are kept: the class head asks for what a caption was made from.
@@ -218,7 +219,7 @@ class RuntimeCaptioner(CaptionCalls):
         self._kept = (waveforms, self._new_frames(waveforms))
         return self._kept[1]
 
-    def _new_frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "N D"]]:
+    def _new_frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
         clips = [self._at_least_a_window(waveform) for waveform in waveforms]
         windows = self._settings.windows
         if windows is None:
@@ -239,10 +240,9 @@ class RuntimeCaptioner(CaptionCalls):
         found: list[np.ndarray] = [np.empty(0)] * len(clips)
         for places in _alike([clip.shape for clip in clips]):
             waveforms = np.stack([clips[place] for place in places])
-            for place, h in zip(
-                places, self._encoder.run(None, {"waveform": waveforms})[0], strict=True
-            ):
-                found[place] = h
+            h = computed(self._encoder, ["h"], {"waveform": waveforms})[0]
+            for place, frames in zip(places, h, strict=True):
+                found[place] = frames
         return found
 
     def _at_least_a_window(self, waveform: np.ndarray) -> np.ndarray:

@@ -102,6 +102,13 @@ class Sessions:
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(words, 16)
 
 
+def computed(
+    session: ort.InferenceSession, outputs: list[str], inputs: dict[str, np.ndarray]
+) -> list[np.ndarray]:
+    """The `outputs` of a graph."""
+    return [np.asarray(value) for value in session.run(outputs, inputs)]
+
+
 def _threads() -> int:
     """As many threads as OMP_NUM_THREADS says, as in torch; 0, all cores, where it says nothing."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
