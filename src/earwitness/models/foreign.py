@@ -21,7 +21,9 @@ from earwitness.models.tensors import (
 _READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
 """endings of the files that are read"""
 
-_DEPTH = re.compile(r"(num_.*|n_?|.*_)layers?|(.*_)?(depths?|blocks)|num_.*_(blocks|groups)")
+_DEPTH = re.compile(
+    r"num_.*layers|n_?layers?|(encoder|decoder)_layers|depths?|num_.*_(blocks|groups)"
+)
 """settings that count modules, each of which has weights of its own"""
 
 _WIDTHS = ("vocab_size", "hidden_size", "intermediate_size", "n_embd", "d_model", "d_ff")

@@ -67,12 +67,13 @@ def language_model(config: Any = None) -> Any:
     """A two-layer Llama of width 32 behind a byte-level tokenizer, untrained."""
     import torch
 
+    from earwitness.models.llama import LlamaSize
     from earwitness.system.decoder import Decoder, DecoderConfig
-    from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+    from earwitness.training.language_model import build, train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(_SENTENCES * 20, 400)
-    size = LanguageModelSize(hidden=32, layers=2, heads=2, feed_forward=64)
+    size = LlamaSize(hidden=32, layers=2, heads=2, feed_forward=64)
     return Decoder(build(size, tokenizer), tokenizer, config or DecoderConfig(tune="full"))
 
 
