@@ -276,7 +276,7 @@ def test_wrong_usage_exits_2(run, clips, arguments, sentence):
         (("clips/0.wav", "--merge", "clips/bad.wav"), "expected SRT or WebVTT"),
         (("clips/0.wav", "-o", "clips/0.wav/x.csv"), "cannot be written"),
         (("clips/0.wav", "--sample", "--temperature", "-1"), "key 'temperature'"),
-        (("missing.wav",), "'missing.wav' does not exist; expected a sound or video file (wav,"),
+        (("missing.wav",), "'missing.wav' does not exist; expected a sound file in wav, flac,"),
         (("no/*.wav",), "no file matches 'no/*.wav'"),
     ],
 )

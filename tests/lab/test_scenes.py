@@ -245,7 +245,7 @@ def test_approach_grows_and_varispeed_raises_the_pitch() -> None:
 def test_room_adds_energy_after_the_sound_only() -> None:
     click = np.zeros(4 * RATE, dtype=np.float32)
     click[RATE] = 1.0
-    heard = effects.place(click, click, np.random.default_rng(0), RATE, room=True, colour=False)
+    heard = effects.place(click, click, np.random.default_rng(0), RATE, room=True, color=False)
     assert np.abs(heard[: RATE - 1]).max() < 1e-4
     assert np.sum(heard[RATE + 1 :] ** 2) == pytest.approx(1.0, rel=0.15)
 
@@ -306,7 +306,7 @@ def test_command_writes_a_sheet_and_says_what_cannot_be_told(folder: Path, tmp_p
         app, ["scenes", str(folder), "--captions", str(captions), "-o", str(out)]
     )
     assert run.exit_code == 0, run.output
-    assert "1 of 2 captions can be told" in run.output
+    assert "1 of 2 captions can be mixed" in run.output
     assert "'A zither is tuned': " in run.output
     page = out.read_text("utf-8")
     assert "A dog barks, then a man speaks" in page
@@ -321,7 +321,7 @@ def test_command_writes_a_sheet_and_says_what_cannot_be_told(folder: Path, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,text\n1,rain\n", "no column 'caption' (has ['id', 'text'])"),
+        ("id,text\n1,rain\n", "no column 'caption'; a table of captions has caption"),
         ("caption\n \n", "holds no caption"),
     ],
 )
