@@ -8,7 +8,7 @@ DATA ?= ../shared/data
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints-cpu.txt
-EXTRAS := train,pocket,eval,plots,serve,demo,docs,dev
+EXTRAS := train,hub,pocket,eval,plots,serve,demo,docs,dev
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false GRADIO_ANALYTICS_ENABLED=False
 
 .PHONY: caption test setup check docs pocket browser clean
@@ -42,12 +42,13 @@ browser: $(VENV)/.runtime
 $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
 
-# torch comes from the constraints file, so that nothing pulls CUDA packages onto a CPU machine.
+# What captions: numpy, onnxruntime, tokenizers and the readers of sound files; no torch.
 $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints-cpu.txt
-	@echo "installing earwitness (about a minute the first time)" >&2
+	@echo "installing earwitness (some seconds the first time)" >&2
 	@$(PIP) -e . >&2
 	@touch $@
 
+# torch comes from the constraints file, so that nothing pulls CUDA packages onto a CPU machine.
 $(VENV)/.everything: $(VENV)/bin/python pyproject.toml constraints-cpu.txt
 	@echo "installing earwitness and everything for tests and training (a few minutes the first time)" >&2
 	@$(PIP) -e '.[$(EXTRAS)]' >&2

@@ -105,7 +105,8 @@ def dev_losses(folder: Path, data: Path) -> np.ndarray:
     kept = folder / "losses-dev.npy"
     if not kept.exists():
         np.save(
-            kept, caption_losses(TorchCaptioner.load(folder / "best"), *read_recordings(data / "dev"))
+            kept,
+            caption_losses(TorchCaptioner.load(folder / "best"), *read_recordings(data / "dev")),
         )
     return np.load(kept)
 
@@ -129,7 +130,7 @@ def on_dev(folder: Path, data: Path) -> tuple[list[str], list[list[str]]]:
 def on_scenes(folder: Path) -> tuple[list[str], list[list[str]]]:
     """Captions and references of the held-out scenes, from their cached frames."""
     captioner = Captioner.load(folder / "best")
-    encoder = read_recipe(Path("recipes/pocket_lamb.toml"))[1].encoder
+    encoder = read_recipe(Path("recipes/pocket_lamb.toml")).encoder
     code = hashlib.sha256((encoder / "model.safetensors").read_bytes()).hexdigest()[:12]
     pool_folder = next((RUNS / "pool").glob(f"frames-heldout-*-{code}"))
     frames = np.load(pool_folder / "frames.npy", mmap_mode="r")

@@ -4,8 +4,8 @@
 
 A model is a name or a folder, or NAME=FOLDER. Several seeds of one recipe are NAME=FOLDER,FOLDER:
 their scores are means over seeds. `@0` after a folder switches the Token Guide off in decoding,
-`+N` takes the consensus of its N best captions (`+8:0.7` with that weight beside their
-log-probability), and FOLDER&FOLDER the consensus of the N best of both (4 without `+N`).
+`+N` takes the consensus of its N best captions, `+events` puts 4 in order by the class head beside
+its encoder too, and FOLDER&FOLDER takes the consensus of the N best of both (4 without `+N`).
 
 One table a set with bootstrap 95 % intervals over recordings, and one with paired differences from
 the first model. `--keep` remembers captions in a folder; `--captions out.md` writes the first
@@ -27,14 +27,16 @@ import torch
 from dev_tables import Model, print_tables, scored, slowly
 
 from earwitness import Captioner, audio, evaluate
-from earwitness.caption import Decoding
+from earwitness.caption import Caption, Decoding, Reranks
+from earwitness.captioning.heard import EVENTS, EventReranker
 from earwitness.captioning.rerank import CONSENSUS, Reranker
 from earwitness.system.captioner import AudioTokens, TorchCaptioner
 from earwitness_lab.pocket.consensus import agreed, n_best
 from earwitness_lab.pocket.development import SETS, read_development, read_recordings
 
 RATE = 16000
-_SUFFIX = re.compile(r"(?:\+(?P<count>\d+)(?::(?P<weight>[\d.]+))?)?$")
+_SUFFIX = re.compile(r"(?:\+(?P<how>\d+|events))?$")
+BATCH = 8
 
 
 class Said(NamedTuple):
@@ -111,7 +113,7 @@ def caption_waveforms(
     """What a model as the command line names it says of each waveform at 16 kHz."""
     match = _SUFFIX.search(model)
     assert match
-    folders, count = model[: match.start()].split("&"), int(match["count"] or 1)
+    folders, how = model[: match.start()].split("&"), match["how"]
     captioners = [Captioner.load(folder.removesuffix("@0")) for folder in folders]
     settings = [changed(one.decoding, changes) for one in captioners]
     settings = [
@@ -120,20 +122,33 @@ def caption_waveforms(
     ]
     if len(captioners) > 1:
         several = [
-            n_best(captioner, waveforms, max(count, 4), decoding)
+            n_best(captioner, waveforms, int(how or 4), decoding)
             for captioner, decoding in zip(captioners, settings, strict=True)
         ]
         return [Said(*agreed(row)) for row in zip(*several, strict=True)]
-    reranker = Reranker(CONSENSUS, float(match["weight"] or 1.0), candidates=count)
-    found = captioners[0].caption_batch(
-        [(waveform, RATE) for waveform in waveforms],
-        decoding=settings[0],
-        rerank=reranker if count > 1 else None,
-    )
-    return [
-        Said(caption.text, caption.score if caption.rerank is None else caption.rerank)
-        for caption in found
-    ]
+    rerank = reranker(how, folders[0].removesuffix("@0"))
+    found: list[Said] = []
+    for start in range(0, len(waveforms), BATCH):
+        part = list(waveforms[start : start + BATCH])
+        if rerank:
+            rows = rerank.captions(captioners[0], part, settings[0])
+        else:
+            rows = captioners[0].caption_waveforms(part, settings[0])
+        found += [Said(row[0].text, _score(row[0])) for row in rows]
+    return found
+
+
+def reranker(how: str | None, model: str) -> Reranks | None:
+    """What "+N" or "+events" after a model's name stands for."""
+    if how is None:
+        return None
+    if how == EVENTS:
+        return EventReranker.load(model)
+    return Reranker(CONSENSUS, 1.0, candidates=int(how))
+
+
+def _score(caption: Caption) -> float:
+    return caption.score if caption.rerank is None else caption.rerank
 
 
 def caption_all(

@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from earwitness.evaluation.bootstrap import Statistic, Sums, interval, replicates, value
-
 from earwitness import evaluate
 from earwitness.evaluation.compare import compare, pool
 from earwitness.evaluation.scores import Evaluation, Score
+from earwitness.statistics import Statistic, Sums, interval, replicates, value
 from earwitness.text import REPEATABLE_WORDS
 from earwitness_lab.pocket.development import read_development
 

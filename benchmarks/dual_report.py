@@ -38,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     changes = [f"data={args.data}", f"encoder={args.encoder}", *args.set]
-    _, recipe = read_recipe(args.recipe, changes)
+    recipe = read_recipe(args.recipe, changes)
     heldout = open_embeddings(recipe.source, args.encoder, args.runs)
     dev = embed_clips(load_embedding_encoder(args.encoder), *read_recordings(args.data / "dev"))
     sets = {"validation scenes": heldout.validation, "test scenes": heldout.test, "dev": dev}

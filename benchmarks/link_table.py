@@ -92,7 +92,7 @@ class Table:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.runs = args, args.runs
         self.common = [f"data={args.data}", f"encoder={args.encoder}", *args.set]
-        _, recipe = read_recipe(Path("recipes/pocket_bridge.toml"), self.common)
+        recipe = read_recipe(Path("recipes/pocket_bridge.toml"), self.common)
         splits = open_embeddings(recipe.source, args.encoder, self.runs.parent)
         self.validation = splits.validation
         files, references = read_recordings(args.data / "dev")

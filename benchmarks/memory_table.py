@@ -26,7 +26,7 @@ from earwitness_lab.reproduce.memory import (
 )
 
 CARDS = {8: 30e12, 24: 165e12, 80: A100}
-"""GB -> peak operations a second"""
+"""GB -> peak operations per second"""
 WAYS = [
     ("bf16 + LoRA", False, False),
     ("bf16 + LoRA, checkpointing", False, True),
@@ -74,7 +74,7 @@ def _cell(plan: Plan, counted: Counted, size: int) -> str:
     batch = largest_batch(lambda n: training_bytes(plan, counted, n), size * 1e9)
     if not batch:
         return "-"
-    seconds = step_flops(plan, counted, batch) / (REACHED * CARDS[size])
+    seconds = step_flops(plan, counted, batch) / (max(REACHED) * CARDS[size])
     return f"{_batch(batch)}, {batch / seconds:.0f}"
 
 

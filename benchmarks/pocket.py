@@ -15,6 +15,8 @@ LAMB_STAGES = (
     "pocket_encoder_hints",
     "pocket_lamb",
 )
+CLASSES_STAGE = "pocket_classes"
+"""the class head beside the encoder; a minute"""
 LINK_STAGES = ("pocket_clap", "pocket_bridge", "pocket_link_zeroshot")
 
 
@@ -24,7 +26,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--keep", action="store_true", help="leave the shipped weights as they are")
     args = parser.parse_args()
-    for stage in (*LAMB_STAGES, *LINK_STAGES):
+    for stage in (*LAMB_STAGES, CLASSES_STAGE, *LINK_STAGES):
         if (Path("runs") / stage / "done").exists():
             continue
         start = time.time()

@@ -36,8 +36,9 @@ one training seed. Captions with a repeated content word: {repeats:.1%}. `{comma
 DATA = """Text: human captions of the AudioCaps training split, without those of the recordings that
 it was measured on; the language model began with those of Clotho too. Sound: scenes mixed from
 {clips:,} labelled sounds of {sources} sources along these captions, and, for the encoder,
-unlabelled everyday sounds. No AudioCaps or Clotho audio was used. Twelve percent of the recordings
-were kept apart for validation.
+unlabelled everyday sounds; for the class head beside the encoder also the labelled recordings of
+`more_audio`. No AudioCaps or Clotho audio was used. Twelve percent of the recordings were kept
+apart for validation.
 
 Sources: {names}."""
 
@@ -73,10 +74,18 @@ def main() -> None:
         default=[],
         help="the same recipe with other seeds; their scores go into the card",
     )
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        default=Path("runs/pocket_classes/best/encoder"),
+        help="the class head that goes beside the encoder",
+    )
     args = parser.parse_args()
     target = PACKAGE / args.name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(args.model, target)
+    for file in sorted(args.classes.glob("classes.*")):
+        shutil.copy(file, target / "encoder")
     captioner = Captioner.load(target)
     files, references = read_recordings(args.data / "dev")
     captions, _ = caption_all(str(target), files)
@@ -164,7 +173,7 @@ def parameters(module: torch.nn.Module) -> float:
 
 def seeds(stages: tuple[str, ...]) -> tuple[int, ...]:
     """The seeds in the recipes of `stages`, each once."""
-    recipes = [read_recipe(Path("recipes") / f"{name}.toml")[1] for name in stages]
+    recipes = [read_recipe(Path("recipes") / f"{name}.toml") for name in stages]
     return tuple(sorted({recipe.fit.seed for recipe in recipes}))
 
 

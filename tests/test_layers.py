@@ -27,7 +27,7 @@ LAYERS: dict[str, int] = {
     "audio": 2,
     "gap": 2,
     "evaluation": 2,
-    "models": 3,
+    "models": 2,
     "data": 3,
     "caption": 3,
     "encoders": 4,

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from os import PathLike
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from earwitness import audio
 from earwitness.audio import AudioSource
@@ -24,23 +24,31 @@ NOTHING = "no distinct sound"
 """the caption of silence, and of what a gate has closed"""
 
 
+Temperature = Annotated[FiniteFloat, Field(ge=0.01, le=100)]
+"""below, the logits of a token overflow; above, every token is as likely as the next"""
+TopP = Annotated[FiniteFloat, Field(gt=0, le=1)]
+GuideStrength = Annotated[FiniteFloat, Field(ge=0, le=1000)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""what both torch and numpy take"""
+
+
 class Decoding(Strict):
     """How a caption is searched for. LAMB gives no settings; beam 4 is its predecessors'."""
 
     beam_size: PositiveInt = 4
     max_new_tokens: PositiveInt = 50
     n_best: PositiveInt = 1
-    length_penalty: float = 1.0
-    repetition_penalty: PositiveFloat = 1.0
+    length_penalty: FiniteFloat = 1.0
+    repetition_penalty: Annotated[PositiveFloat, Field(allow_inf_nan=False)] = 1.0
     no_repeat_ngram: NonNegativeInt = 0
     repeat_content_words: bool = True
     """False: no content word occurs twice in a caption"""
     sample: bool = False
-    temperature: PositiveFloat = 1.0
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    guide_strength: NonNegativeFloat = 1.0
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    guide_strength: GuideStrength = 1.0
     """multiplies beta; 0 switches the Token Guide off"""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     @property
     def batches(self) -> bool:
@@ -141,6 +149,8 @@ class CaptionCalls:
     """The public calls of every captioner, all by way of `caption_together`."""
 
     name: str
+    own_rerank: Reranks | None = None
+    """how captions are chosen unless a call says otherwise"""
 
     @property
     @abstractmethod
@@ -249,11 +259,21 @@ class CaptionCalls:
         rate, settings = self.sample_rate, decoding or self.decoding
         loud = [level_db(waveform, rate) >= SILENCE_DB for waveform in waveforms]
         audible = [waveform for waveform, is_loud in zip(waveforms, loud, strict=True) if is_loud]
-        rows = iter(best_captions(self, audible, settings, rerank) if audible else [])
+        chosen = rerank or default_rerank(self, settings)
+        rows = iter(best_captions(self, audible, settings, chosen) if audible else [])
         return [
             next(rows) if is_loud else [Caption(NOTHING, 0.0, 0.0, len(w) / rate, self.name)]
             for w, is_loud in zip(waveforms, loud, strict=True)
         ]
+
+
+def default_rerank(captioner: object, settings: Decoding) -> Reranks | None:
+    """The captioner's own way of choosing; none for sampled captions, and for a search of one beam,
+    which is asked for where time counts.
+    """
+    if settings.sample or settings.beam_size == 1:
+        return None
+    return getattr(captioner, "own_rerank", None)
 
 
 def best_captions(

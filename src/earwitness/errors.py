@@ -38,3 +38,14 @@ class TrainingError(EarwitnessError):
 def one_line(error: object) -> str:
     """The message of `error` with every run of white space, newlines included, as one space."""
     return " ".join(str(error).split())
+
+
+def unexpected(name: str, error: Exception) -> EarwitnessError:
+    """The error of the one file in which `error`, a fault of the program, came up; it is the cause.
+
+    A job of many files goes on past it, as it does past a file that cannot be read.
+    """
+    said = f" ({one_line(error)})" if str(error).strip() else ""
+    found = EarwitnessError(f"{name}: unexpected {type(error).__name__}{said}")
+    found.__cause__ = error
+    return found

@@ -1,7 +1,7 @@
 """What other packages add to this one, by the entry points of their distribution.
 
-Three groups: `earwitness.commands` (typer functions), `earwitness.stages` (recipe classes whose
-module has `run`), and `earwitness.sources` (classes of training sources). `earwitness_lab`, in this
+Three groups: `earwitness.commands` (typer functions), `earwitness.stages` (`StageRecipe`
+classes), and `earwitness.sources` (classes of training sources). `earwitness_lab`, in this
 repository, registers itself this way; nothing here imports it.
 """
 

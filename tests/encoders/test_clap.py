@@ -235,7 +235,7 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json"])
 def test_damaged_file_is_refused(broken: Path, name: str) -> None:
     (broken / name).write_bytes((broken / name).read_bytes()[:20])
-    with pytest.raises(CheckpointError, match="not readable"):
+    with pytest.raises(CheckpointError, match="not readable|damaged"):
         ClapEncoder.from_folder(broken)
 
 
@@ -288,7 +288,7 @@ def test_incomplete_and_foreign_weights_are_refused_and_computed_buffers_are_not
 
 def test_weights_of_another_shape_are_refused(broken: Path) -> None:
     edit(broken / "config.json", projection_dim=13)
-    with pytest.raises(CheckpointError, match="not readable|of another shape"):
+    with pytest.raises(CheckpointError, match="a readable CLAP model"):
         ClapEncoder.from_folder(broken)
 
 

@@ -8,9 +8,10 @@ import torch
 from earwitness.caption import Decoding
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.lamb.two_stream import TwoStreamConfig
+from earwitness.models.llama import LlamaSize
 from earwitness.system.captioner import CaptionerConfig, TorchCaptioner
 from earwitness.system.decoder import Decoder, DecoderConfig
-from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+from earwitness.training.language_model import build, train_tokenizer
 
 SENTENCES = [
     "a dog barks and a man speaks",
@@ -30,7 +31,7 @@ def tiny_decoder(config: DecoderConfig | None = None, seed: int = 0) -> Decoder:
     """A two-layer Llama of width 32 behind a tiny tokenizer."""
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
-    size = LanguageModelSize(hidden=32, layers=2, heads=2, feed_forward=64)
+    size = LlamaSize(hidden=32, layers=2, heads=2, feed_forward=64)
     return Decoder(build(size, tokenizer), tokenizer, config or DecoderConfig(tune="full"))
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from earwitness.training.fit import FitConfig, fit
+from earwitness.training.fit import fit
+from earwitness.training.settings import FitConfig, Selection
 
 
 class Stopped(Exception):
@@ -68,10 +69,11 @@ def validate(model):
     return {"square": float(model(held_out)["square"].detach())}
 
 
+LOWEST = Selection("square", "lowest")
 SETTINGS = {"epochs": 3, "batch_size": 4, "learning_rate": 0.02, "warmup_epochs": 0.5}
 
 
-def train(run, data=None, weights=None, validate=validate, select="-square", **changes):
+def train(run, data=None, weights=None, validate=validate, select=LOWEST, **changes):
     """`fit` on this problem, as a fresh process would run it."""
     from accelerate.state import AcceleratorState, GradientState
 

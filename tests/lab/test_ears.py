@@ -7,14 +7,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 
 from earwitness.data.captions import development_ids
+from earwitness.encoders import load_frame_encoder, save_frame_encoder
+from earwitness.encoders.class_head import ClassHead
+from earwitness.encoders.cnn import CNN, CNNConfig
+from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
 from earwitness.errors import DataError
-from earwitness.training.language_model import training_captions, validation_captions
+from earwitness.training.contrastive import DualTraining, only_audio
+from earwitness.training.language_model import (
+    train_tokenizer,
+    training_captions,
+    validation_captions,
+)
+from earwitness_lab.pocket.classes import (
+    ClassesRecipe,
+    balance,
+    best_temperature,
+    calibration_error,
+    run,
+)
 from earwitness_lab.pocket.consensus import Candidate, agreed
 from earwitness_lab.pocket.development import read_development, read_recordings
 from earwitness_lab.pocket.ears_source import balanced
-from earwitness_lab.pocket.real_pool import at_some_level
+from earwitness_lab.pocket.real_pool import EarRows, at_some_level
 from earwitness_lab.pocket.real_sound import RealSound, is_heldout, real_sounds
 from earwitness_lab.pocket.single_sounds import PLAIN, plain_sound, sentences
 from earwitness_lab.scenes.lexicon import Lexicon
@@ -87,7 +105,7 @@ def test_real_sounds_without_derivatives_are_left_out_and_benchmark_sources_held
     assert sounds[-1].heldout
     assert sounds[-2].description == "car horn"
     assert any(sound.heldout for sound in sounds[:9])
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="elsewhere"):
         real_sounds(tmp_path / "elsewhere")
 
 
@@ -157,3 +175,101 @@ def test_the_ears_benchmark_has_words_for_every_kind_and_no_sound_of_a_training_
     assert {row["kind"] for row in rows} == set(words)
     assert len({(row["package"], row["path"]) for row in rows}) == len(rows) >= 200
     assert not {row["package"] for row in rows if row["package"].startswith("minetest")}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained frame encoder."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    config = CNNConfig(stem=4, channels=(4, 8, 8), blocks=(0, 0, 0), dim=12, dilations=(1,))
+    save_frame_encoder(CNN(config), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight recordings each of two classes that differ in pitch, and a damaged file."""
+    folder = tmp_path_factory.mktemp("sounds")
+    rows = []
+    for label, hertz in (("dog_barking", 300.0), ("siren", 2500.0)):
+        for number in range(8):
+            time = np.arange(RATE * (1 + number % 2)) / RATE
+            name = f"{label}_{'abcdefgh'[number]}.wav"
+            rows.append([name, "s", label, "", "free", f"r@1:{name}"])
+            (folder / "train_audio").mkdir(exist_ok=True)
+            tone = 0.5 * np.sin(2 * np.pi * hertz * (1 + 0.02 * number) * time)
+            soundfile.write(folder / "train_audio" / name, tone, RATE)
+    columns = ["path", "source", "label", "description", "kind", "origin"]
+    write(folder / "train_audio/manifest.csv", columns, rows)
+    damaged = [["broken.wav", "t", "siren", "", "free", "r@2:broken.wav"]]
+    write(folder / "more_audio/manifest.csv", columns, damaged)
+    (folder / "more_audio/broken.wav").write_bytes(b"RIFF")
+    return folder
+
+
+def test_rows_have_the_length_of_the_recording_and_none_for_a_damaged_file(
+    sounds: Path, encoder: Path
+) -> None:
+    maker = EarRows(sounds, sounds / "cache", encoder, "code", 12, "recordings")
+    row = maker.open()
+    counts = [int(row(index)["count"]) for index in (0, 1, 16)]
+    assert counts == [7, 13, 0]
+    assert row(0)["frames"].shape == (63, 12)
+    assert np.array_equal(row(1)["frames"], row(1)["frames"])
+    assert maker.shapes().keys() == row(0).keys()
+
+
+def test_the_stage_leaves_a_head_that_tells_the_classes_apart(
+    sounds: Path, encoder: Path, tmp_path: Path
+) -> None:
+    settings = {"stage": "classes", "data": sounds, "encoder": encoder, "plain": 14}
+    scores = run(ClassesRecipe(**settings, decay=1e-3), tmp_path / "run")  # type: ignore[arg-type]
+    assert scores["top1"] == 1.0
+    head = ClassHead.load(tmp_path / "run/best/encoder")
+    assert head is not None
+    assert {"dog_barking", "siren", "tone"} <= set(head.config.labels)
+    assert head.config.names[head.config.labels.index("dog_barking")] == "Bark"
+
+
+def test_calibration_error_is_the_distance_of_accuracy_and_probability() -> None:
+    probabilities = torch.tensor([[0.75, 0.25]] * 4 + [[0.05, 0.95]] * 2)
+    target = torch.tensor([0, 0, 1, 1, 1, 1])
+    expected = 4 / 6 * abs(0.5 - 0.75) + 2 / 6 * abs(1.0 - 0.95)
+    assert calibration_error(probabilities, target) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_best_temperature_undoes_a_known_one() -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 5, generator=rng) * 2
+    target = torch.multinomial(logits.softmax(1), 1, generator=rng)[:, 0]
+    assert best_temperature(logits * 2.5, target) == pytest.approx(2.5, rel=0.15)
+
+
+def test_a_recording_cut_into_pieces_counts_by_the_square_root_of_their_number() -> None:
+    groups = [("dog", "long")] * 16 + [("dog", "short"), ("owl", "one")]
+    weights = balance(groups, np.ones(18, bool))
+    assert weights[:16].sum() / weights[16] == pytest.approx(4.0)
+    assert weights[:17].sum() / weights[17] == pytest.approx(5**0.5)
+
+
+def test_only_the_audio_side_changes_where_only_it_is_trained(encoder: Path) -> None:
+    captions = ["a dog barks", "rain falls", "a siren wails", "wind blows"]
+    tokenizer = train_tokenizer(captions * 3, 60)
+    sizes = TextTowerConfig(vocabulary=len(tokenizer), hidden=8, layers=1, heads=2, feed_forward=8)
+    config = DualConfig(dim=4, hidden=6, attention_heads=1, text=sizes)
+    dual = DualEncoder(load_frame_encoder(encoder), tokenizer, config)
+    only_audio(dual)
+    training = DualTraining(dual, 0.0).train()
+    before = dual.text_vectors(captions).detach()
+    optimizer = torch.optim.SGD([p for p in dual.parameters() if p.requires_grad], lr=0.5)
+    batch = {"frames": torch.randn(4, 9, 12), "texts": captions}
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = training(batch)["contrastive"]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    torch.testing.assert_close(dual.text_vectors(captions).detach(), before)

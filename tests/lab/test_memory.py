@@ -6,7 +6,7 @@ from torch import nn
 
 from earwitness.encoders.ced import CED, CEDConfig
 from earwitness.errors import ConfigError
-from earwitness.system.decoder import LoraConfig, _enable_checkpointing
+from earwitness.system.decoder import LoraConfig, enable_checkpointing
 from earwitness_lab.reproduce.memory import (
     GIB,
     LANGUAGE_MODELS,
@@ -54,7 +54,7 @@ def tuned(plan: Plan):
     )
     model = get_peft_model(base, settings)
     if plan.checkpointing:
-        _enable_checkpointing(model)
+        enable_checkpointing(model)
     return model.train()
 
 

@@ -1,11 +1,13 @@
 """`earwitness reproduce`: the plan, what is checked before anything runs, and whole tiny runs."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from builders import tiny_model_folder
 from hub_parts import publish
 from manifests import write_manifest
 from typer.testing import CliRunner
@@ -27,9 +29,10 @@ from earwitness_lab.reproduce.checks import (
     first_missing,
     stage_clips,
 )
+from earwitness_lab.reproduce.decode import clips_to_caption, decode
 from earwitness_lab.reproduce.gpu import card_need, encoder_bytes
-from earwitness_lab.reproduce.plan import make_plan, run_stages
-from earwitness_lab.reproduce.table import LAMB_TABLE_1, clips_to_caption, score_rows, tables
+from earwitness_lab.reproduce.plan import launch, make_plan, run_stages
+from earwitness_lab.reproduce.table import LAMB_TABLE_1, score_rows, tables
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -220,7 +223,7 @@ def test_gated_weights_offline_say_what_to_do(cache):
     check = check_weights(Path("meta-llama/Llama-2-7b-chat-hf"), download=True)
     assert check.state == "missing"
     check = check_weights(Path("meta-llama/Llama-2-7b-chat-hf"))
-    for part in ("about 13.5 GB", "HF_HUB_OFFLINE", "accept the licence", "--download"):
+    for part in ("about 13.5 GB", "HF_HUB_OFFLINE", "accept the license", "--download"):
         assert part in check.detail
 
 
@@ -249,7 +252,7 @@ def test_card_that_is_too_small_says_how_many_clips_fit(tmp_path):
     (small,) = card_checks(stages, card=20e9)
     assert (small.state, "clips fit" in small.detail) == ("missing", True)
     (none,) = card_checks(stages, card=0.0)
-    assert "no CUDA card" in none.detail
+    assert "no CUDA GPU" in none.detail
 
 
 def test_several_manifests_are_one_training_set(tmp_path):
@@ -319,3 +322,54 @@ def test_folders_of_a_tiny_run_are_named_once_from_where_one_stands(system, tmp_
     monkeypatch.chdir(tmp_path)
     for stage in make_plan(system, "tiny", recipes=RECIPES).stages:
         assert "reproduce-tiny/reproduce-tiny" not in " ".join(stage.overrides)
+
+
+def test_several_processes_share_the_batch_of_a_recipe(tmp_path):
+    alone, shared = plan(tmp_path), plan(tmp_path, processes=4)
+    for one, four in zip(alone.stages, shared.stages, strict=True):
+        assert four.recipe.fit.batch_size * 4 == one.recipe.fit.batch_size
+        assert four.command[:2] == ["torchrun", "--standalone"]
+        assert four.command[2:6] == ["--nproc-per-node=4", "-m", "--", "earwitness"]
+        assert one.command[:2] == ["earwitness", "train"]
+    with pytest.raises(ConfigError, match="--processes 3: the batch .* is 32 clips in total"):
+        plan(tmp_path, processes=3)
+
+
+def test_a_run_that_stopped_early_is_finished(tmp_path):
+    stage = plan(tmp_path).stages[0]
+    finish(stage, epoch=1)
+    assert not stage.finished
+    progress = stage.run / "checkpoint" / "progress.json"
+    progress.write_text(json.dumps({"epoch": 1, "stale": 2}))
+    assert not stage.finished
+    patient = dataclasses.replace(stage, overrides=(*stage.overrides, "fit.patience=2"))
+    assert patient.finished
+
+
+def test_captions_of_a_stopped_call_are_kept_and_those_of_other_weights_are_not(tmp_path):
+    model = tiny_model_folder(tmp_path / "model")
+    clips = clips_to_caption(manifest(tmp_path / "test.csv", clips=3))
+    path = tmp_path / "captions.jsonl"
+    found = decode(model, clips, path)
+    assert list(found) == [clip.id for clip in clips]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {row["id"]: row["caption"] for row in rows} == found
+    kept = {**rows[0], "caption": "kept"}
+    other = {**rows[1], "caption": "of other weights", "weights": 1}
+    path.write_text("\n".join([json.dumps(kept), json.dumps(other), '{"id": "ha']))
+    again = decode(model, clips, path)
+    assert again == {**found, rows[0]["id"]: "kept"}
+
+
+@pytest.mark.slow
+def test_two_processes_caption_a_test_set_together(tmp_path):
+    model = tiny_model_folder(tmp_path / "model")
+    test = manifest(tmp_path / "test.csv", clips=5)
+    clips = clips_to_caption(test)
+    alone = decode(model, clips, tmp_path / "alone.jsonl")
+    path = tmp_path / "together.jsonl"
+    words = ["earwitness_lab.reproduce.decode", str(model), str(test), "-o", str(path)]
+    launch(2, words, "captioning")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {row["id"]: row["caption"] for row in rows} == alone
+    assert not list(tmp_path.glob("together.part*"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from earwitness.lamb.aligner import (
     AlignerConfig,
     CrossModalAligner,
+    caption_codes,
     cs_divergence,
     cs_token,
     info_nce,
@@ -288,3 +289,92 @@ def test_losses_are_computed_in_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = aligner(z_a, a_mask, z_t, t_mask, clip)
     assert all(torch.equal(full[name], mixed[name]) for name in full)
+
+
+def test_a_caption_without_tokens_is_left_out_and_the_rest_counts_as_if_it_were_not_there():
+    """`!!!` has no words: its empty set of tokens once made the loss, and all weights, NaN."""
+    z_a, a_mask, z_t, t_mask, clip = batch()
+    t_mask = t_mask & torch.tensor([True, False, True])[:, None]
+    z_a.requires_grad_()
+    aligner = CrossModalAligner(AlignerConfig())
+    found = aligner(z_a, a_mask, z_t, t_mask, clip)
+    sum(found.values()).backward()
+    kept = [0, 2]
+    rest = aligner(z_a[kept], a_mask[kept], z_t[kept], t_mask[kept], clip[kept])
+    for name in rest:
+        torch.testing.assert_close(found[name], rest[name])
+    assert torch.isfinite(z_a.grad).all()
+    assert z_a.grad[1].abs().sum() == 0
+    assert z_a.grad[0].abs().sum() > 0
+
+
+def test_a_batch_of_captions_without_tokens_has_losses_of_zero():
+    z_a, a_mask, z_t, t_mask, clip = batch()
+    aligner = CrossModalAligner(AlignerConfig())
+    losses = aligner(z_a.requires_grad_(), a_mask, z_t, t_mask & False, clip)
+    assert {name: float(loss.detach()) for name, loss in losses.items()} == {
+        "cs_global": 0.0,
+        "cs_token": 0.0,
+        "infonce": 0.0,
+    }
+    sum(losses.values()).backward()
+    assert torch.isfinite(aligner.log_scale.grad)
+
+
+def test_equal_captions_of_other_clips_are_not_negatives():
+    """Clips 0 and 2 have one caption: each is scored against clip 1 alone."""
+    z_a, a_mask, z_t, t_mask, clip = batch()
+    codes = caption_codes(["a dog barks", "rain falls", "a dog barks"], torch.device("cpu"))
+    aligner = CrossModalAligner(AlignerConfig())
+    found = float(aligner(z_a, a_mask, z_t, t_mask, clip, codes)["infonce"].detach())
+    without = aligner(z_a, a_mask, z_t, t_mask, clip)["infonce"].detach()
+    a, t = masked_mean(z_a, a_mask), masked_mean(z_t, t_mask)
+    cosine = torch.nn.functional.cosine_similarity(a[:, None], t[None], dim=-1) / 0.07
+    expected = 0.0
+    for i, allowed in enumerate([[0, 1], [0, 1, 2], [1, 2]]):
+        expected -= float(cosine[i, i] - cosine[i, allowed].logsumexp(0)) / 6
+        expected -= float(cosine[i, i] - cosine[allowed, i].logsumexp(0)) / 6
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert found != pytest.approx(float(without))
+
+
+def test_rare_words_weigh_more_in_the_token_loss_where_that_is_asked_for():
+    """The weighted kernel means, written as double loops."""
+    z_a, a_mask, z_t, t_mask, clip = (part[:1] for part in batch())
+    ids = torch.tensor([[0, 1, 1, 2, 3]])
+    aligner = CrossModalAligner(AlignerConfig(sigma=1.3, word_weights="inverse_frequency"))
+    aligner.count_words(torch.tensor([100, 10, 1, 0]))
+    found = float(aligner(z_a, a_mask, z_t, t_mask, clip, clip, ids)["cs_token"])
+    weights = [0.01, 0.1, 0.1, 1.0, 1.0]
+
+    def mean_kernel(x, u, y, v):
+        total = 0.0
+        for p, a in zip(x.tolist(), u, strict=True):
+            for q, b in zip(y.tolist(), v, strict=True):
+                squared = sum((i - j) ** 2 for i, j in zip(p, q, strict=True))
+                total += a * b * math.exp(-squared / (2 * 1.3**2))
+        return math.log(total / (sum(u) * sum(v)))
+
+    x, y, u = z_a[0], z_t[0], [1.0] * 4
+    expected = (
+        mean_kernel(x, u, x, u) + mean_kernel(y, weights, y, weights)
+        - 2 * mean_kernel(x, u, y, weights)
+    )  # fmt: skip
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("log_scale", [-3.0, 9.0])
+def test_a_temperature_beyond_its_bounds_can_come_back(log_scale):
+    z_a, a_mask, z_t, t_mask, clip = batch()
+    aligner = CrossModalAligner(AlignerConfig())
+    aligner.log_scale.data.fill_(log_scale)
+    aligner(z_a, a_mask, z_t, t_mask, clip)["infonce"].backward()
+    assert float(aligner.log_scale.grad.abs()) > 0
+
+
+def test_padding_moves_no_cloud_away_from_the_origin_of_its_distances():
+    """Distances keep their digits by centering on the caption's real tokens, not on its padding."""
+    z_a, a_mask, z_t, t_mask, _ = batch()
+    far = z_t.masked_fill(~t_mask[..., None], 3e4)
+    near = cs_token(z_a, a_mask, z_t, t_mask, 1.3)
+    torch.testing.assert_close(cs_token(z_a, a_mask, far, t_mask, 1.3), near, atol=1e-5, rtol=1e-5)

@@ -51,8 +51,8 @@ def test_distances_are_those_of_the_embeddings(captioner) -> None:
     for place, vector in zip(view.places, (e, captioner.prefix.bridge(e)), strict=True):
         cosines = cosine_similarity(vector, cloud)
         assert place.nearest == pytest.approx(1 - float(cosines.max()), abs=1e-5)
-        centre = cosine_similarity(vector, cloud.mean(0, keepdim=True))
-        assert place.centre == pytest.approx(1 - float(centre), abs=1e-5)
+        center = cosine_similarity(vector, cloud.mean(0, keepdim=True))
+        assert place.center == pytest.approx(1 - float(center), abs=1e-5)
     assert view.sentences == len(sentences())
 
 
@@ -64,14 +64,14 @@ def test_median_sentence_against_a_loop() -> None:
     middle = rows.mean(0) / np.linalg.norm(rows.mean(0))
     found = median_place(cloud)
     assert found.nearest == pytest.approx(np.median(nearest), abs=1e-6)
-    assert found.centre == pytest.approx(np.median([1 - x @ middle for x in rows]), abs=1e-6)
+    assert found.center == pytest.approx(np.median([1 - x @ middle for x in rows]), abs=1e-6)
 
 
 def test_vector_of_the_cloud_has_no_distance_to_it() -> None:
     cloud = units(9).numpy()
     assert places(cloud[:1], cloud)[0].nearest == pytest.approx(0.0, abs=1e-6)
-    centre = normalize(torch.from_numpy(cloud).mean(0, keepdim=True), dim=1).numpy()
-    assert places(centre, cloud)[0].centre == pytest.approx(0.0, abs=1e-6)
+    center = normalize(torch.from_numpy(cloud).mean(0, keepdim=True), dim=1).numpy()
+    assert places(center, cloud)[0].center == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("made", [tiny_captioner, lambda: untrained_link("none")])

@@ -18,7 +18,7 @@ from earwitness.errors import CheckpointError, ConfigError
 from earwitness.link import NoBridgeConfig, bridge_kinds, load_bridge, save_bridge
 from earwitness.models import names as pocket
 from earwitness.system.captioner import TorchCaptioner
-from earwitness.training import bridge, contrastive, link
+from earwitness.training import bridge, link
 from earwitness.training.embeddings import Pairs, open_embeddings
 from earwitness.training.stages import read_recipe
 
@@ -33,9 +33,9 @@ HELDOUT = [synthetic_clip(SOURCE["clips"] + i, 0, SOURCE["seconds"]) for i in ra
 def runs(tmp_path_factory):
     """Contrastive training, then the bridge, then the captioner that never hears audio."""
     folder = tmp_path_factory.mktemp("runs")
-    contrastive.run(contrastive_recipe(), folder / "clap")
-    bridge.run(bridge_recipe(folder), folder / "bridge")
-    link.run(link_recipe(folder, "zero_shot"), folder / "link")
+    contrastive_recipe().prepare(folder / "clap")()
+    bridge_recipe(folder).prepare(folder / "bridge")()
+    link_recipe(folder, "zero_shot").prepare(folder / "link")()
     return folder
 
 
@@ -81,7 +81,7 @@ def test_zero_shot_training_never_sees_audio(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(link, "validation", lambda *_: {"decode": 0.0})
     short = {"fit": {"epochs": 1, "batch_size": 40, "save_every": 0}}
     (runs / "short").mkdir(exist_ok=True)
-    link.run(link_recipe(runs, "zero_shot", **short), runs / "short" / "z")
+    link_recipe(runs, "zero_shot", **short).prepare(runs / "short" / "z")()
     assert seen
     assert all(seen)
 
@@ -220,19 +220,18 @@ def test_a_bridge_of_another_width_is_refused(runs, tmp_path):
     save_bridge(NoBridgeConfig(dim=8).build(), tmp_path / "narrow")
     recipe = link_recipe(runs, "zero_shot", bridge=tmp_path / "narrow")
     with pytest.raises(ConfigError, match="embeddings of 8 numbers.* gives 16"):
-        link.run(recipe, runs / "refused")
+        recipe.prepare(runs / "refused")
 
 
 @pytest.mark.parametrize("name", ["clap", "bridge", "link_zeroshot", "link_supervised"])
 def test_the_pocket_recipes_are_read(name):
-    module, recipe = read_recipe(RECIPES / f"pocket_{name}.toml")
-    assert callable(module.run)
+    recipe = read_recipe(RECIPES / f"pocket_{name}.toml")
     assert recipe.source.kind == "scenes"
 
 
 def test_the_two_protocols_differ_in_nothing_else():
     zero_shot, supervised = (
-        read_recipe(RECIPES / f"pocket_link_{name}.toml")[1] for name in ("zeroshot", "supervised")
+        read_recipe(RECIPES / f"pocket_link_{name}.toml") for name in ("zeroshot", "supervised")
     )
     assert supervised.protocol == "supervised"
     assert supervised.model_copy(update={"protocol": "zero_shot"}) == zero_shot

@@ -12,12 +12,14 @@ from link_parts import untrained_link
 
 from earwitness.caption import Decoding
 from earwitness.captioning.captioner import Captioner, Explains
-from earwitness.errors import ConfigError
+from earwitness.errors import ConfigError, MissingDependencyError
 from earwitness.export.folder import write_graphs
 from earwitness.lamb.baselines import LinearPrefixConfig
+from earwitness.models.names import model_folder
 from earwitness.runtime import RuntimeCaptioner
-from earwitness.system.captioner import PrefixConfig, TorchCaptioner
+from earwitness.system.captioner import TorchCaptioner
 
+HEAVY = ("torch", "transformers", "safetensors", "einops", "scipy", "pandas", "matplotlib")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LENGTHS = (0.01, 0.3, 1.0, 2.5, 2.5, 12.5)
 """seconds: below a window, several in one batch, beyond a chunk of the encoder"""
@@ -37,6 +39,9 @@ SETTINGS = {
     "no guide": Decoding(guide_strength=0.0),
     "one token": Decoding(max_new_tokens=1),
 }
+
+
+load = Captioner.load
 
 
 def exported(captioner: TorchCaptioner, folder: Path) -> tuple[TorchCaptioner, RuntimeCaptioner]:
@@ -69,6 +74,7 @@ def check_same(first: TorchCaptioner, second: RuntimeCaptioner, settings: Decodi
         assert [c.end_s for c in other] == [c.end_s for c in one]
 
 
+@pytest.mark.filterwarnings("ignore:Passing .* with .inputs_embeds.:UserWarning")
 @pytest.mark.parametrize("name", SETTINGS)
 def test_runtime_captions_are_those_of_torch(lamb, name: str) -> None:
     settings = SETTINGS[name].model_copy(
@@ -91,9 +97,9 @@ def test_runtime_link_captions_are_those_of_torch(tmp_path: Path, kind: str) -> 
 
 
 def test_runtime_prompts_of_unlike_length_share_a_batch(tmp_path: Path) -> None:
-    prefix = PrefixConfig(kind="linear", linear=LinearPrefixConfig(stack=2))
+    captioner = tiny_captioner(prefix=LinearPrefixConfig(stack=2), guide=None)
     check_same(
-        *exported(tiny_captioner(prefix=prefix, guide=None), tmp_path / "linear"),
+        *exported(captioner, tmp_path / "linear"),
         Decoding(beam_size=3, max_new_tokens=8),
     )
 
@@ -148,12 +154,36 @@ def test_shipped_graphs_say_what_torch_says(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["pocket-lamb", "pocket-link"])
-def test_runtime_never_imports_torch(model: str) -> None:
+def test_shipped_graphs_are_those_that_export_writes(model: str, tmp_path: Path) -> None:
+    folder = model_folder(model)
+    write_graphs(folder, tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("model", ["pocket-lamb", "pocket-link"])
+def test_caption_command_never_imports_torch(model: str) -> None:
     code = (
-        "import sys; from earwitness.runtime import RuntimeCaptioner; "
-        f"print(RuntimeCaptioner.load({model!r}, threads=1).caption({str(EXAMPLES / 'storm.flac')!r}).text); "
-        "print([m for m in ('torch', 'transformers', 'safetensors', 'scipy') if m in sys.modules])"
+        "import sys\nfrom earwitness.cli import app\n"
+        f"try: app(['caption', {str(EXAMPLES / 'storm.flac')!r}, '--model', {model!r}, '-q'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     text, loaded = run.stdout.splitlines()
-    assert text and loaded == "[]"
+    assert "rain" in text
+    assert loaded == "[]"
+
+
+def test_captioner_without_graphs_is_torch(tmp_path: Path) -> None:
+    tiny_captioner().save(tmp_path / "tiny")
+    assert isinstance(load(tmp_path / "tiny"), TorchCaptioner)
+    write_graphs(tmp_path / "tiny")
+    assert isinstance(load(tmp_path / "tiny"), RuntimeCaptioner)
+
+
+def test_model_that_needs_torch_says_so(tmp_path: Path, monkeypatch) -> None:
+    tiny_captioner().save(tmp_path / "tiny")
+    monkeypatch.setattr("earwitness.captioning.captioner.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="needs torch: pip install"):
+        load(tmp_path / "tiny")

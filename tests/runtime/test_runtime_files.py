@@ -54,7 +54,10 @@ def test_external_weights_are_those_that_onnx_reads(folder: Path) -> None:
             place = {entry.key: entry.value for entry in tensor.external_data}
             if place:
                 wanted[tensor.name] = (
-                    tuple(tensor.dims), place["location"], int(place["offset"]), int(place["length"])
+                    tuple(tensor.dims),
+                    place["location"],
+                    int(place["offset"]),
+                    int(place["length"]),
                 )
         found = external_weights(path.read_bytes())
         assert {w.name: (w.shape, w.location, w.offset, w.size) for w in found} == wanted
@@ -114,9 +117,7 @@ def test_foreign_graph_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../secret.safetensors", "other.safetensors"])
 def test_weights_outside_of_the_folder_are_refused(folder: Path, location: str) -> None:
-    (folder.parent / "secret.safetensors").write_bytes(
-        (folder / "prefix.safetensors").read_bytes()
-    )
+    (folder.parent / "secret.safetensors").write_bytes((folder / "prefix.safetensors").read_bytes())
     model = onnx.load(folder / "prefix.onnx", load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:

@@ -8,8 +8,9 @@ from torch import nn
 from earwitness.caption import Decoding
 from earwitness.errors import CheckpointError
 from earwitness.lamb.token_guide import GuideProcessor
+from earwitness.models.llama import LlamaSize
 from earwitness.system.decoder import Decoder, DecoderConfig, LoraConfig
-from earwitness.training.language_model import LanguageModelSize, build
+from earwitness.training.language_model import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
 
@@ -41,7 +42,7 @@ def byte_decoder(config: DecoderConfig) -> Decoder:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    size = LanguageModelSize(hidden=32, layers=1, heads=2, feed_forward=32)
+    size = LlamaSize(hidden=32, layers=1, heads=2, feed_forward=32)
     return Decoder(build(size, fast), fast, config)
 
 
@@ -49,9 +50,9 @@ def byte_decoder(config: DecoderConfig) -> Decoder:
     ("layout", "before", "after"),
     [
         ("plain", "<s>", "Say it."),
-        ("llama2-chat", "<s>[INST] ", " Say it. [/INST] "),
-        ("vicuna", "<s>USER: <Speech>", "</Speech> Say it.\nASSISTANT: "),
-        ("slam", "<s>", "USER: Say it. \n ASSISTANT: "),
+        ("llama2-chat", "<s>[INST] ", " Say it. [/INST]"),
+        ("vicuna", "<s>USER: <Speech>", "</Speech> Say it.\nASSISTANT:"),
+        ("slam", "<s>", "USER: Say it. \n ASSISTANT:"),
     ],
 )
 def test_what_the_model_reads_around_the_audio_is_exactly_the_layout(layout, before, after):
@@ -69,7 +70,16 @@ def test_what_the_model_reads_around_the_audio_is_exactly_the_layout(layout, bef
     decode = decoder.tokenizer.decode
     assert decode(pieces[:start]) == before
     torch.testing.assert_close(seen[0][start : start + 3], z[0])
-    assert decode(pieces[start + 3 :]) == after + "a dog</s>"
+    # The space before the caption is part of its first word.
+    assert decode(pieces[start + 3 :]) == after + " a dog</s>"
+
+
+def test_a_tokenizer_that_adds_the_space_itself_gets_no_second_one():
+    decoder = tiny_decoder()
+    own = decoder.tokenizer("a dog barks", add_special_tokens=False).input_ids
+    assert decoder.tokenize(["a dog barks"]).ids.tolist() == [
+        [*own, decoder.tokenizer.eos_token_id]
+    ]
 
 
 def test_a_tokenizer_without_an_end_token_is_refused():

@@ -1,4 +1,4 @@
-"""Several processes train as one does: losses, weights, checkpoints; by copies or by shares."""
+"""Several processes train as one does: losses, weights, checkpoints; replicated or sharded."""
 
 import json
 import os
@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed_parts
 import pytest
-import spread_parts
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from builders import tiny_captioner
@@ -18,15 +18,15 @@ from earwitness.errors import ConfigError, TrainingError
 from earwitness.lamb.aligner import CrossModalAligner, gather_rows
 from earwitness.system.captioner import TorchCaptioner
 from earwitness.training import distributed
-from earwitness.training.fit import EpochBatches
+from earwitness.training.batches import EpochBatches
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1] / "helpers"
 
 
 def launch(**runs: dict) -> subprocess.CompletedProcess:
-    """spread_parts on two processes: run folder -> settings, one run after the other."""
+    """distributed_parts on two processes: run folder -> settings, one run after the other."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command += [str(HERE / "spread_parts.py"), json.dumps(runs)]
+    command += [str(HERE / "distributed_parts.py"), json.dumps(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = f"{HERE}{os.pathsep}{environment.get('PYTHONPATH', '')}"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -69,7 +69,7 @@ def alone(tmp_path_factory):
     run = tmp_path_factory.mktemp("alone")
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    spread_parts.train(run, spread_parts.Clips(), spread_parts.build(), batch_size=8)
+    distributed_parts.train(run, distributed_parts.Clips(), distributed_parts.build(), batch_size=8)
     return run
 
 
@@ -104,8 +104,8 @@ def test_two_processes_train_as_one_with_their_batches_together(alone, both, kin
 def test_a_dual_encoder_sees_the_pairs_of_both_processes(both, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    dual = spread_parts.build_dual()
-    spread_parts.train(tmp_path, spread_parts.Clips(), dual, {}, batch_size=8)
+    dual = distributed_parts.build_dual()
+    distributed_parts.train(tmp_path, distributed_parts.Clips(), dual, {}, batch_size=8)
     assert len(rows(tmp_path)) == 6
     assert_close(both / "dual", tmp_path, 2e-4)
 
@@ -127,7 +127,9 @@ def test_a_process_killed_in_a_step_loses_nothing(both, kind):
 def test_shares_are_saved_as_a_whole_captioner(both):
     spread = both / "shares_unbroken"
     captioner = TorchCaptioner.load(spread / "last")
-    scores = spread_parts.validate(spread_parts.LambTraining(captioner, 0.0, False).eval())
+    scores = distributed_parts.validate(
+        distributed_parts.LambTraining(captioner, 0.0, False).eval()
+    )
     logged = [row for row in rows(spread) if "epoch" in row][-1]
     assert scores["decode"] == pytest.approx(logged["validation/decode"], rel=1e-4)
     assert scores["decode"] < next(row["decode"] for row in rows(spread))
@@ -148,7 +150,9 @@ def test_a_checkpoint_holds_no_frozen_weight(both):
 def test_another_number_of_processes_is_refused_by_name(both):
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(TrainingError, match=r"other settings \(processes was 2, is 1\)"):
-        spread_parts.train(both / "copies", spread_parts.Clips(), spread_parts.build())
+        distributed_parts.train(
+            both / "copies", distributed_parts.Clips(), distributed_parts.build()
+        )
 
 
 @pytest.mark.parametrize("bucket", [0, 2])
@@ -209,7 +213,7 @@ def test_the_aligner_gathers_in_training_only(monkeypatch):
     """Validation runs on the main process alone: a collective there would wait for ever."""
     monkeypatch.setattr("earwitness.lamb.aligner.several_processes", lambda: True)
     monkeypatch.setattr("earwitness.lamb.aligner.gather_rows", lambda x: 1 / 0)
-    aligner = CrossModalAligner(spread_parts.AlignerConfig())
+    aligner = CrossModalAligner(distributed_parts.AlignerConfig())
     mask = torch.ones(2, 3, dtype=torch.bool)
     given = torch.randn(2, 3, 4), mask, torch.randn(2, 3, 4), mask, torch.tensor([0, 1])
     aligner.eval()(*given)
@@ -221,9 +225,9 @@ def test_gradient_checkpointing_changes_no_gradient():
     """Also under LoRA, where the embeddings that enter the first layer carry none of their own."""
     found = []
     for checkpointing in (False, True):
-        model = spread_parts.build(checkpointing=checkpointing).train()
-        clips = spread_parts.Clips()
-        losses = model(spread_parts.collate([clips[(i, 0)] for i in range(4)]))
+        model = distributed_parts.build(checkpointing=checkpointing).train()
+        clips = distributed_parts.Clips()
+        losses = model(distributed_parts.collate([clips[(i, 0)] for i in range(4)]))
         torch.stack(list(losses.values())).sum().backward()
         found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()
@@ -237,9 +241,9 @@ def test_fsdp_of_accelerate_is_refused_in_one_sentence(monkeypatch):
         distributed.check_launch()
 
 
-def test_quantised_weights_are_not_spread():
+def test_quantized_weights_are_not_sharded():
     model = torch.nn.Module()
     packed = torch.zeros(4, dtype=torch.uint8)
     model.weight = torch.nn.Parameter(packed, requires_grad=False)
-    with pytest.raises(ConfigError, match="the quantised weight weight cannot be spread"):
-        distributed._shard(model, torch.device("cpu"), [])
+    with pytest.raises(ConfigError, match="the quantized weight weight cannot be sharded"):
+        distributed.shard(model, torch.device("cpu"), [])

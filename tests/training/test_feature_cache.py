@@ -14,8 +14,8 @@ from earwitness.encoders.ced import CED, CEDConfig
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.encoders.frame import load_frame_encoder, save_frame_encoder
 from earwitness.errors import ConfigError, DataError
+from earwitness.system.decoder import LoraSize
 from earwitness.training.encoder_lora import (
-    EncoderLoraConfig,
     QueryValueLora,
     add_lora,
     merged,
@@ -26,7 +26,7 @@ from earwitness.training.lamb import LambTraining
 from earwitness.training.source import Opening
 from earwitness.training.sources import ManifestSource, collate
 
-LORA = EncoderLoraConfig(r=2, alpha=6, dropout=0.0)
+LORA = LoraSize(r=2, alpha=6, dropout=0.0)
 
 
 def tiny_ced(seed=0):
@@ -212,7 +212,7 @@ def test_tuned_encoders_are_saved_merged(tmp_path):
 
 def test_dropout_is_in_the_adapters_alone():
     encoder = tiny_ced()
-    add_lora(encoder, EncoderLoraConfig())
+    add_lora(encoder, LoraSize())
     train_lora(encoder.eval(), True)
     training = {name for name, module in encoder.named_modules() if module.training}
     assert training == {f"blocks.{place}.attn.qkv.dropout" for place in (0, 1)}

@@ -18,7 +18,7 @@ from earwitness.errors import CheckpointError
 from earwitness.models.names import model_folder
 from earwitness.models.weights import read_json
 from earwitness.system.captioner import TorchCaptioner
-from earwitness.training.lamb import LambRecipe, run
+from earwitness.training.lamb import LambRecipe
 from earwitness.training.stages import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def mine(tmp_path):
 
 
 def test_recipe_starts_from_the_shipped_model_and_fits_it():
-    _, recipe = read_recipe(RECIPE)
+    recipe = read_recipe(RECIPE)
     shipped = read_json(model_folder("pocket-lamb") / "earwitness.json")["config"]
     ours = recipe.model.model_dump(mode="json")
     assert str(recipe.init) == "pocket-lamb"
@@ -78,10 +78,10 @@ def test_recipe_starts_from_the_shipped_model_and_fits_it():
 
 
 def test_unknown_model_to_go_on_from_is_refused(mine):
-    _, recipe = read_recipe(RECIPE, ["init='pocket-lamp'"])
+    recipe = read_recipe(RECIPE, ["init='pocket-lamp'"])
     assert isinstance(recipe, LambRecipe)
     with pytest.raises(CheckpointError, match="pocket-lamp: no such"):
-        run(recipe, mine / "runs" / "x")
+        recipe.prepare(mine / "runs" / "x")
 
 
 def test_house_style_is_learnt_by_the_documented_command(mine):

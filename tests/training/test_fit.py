@@ -14,15 +14,11 @@ import torch
 from fit_parts import Network, Stopped, Sums, collate, train
 from torch import nn
 
-from earwitness.errors import TrainingError
-from earwitness.training.fit import (
-    EpochBatches,
-    FitConfig,
-    _averaged,
-    _parameter_groups,
-    _warmup_cosine,
-    weighted_sum,
-)
+from earwitness.errors import ConfigError, TrainingError
+from earwitness.training.batches import EpochBatches
+from earwitness.training.fit import weighted_sum
+from earwitness.training.optimizer import averaged, parameter_groups, warmup_cosine
+from earwitness.training.settings import FitConfig, Selection
 
 
 def rows(run: Path) -> list[dict]:
@@ -213,29 +209,31 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_named(tmp_path, monkeypat
 
 
 def test_fewer_items_than_a_batch_are_refused(tmp_path):
-    with pytest.raises(TrainingError, match="3 training items are fewer than one batch of 4"):
+    with pytest.raises(
+        TrainingError, match="3 training items .* one batch of 4; set fit.batch_size to 3 or less"
+    ):
         train(tmp_path, Sums(size=3))
 
 
 @pytest.mark.parametrize(
-    ("select", "scores", "best"),
+    ("good", "scores", "best"),
     [
-        ("-score", [3.0, 1.0, 2.0], 2),
-        ("score", [1.0, 3.0, 2.0], 2),
-        ("score", [3.0, 1.0, 2.0], 1),
-        ("-score", [2.0, 2.0, 2.0], 1),
-        ("score", [-3.0, -2.0, -1.0], 3),
-        ("score", [float("nan"), 1.0, float("nan")], 2),
+        ("lowest", [3.0, 1.0, 2.0], 2),
+        ("highest", [1.0, 3.0, 2.0], 2),
+        ("highest", [3.0, 1.0, 2.0], 1),
+        ("lowest", [2.0, 2.0, 2.0], 1),
+        ("highest", [-3.0, -2.0, -1.0], 3),
+        ("highest", [float("nan"), 1.0, float("nan")], 2),
     ],
 )
-def test_the_best_and_the_last_weights_are_those_of_their_epochs(tmp_path, select, scores, best):
+def test_the_best_and_the_last_weights_are_those_of_their_epochs(tmp_path, good, scores, best):
     seen = []
 
     def scored(model):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         return {"score": scores[len(seen) - 1]}
 
-    found = train(tmp_path, validate=scored, select=select)
+    found = train(tmp_path, validate=scored, select=Selection("score", good))
     assert found == {"score": scores[best - 1], "epoch": best}
     for which, epoch in (("best", best), ("last", 3)):
         kept = weights(tmp_path, which)
@@ -254,7 +252,7 @@ def test_training_learns(tmp_path):
 
 
 def test_the_schedule_is_a_linear_warm_up_and_half_a_cosine():
-    factor = _warmup_cosine(10.0, 50)
+    factor = warmup_cosine(10.0, 50)
     for step in range(60):
         if step < 10:
             expected = (step + 1) / 10
@@ -263,11 +261,11 @@ def test_the_schedule_is_a_linear_warm_up_and_half_a_cosine():
         assert factor(step) == pytest.approx(expected)
     assert factor(10) == 1.0
     assert factor(50) == pytest.approx(0.0)
-    assert _warmup_cosine(0.0, 5)(0) == 1.0
+    assert warmup_cosine(0.0, 5)(0) == 1.0
 
 
 def test_logged_rates_follow_the_schedule(unbroken):
-    factor = _warmup_cosine(2.5, 15)
+    factor = warmup_cosine(2.5, 15)
     for row in rows(unbroken[0]):
         if "total" in row:
             assert row["learning_rate"] == pytest.approx(0.02 * factor(row["step"]))
@@ -310,24 +308,81 @@ def test_weighted_items_are_drawn_in_proportion():
 
 
 def test_only_matrices_decay():
-    groups = _parameter_groups(Network(), 0.5)
+    groups = parameter_groups(Network(), 0.5, 1e-3)
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
     assert {p.ndim for p in groups[0]["params"]} == {2}
     assert {p.ndim for p in groups[1]["params"]} == {1}
     frozen = Network().requires_grad_(False)
-    assert not any(group["params"] for group in _parameter_groups(frozen, 0.5))
+    assert not any(group["params"] for group in parameter_groups(frozen, 0.5, 1e-3))
+
+
+def test_parts_of_a_model_have_learning_rates_of_their_own():
+    model = Network()
+    rates = {"body.4": 0.1, "body": 0.01, "body.0.bias": 0.5}
+    groups = parameter_groups(model, 0.5, 1e-3, rates)
+    rate_of = {id(p): group["lr"] for group in groups for p in group["params"]}
+    found = {name: rate_of[id(p)] for name, p in model.named_parameters()}
+    assert found == {
+        "body.0.weight": 0.01,
+        "body.0.bias": 0.5,
+        "body.1.weight": 0.01,
+        "body.1.bias": 0.01,
+        "body.4.weight": 0.1,
+        "body.4.bias": 0.1,
+    }
+    with pytest.raises(ConfigError, match=r"fit.learning_rates.bodi: .* expected one of body"):
+        parameter_groups(model, 0.5, 1e-3, {"bodi": 0.1})
+
+
+def test_a_part_moves_at_its_own_rate(tmp_path):
+    """At a vanishing rate the first layer stays where it was; the others learn as always."""
+    start = {k: v.clone() for k, v in Network().state_dict().items()}
+    train(tmp_path, learning_rates={"body.0": 1e-12})
+    kept = weights(tmp_path)
+    torch.testing.assert_close(kept["body.0.weight"], start["body.0.weight"], atol=1e-7, rtol=0)
+    assert (kept["body.4.weight"] - start["body.4.weight"]).abs().max() > 1e-3
+
+
+def test_a_run_without_progress_stops_and_stays_stopped(tmp_path):
+    scores = iter([1.0, 3.0, 2.0, 1.0, 9.0, 9.0])
+    select = Selection("score")
+    settings = {"epochs": 6, "patience": 2, "select": select}
+    found = train(tmp_path, validate=lambda model: {"score": next(scores)}, **settings)
+    assert found == {"score": 3.0, "epoch": 2}
+    assert [row["epoch"] for row in rows(tmp_path) if "epoch" in row] == [1, 2, 3, 4]
+    again = train(tmp_path, validate=lambda model: {"score": next(scores)}, **settings)
+    assert again == found
+    longer = {**settings, "patience": 3}
+    train(tmp_path, validate=lambda model: {"score": next(scores)}, **longer)
+    assert [row["epoch"] for row in rows(tmp_path) if "epoch" in row] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_compiled_model_trains_to_the_same_weights(unbroken, tmp_path, monkeypatch):
+    """torch.compile with the backend that only traces: without a C++ compiler, as in most tests."""
+    compiled = []
+
+    def eager(self):
+        compiled.append(type(self))
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", eager)
+    train(tmp_path, compile=True)
+    assert compiled == [Network]
+    kept, plain = weights(tmp_path), weights(unbroken[0])
+    for name in plain:
+        torch.testing.assert_close(kept[name], plain[name], atol=1e-5, rtol=1e-4)
 
 
 def test_averaged_weights_follow_the_formula():
     model = nn.Linear(1, 1, bias=False)
-    ema = _averaged(model, 0.9, torch.device("cpu"))
+    ema = averaged(model, 0.9, torch.device("cpu"))
     average = None
     for value in (1.0, 2.0, 5.0):
         model.weight.data.fill_(value)
         ema.update_parameters(model)
         average = value if average is None else 0.9 * average + 0.1 * value
     assert float(ema.module.weight.detach()) == pytest.approx(average)
-    assert _averaged(model, 0.0, torch.device("cpu")) is None
+    assert averaged(model, 0.0, torch.device("cpu")) is None
 
 
 def test_accumulated_batches_move_the_weights_like_one_large_batch(tmp_path):

@@ -114,7 +114,7 @@ def keys(tables, prefix=""):
 
 @pytest.mark.parametrize("name", ORACLE)
 def test_recipe_holds_the_papers_numbers(name):
-    _, recipe = read_recipe(RECIPES / f"{name}.toml")
+    recipe = read_recipe(RECIPES / f"{name}.toml")
     assert {key: at(recipe, key) for key in ORACLE[name]} == ORACLE[name]
 
 
@@ -128,7 +128,7 @@ def test_ablation_is_its_base_and_at_most_three_keys(path):
 
 def test_every_ablation_differs_from_its_base_and_from_the_others():
     def settings(path):
-        return read_recipe(path)[1].model_dump_json(exclude={"name"})
+        return read_recipe(path).model_dump_json(exclude={"name"})
 
     found = {path.stem: settings(path) for path in ABLATIONS}
     plain = {path.stem: settings(path) for path in PAPER_SIZED if path.parent == RECIPES}
@@ -141,8 +141,8 @@ def test_every_ablation_differs_from_its_base_and_from_the_others():
 )
 def test_lamb_ablations_pretrain_what_they_fine_tune(row):
     folder = RECIPES / "paper_ablations"
-    first = read_recipe(folder / f"lamb_{row}_pretrain.toml")[1]
-    second = read_recipe(folder / f"lamb_{row}_audiocaps.toml")[1]
+    first = read_recipe(folder / f"lamb_{row}_pretrain.toml")
+    second = read_recipe(folder / f"lamb_{row}_audiocaps.toml")
     assert second.init == Path(f"runs/lamb_{row}_pretrain/best")
     assert second.model == first.model
     assert second.losses == first.losses
@@ -151,7 +151,7 @@ def test_lamb_ablations_pretrain_what_they_fine_tune(row):
 
 def test_what_the_ablations_of_lamb_leave_out():
     def model(row):
-        return read_recipe(RECIPES / "paper_ablations" / f"lamb_{row}_audiocaps.toml")[1]
+        return read_recipe(RECIPES / "paper_ablations" / f"lamb_{row}_audiocaps.toml")
 
     assert model("no_cma").model.aligner is None
     assert model("no_guide").model.guide is None

@@ -17,8 +17,8 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
     "path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: str(path.relative_to(RECIPES))
 )
 def test_recipe_loads(path):
-    module, recipe = read_recipe(path)
-    assert callable(module.run)
+    recipe = read_recipe(path)
+    assert callable(recipe.prepare)
     assert recipe.stage
 
 

@@ -29,9 +29,9 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 )
 def test_data_is_one_key_for_all_stages(recipe, read, tmp_path):
     path = RECIPES / recipe
-    assert read(read_recipe(path)[1]) == Path("data")
-    assert read(read_recipe(path, ["data=there"])[1]) == Path("there")
-    assert read(read_recipe(path, [], tmp_path)[1]) == tmp_path
+    assert read(read_recipe(path)) == Path("data")
+    assert read(read_recipe(path, ["data=there"])) == Path("there")
+    assert read(read_recipe(path, [], tmp_path)) == tmp_path
 
 
 def test_data_for_a_source_that_reads_none_is_refused(tmp_path):
@@ -132,7 +132,7 @@ def test_a_frozen_weight_is_not_in_the_checkpoint(tmp_path):
     config = fit_parts.FitConfig(**fit_parts.SETTINGS, trackers=())
     fit_parts.fit(
         Half(), Sums(), fit_parts.collate, {}, config, tmp_path,
-        validate=fit_parts.validate, save=fit_parts.save, select="-square",
+        validate=fit_parts.validate, save=fit_parts.save, select=fit_parts.LOWEST,
     )  # fmt: skip
     state = torch.load(tmp_path / "checkpoint" / "pytorch_model.bin", weights_only=True)
     assert "body.0.weight" not in state

@@ -4,6 +4,7 @@ Whatever has frames goes through `container`. libsndfile reads the plain formats
 with the file (WAV, AIFF, FLAC, Ogg), and what only it knows.
 """
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -102,7 +103,7 @@ def _sndfile(path: Path, name: str, wave: headers.Wave, opened: ExitStack) -> "S
             # It has all of a file that soundfile asks for: read, seek and tell.
             file = opened.enter_context(soundfile.SoundFile(mended))  # type: ignore[arg-type]
         else:
-            file = opened.enter_context(soundfile.SoundFile(path))
+            file = opened.enter_context(soundfile.SoundFile(_as_named(path)))
     except soundfile.LibsndfileError as error:
         # A cut CAF file, say; FFmpeg would make do with what is left.
         if error.code == _MALFORMED and not _is_open_ended(path):
@@ -117,6 +118,15 @@ def _sndfile(path: Path, name: str, wave: headers.Wave, opened: ExitStack) -> "S
     endless = file.frames >= _FRAMES_UNKNOWN or (file.format == "FLAC" and file.frames == 0)
     placed = file.channels > 2 and file.format in _PLACED
     return None if wrong or endless or placed else file
+
+
+def _as_named(path: Path) -> Path | bytes:
+    """The path, as bytes where they are not UTF-8: soundfile encodes text strictly."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
 
 
 def _is_open_ended(path: Path) -> bool:

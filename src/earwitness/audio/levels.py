@@ -18,8 +18,8 @@ def level_db(samples: Float[np.ndarray, " T"], rate: int) -> float:
     """Level (RMS) of the loudest 0.1 s in dB of full scale: -3 for a full sine, -inf for silence.
 
     The loudest stretch, not the mean: one chirp in ten still seconds is a sound. A constant offset
-    is no sound: the mean of the samples is taken off. Where it outweighs the rest (more than half
-    of the energy), 5 ms at either end do not count. Less than a millisecond is no sound either.
+    is not a sound: the mean of the samples is taken off. Where it has more than half of the energy,
+    5 ms at either end do not count. Neither is less than a millisecond.
     """
     if len(samples) < _LEAST_SECONDS * rate:
         return -math.inf

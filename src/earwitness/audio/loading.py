@@ -191,7 +191,7 @@ def _cut(
 def _check_target(rate: int) -> None:
     if not MIN_RATE <= rate <= MAX_TARGET_RATE:
         raise AudioError(
-            f"cannot resample to {rate} Hz; accepted are {MIN_RATE} to {MAX_TARGET_RATE} Hz"
+            f"cannot resample to {rate} Hz; expected {MIN_RATE} to {MAX_TARGET_RATE} Hz"
         )
 
 
@@ -221,7 +221,7 @@ def _mono(
 def _check_seconds(name: str, seconds: float, max_seconds: float | int) -> None:
     # Sums of blocks may be off by less than a sample.
     if seconds > max_seconds + 1e-6:
-        raise AudioTooLargeError(f"{name} is longer than {max_seconds:g} s, the limit in force")
+        raise AudioTooLargeError(f"{name} is longer than {max_seconds:g} s, the limit")
 
 
 @contextmanager
@@ -243,7 +243,7 @@ def _opened(source: object, max_bytes: float | int, track: Track, note: Note) ->
                 yield sound
     else:
         raise AudioError(
-            f"cannot read a sound from {type(source).__name__}; accepted are a path, bytes, "
+            f"cannot read a sound from {type(source).__name__}; expected a path, bytes, "
             "a binary file object or (array, sample_rate)"
         )
 

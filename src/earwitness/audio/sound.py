@@ -53,14 +53,14 @@ def check_rate(name: str, rate: int) -> None:
     """Raises AudioError for a sample rate that cannot be resampled."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(
-            f"{name} has a sample rate of {rate} Hz; accepted are {MIN_RATE} to {MAX_RATE} Hz"
+            f"{name} has a sample rate of {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz"
         )
 
 
 def check_bytes(name: str, size: int, max_bytes: float | int) -> None:
     """Raises AudioTooLargeError where `size` is beyond the limit."""
     if size > max_bytes:
-        raise AudioTooLargeError(f"{name} is larger than {max_bytes:g} bytes, the limit in force")
+        raise AudioTooLargeError(f"{name} is larger than {max_bytes:g} bytes, the limit")
 
 
 def check_promise(name: str, promised: float, found: float, note: Note) -> None:

@@ -1,14 +1,19 @@
 """The seam: what command line, service, page and jobs ask of a captioner, and how one is loaded.
 
-A captioner satisfies `Captioner` by its methods alone: `earwitness.system.captioner.TorchCaptioner`
-does not know this file. `load` and the functions below it are the only place above the seam that
+A captioner satisfies `Captioner` by its methods alone: neither
+`earwitness.system.captioner.TorchCaptioner` nor `earwitness.runtime.RuntimeCaptioner` knows this
+file. `load` and the functions below it are the only place above the seam that
 names an implementation.
 """
 
+import os
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +26,11 @@ from earwitness.caption import (
     Decoding,
     Reranks,
 )
+from earwitness.errors import MissingDependencyError
+from earwitness.models.sound_classes import SoundClassifier
+
+if TYPE_CHECKING:
+    from earwitness.runtime import RuntimeCaptioner
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -73,11 +83,23 @@ class Captioner(Protocol):
         owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is
         one.
 
+        On the CPU a folder with ONNX graphs is run by onnxruntime; torch is not even imported.
+
         Raises:
+            MissingDependencyError: the model or the device needs torch, which is not installed.
             CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
                 such model, or cannot be reached.
             ConfigError: this machine has no such device.
         """
+        folder = captioner_folder(model)
+        if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
+            from earwitness.runtime import RuntimeCaptioner
+
+            return with_own_rerank(RuntimeCaptioner.load(folder))
+        if find_spec("torch") is None:
+            raise MissingDependencyError(
+                f"{model} on device {device} needs torch: pip install 'earwitness[train]'"
+            )
         from earwitness.system.captioner import TorchCaptioner
         from earwitness.system.devices import torch_device
 
@@ -164,6 +186,15 @@ class Explains(Protocol):
         ...
 
 
+def with_own_rerank(captioner: "RuntimeCaptioner") -> "RuntimeCaptioner":
+    """The captioner, choosing captions by its class head if it has one."""
+    from earwitness.captioning.heard import EventReranker
+
+    if captioner.classes is not None:
+        captioner.own_rerank = EventReranker(captioner.classes, as_score=True)
+    return captioner
+
+
 def load_audio_text(name: str | Path, device: str = "cpu") -> AudioTextEncoder:
     """The CLAP called `name`: a Diffusion-Link model (its encoder), or the folder of a dual encoder
     or of a Hugging Face CLAP. Raises CheckpointError.
@@ -180,6 +211,20 @@ def audio_text_folder(name: str | Path) -> Path:
     return encoder_folders(name)[0]
 
 
+def sound_classes(model: Path | str, device: str = "cpu") -> SoundClassifier:
+    """The class head of a model over its encoder's frames. Raises CheckpointError without one."""
+    folder = captioner_folder(model)
+    if is_exported(folder) and device == "cpu":
+        from earwitness.runtime import RuntimeCaptioner
+
+        found = RuntimeCaptioner.load(folder).classes
+        if found is not None:
+            return found
+    from earwitness.system.sound_classes import load_classifier
+
+    return load_classifier(model, device)
+
+
 def captioner_folder(model: Path | str) -> Path:
     """The folder that the captioner called `model` is in. Raises CheckpointError."""
     from earwitness.models.names import model_folder
@@ -187,8 +232,22 @@ def captioner_folder(model: Path | str) -> Path:
     return model_folder(model)
 
 
-def set_threads(count: int) -> None:
-    """Lets models on the CPU use `count` threads from now on."""
-    import torch
+def is_exported(folder: Path) -> bool:
+    """Whether a model folder holds ONNX graphs."""
+    return (folder / "runtime.json").is_file()
 
-    torch.set_num_threads(count)
+
+def set_threads(count: int) -> None:
+    """Lets models on the CPU that are loaded from now on use `count` threads."""
+    # Read by torch when it is imported, and by our runtime when it opens a model.
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def _has_gpu() -> bool:
+    """Whether torch might find a GPU of Nvidia's; importing it to ask takes seconds."""
+    driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+    return driver and find_spec("torch") is not None

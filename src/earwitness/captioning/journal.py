@@ -1,11 +1,10 @@
 """The record of a job: what is done, safe against interruption, and what failed."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from earwitness.captioning.locked import LockedFile
 from earwitness.captioning.writers import Record, as_json
 from earwitness.errors import DataError
 
@@ -13,38 +12,32 @@ from earwitness.errors import DataError
 class Journal:
     """A JSONL file of results that is only appended to: each sound in it is done.
 
-    Opening it removes an incomplete last line and takes a lock that ends with the process.
+    Opening it takes a lock that ends with the process, and removes an incomplete last line.
     """
 
-    def __init__(self, path: Path, settings: str) -> None:
+    def __init__(self, path: Path, settings: str, overwrite: bool = False) -> None:
         """`settings` is the fingerprint that all records of the file share.
+
+        `overwrite` empties the file, once the lock says that no other run writes to it.
 
         Raises:
             DataError: the file cannot be written, is in use, or has no journal of these settings.
         """
         self.path, self._settings = path, settings
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror})") from None
         self.done: set[str] = set()
+        self._file = LockedFile(path)
         try:
-            _lock(self._file, path)
+            if overwrite:
+                self._file.cut(0)
             self.done = self._read()
         except DataError:
             self._file.close()
             raise
 
     def add(self, records: list[Record]) -> None:
-        """Appends the records; they are on disk when this returns."""
+        """Appends the records; they are on disk when this returns. Raises DataError."""
         lines = [as_json(record | {"settings": self._settings}) + "\n" for record in records]
-        try:
-            self._file.write("".join(lines).encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be written ({error.strerror})") from None
+        self._file.append("".join(lines).encode())
         self.done.update(record["file"] for record in records)
 
     def records(self) -> Iterator[Record]:
@@ -57,75 +50,86 @@ class Journal:
 
     def close(self) -> None:
         """Releases the lock; a journal without a result leaves no file."""
-        if not self.done:
-            self.path.unlink(missing_ok=True)
-        self._file.close()
+        self._file.close(remove=not self.done)
 
     def _read(self) -> set[str]:
-        self._file.seek(0)
         done: set[str] = set()
         whole = 0
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            record = _record(line)
-            if record is None:
-                raise DataError(
-                    f"{self.path}: line {number} is not a result of earwitness caption; "
-                    "choose another --output, or --overwrite"
-                )
-            if record["settings"] != self._settings:
-                raise DataError(
-                    f"{self.path}: holds results of another model or other settings; repeat the "
-                    "first command to continue, or choose another --output, or --overwrite"
-                )
-            done.add(record["file"])
-            whole += len(line)
-        if not done and whole < self._file.seek(0, os.SEEK_END) and not self._torn():
+        with self._file.reader() as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                record = _record(line)
+                if record is None:
+                    raise DataError(
+                        f"{self.path}: line {number} is not a result of earwitness caption; "
+                        "choose another --output, or --overwrite"
+                    )
+                if record["settings"] != self._settings:
+                    raise DataError(
+                        f"{self.path}: holds results of another model or other settings; repeat "
+                        "the first command to continue, or choose another --output, or --overwrite"
+                    )
+                done.add(record["file"])
+                whole += len(line)
+        if not done and whole < self._file.size and not self._torn():
             raise DataError(
                 f"{self.path}: exists and is not a result of earwitness caption; "
                 "choose another --output, or --overwrite"
             )
-        self._file.truncate(whole)
+        if whole < self._file.size:
+            self._file.cut(whole)
         return done
 
     def _torn(self) -> bool:
         """Whether the only line is the start of a record that was never finished."""
-        self._file.seek(0)
-        return self._file.read(9) in (b'{"file": ', b"")
+        with self._file.reader() as file:
+            return file.read(9) in (b'{"file": ', b"")
 
 
 class Failures:
     """The sounds that could not be captioned and why, one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
-        """An earlier record is dropped: those sounds are tried again. Raises DataError."""
+        """An earlier record is dropped: those sounds are tried again.
+
+        Raises:
+            DataError: the file cannot be written, is in use, or is not a record of failures.
+        """
         self.path = path
+        self.broken = False
+        """set by the job once nothing more can be written here"""
+        self._file = LockedFile(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+            with self._file.reader() as file:
+                if not _is_failure(file.readline()):
+                    raise DataError(
+                        f"{path}: exists and is not a list of failures of earwitness caption; "
+                        "choose another --failures"
+                    )
+            self._file.cut(0)
+        except DataError:
+            self._file.close()
+            raise
 
     def add(self, file: str, error: str) -> None:
-        """Appends one failure."""
-        with self.path.open("ab") as stream:
-            stream.write((as_json({"file": file, "error": error}) + "\n").encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Appends one failure. Raises DataError."""
+        self._file.append((as_json({"file": file, "error": error}) + "\n").encode())
+
+    def close(self) -> None:
+        """Releases the lock; where nothing failed there is no file."""
+        self._file.close(remove=self._file.size == 0)
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _is_failure(line: bytes) -> bool:
+    """Whether a file that begins with `line` is a list of failures; a line cut short is, too."""
+    if not line or (not line.endswith(b"\n") and line[:9] == b'{"file": '[: len(line)]):
+        return True
     try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise DataError(
-            f"{path}: another run is writing to it; wait until it ends, or use --shard i/n"
-        ) from None
+        record = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and {"file", "error"} == record.keys()
 
 
 def _record(line: bytes) -> Record | None:

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from earwitness.audio import AudioSource
-from earwitness.caption import best_captions
+from earwitness.caption import Decoding, best_captions
 from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.pipeline import (
     CaptionSettings,
@@ -17,7 +17,7 @@ from earwitness.captioning.pipeline import (
 from earwitness.captioning.read_ahead import End, Item, read_ahead
 from earwitness.captioning.segments import Segment, Window, Windows
 from earwitness.captioning.sources import Source
-from earwitness.errors import ConfigError
+from earwitness.errors import ConfigError, EarwitnessError, unexpected
 
 _BATCHES_AHEAD = 4
 _MOST_GATHERED = 32
@@ -46,17 +46,18 @@ def caption_files(
         raise ConfigError(f"expected a batch size of at least 1, got {batch_size}")
     rate = captioner.sample_rate
     in_progress: deque[SoundInProgress] = deque()
+    current: SoundInProgress | None = None
     waiting: list[OpenWindow] = []
     last = -1
     ahead = _BATCHES_AHEAD * (batch_size or min(captioner.batch_limit, _MOST_GATHERED))
     reading = read_ahead(sources, rate, settings.windows, ahead=ahead, track=settings.track)
     with closing(reading) as arriving:
         for index, item in arriving:
-            if index != last:
-                name = sources[index].name
-                in_progress.append(SoundInProgress(name, settings, rate, on_seconds))
+            if current is None or index != last:
+                current = SoundInProgress(sources[index].name, settings, rate, on_seconds)
+                in_progress.append(current)
                 last = index
-            waiting += _take(in_progress[-1], item)
+            waiting += _take(current, item)
             if len(waiting) >= (batch_size or captioner.batch_hint):
                 _caption(captioner, waiting, settings, batch_size)
                 waiting = []
@@ -88,6 +89,8 @@ def caption_segments(
 
 def _take(sound: SoundInProgress, item: Item) -> list[OpenWindow]:
     """Notes what arrived of a sound; the window for the model, if it is one."""
+    if sound.error is not None:
+        return []
     if isinstance(item, Window):
         opened = sound.admit(item)
         return [] if opened is None else [opened]
@@ -110,11 +113,44 @@ def _caption(
     while rows:
         size = batch_size or captioner.batch_hint
         batch, rows = rows[:size], rows[size:]
-        waveforms = [row.window.samples for row in batch]
-        with captioner.precision(settings.precision):
-            found = best_captions(captioner, waveforms, decoding, settings.reranker)
-        for row, n_best in zip(batch, found, strict=True):
-            row.close(n_best)
+        try:
+            _caption_batch(captioner, batch, settings, decoding)
+        except EarwitnessError:
+            raise
+        except Exception as error:
+            _blame(captioner, batch, settings, decoding, error)
+
+
+def _caption_batch(
+    captioner: Captioner, batch: list[OpenWindow], settings: CaptionSettings, decoding: Decoding
+) -> None:
+    waveforms = [row.window.samples for row in batch]
+    with captioner.precision(settings.precision):
+        found = best_captions(captioner, waveforms, decoding, settings.reranker)
+    for row, n_best in zip(batch, found, strict=True):
+        row.close(n_best)
+
+
+def _blame(
+    captioner: Captioner,
+    batch: list[OpenWindow],
+    settings: CaptionSettings,
+    decoding: Decoding,
+    error: Exception,
+) -> None:
+    """Captions the windows of a batch that failed one by one; those that fail end their sounds."""
+    for row in batch:
+        if row.sound.error is not None:
+            continue
+        try:
+            if len(batch) > 1:
+                _caption_batch(captioner, [row], settings, decoding)
+                continue
+        except EarwitnessError:
+            raise
+        except Exception as own:
+            error = own
+        row.sound.error = unexpected(row.sound.name, error)
 
 
 def _completed(in_progress: deque[SoundInProgress]) -> list[SoundResult]:

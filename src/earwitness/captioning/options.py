@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveInt
 
+from earwitness.caption import GuideStrength, Seed, Temperature, TopP
 from earwitness.config import Strict
 
 WINDOW_SECONDS = 10.0
@@ -30,29 +31,30 @@ class CaptionOptions(Strict):
     )
     n_best: PositiveInt | None = Field(None, description="Captions per sound, best first.")
     sample: bool = Field(False, description="Sample captions instead of searching for the best.")
-    temperature: FiniteFloat | None = Field(
+    temperature: Temperature | None = Field(
         None, description="Sampling temperature; above 1 is more varied. Only with sampling."
     )
-    top_p: FiniteFloat | None = Field(
+    top_p: TopP | None = Field(
         None, description="Probability that the sampled tokens cover, 0 to 1. Only with sampling."
     )
-    seed: NonNegativeInt | None = Field(None, description="Seed of sampling.")
-    guide_strength: NonNegativeFloat | None = Field(
+    seed: Seed | None = Field(None, description="Seed of sampling.")
+    guide_strength: GuideStrength | None = Field(
         None, description="Multiplies the Token Guide; 0 switches it off."
     )
     rerank: str | None = Field(
         None,
         description="Choose among the n-best with a CLAP (pocket-link, or a folder), or by "
-        "'consensus'. The service accepts those it has loaded.",
+        "'consensus', or 'none'. Default: by the sounds that the model's class "
+        "head hears, if it has one. The service accepts the CLAPs it has loaded.",
     )
-    rerank_weight: float | None = Field(
+    rerank_weight: FiniteFloat | None = Field(
         None,
         ge=0,
         le=1,
         description="Weight of the second score in reranking; 1 ignores the captioner's own. "
         "Default: 0.5, or 1 for consensus.",
     )
-    min_score: float | None = Field(
+    min_score: FiniteFloat | None = Field(
         None,
         ge=0,
         le=1,

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from earwitness.audio.levels import SILENCE_DB
-from earwitness.caption import Caption, Decoding
+from earwitness.caption import Caption, Decoding, Reranks, default_rerank
 from earwitness.captioning.captioner import Captioner, Precision
 from earwitness.captioning.options import CaptionOptions
-from earwitness.captioning.rerank import Reranker
 from earwitness.captioning.segments import (
     NOTHING,
     Candidate,
@@ -45,7 +44,7 @@ class CaptionSettings:
     min_score: float = 0.0
     decoding: Decoding | None = None
     precision: Precision = "fp32"
-    reranker: Reranker | None = None
+    reranker: Reranks | None = None
     track: int | str | None = None
 
 
@@ -56,7 +55,7 @@ def settings_for(
     timed: bool = False,
     longest: float | None = None,
     silence_db: float = SILENCE_DB,
-    reranker: Reranker | None = None,
+    reranker: Reranks | None = None,
 ) -> CaptionSettings:
     """The settings that `options` stand for, completed with the model's own.
 
@@ -66,12 +65,15 @@ def settings_for(
     """
     timed = timed or options.implies_times
     own = captioner.decoding.model_dump()
+    decoding = validate(Decoding, own | options.search_changes(), "the caption search")
+    if options.rerank is None and reranker is None:
+        reranker = default_rerank(captioner, decoding)
     return CaptionSettings(
         Windows(*options.lengths(timed, longest)),
         timed,
         silence_db if options.silence is None else options.silence,
         captioner.min_score if options.min_score is None else options.min_score,
-        validate(Decoding, own | options.search_changes(), "the caption search"),
+        decoding,
         reranker=reranker,
     )
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from earwitness import audio
 from earwitness.captioning.segments import Window, Windows, cut
 from earwitness.captioning.sources import Source
-from earwitness.errors import AudioError, EarwitnessError
+from earwitness.errors import AudioError, EarwitnessError, unexpected
 
 _WINDOWS_HELD = 8
 """windows of one long sound that wait for the model"""
@@ -91,6 +91,9 @@ def _read(
     except EarwitnessError as error:
         _put(queue, error, stop)
         return
+    except Exception as error:
+        _put(queue, unexpected(source.name, error), stop)
+        return
     _put(queue, End(end / rate, tuple(notes)), stop)
 
 
@@ -112,7 +115,7 @@ def _items(queue: "Queue[Item]", future: "Future[None]") -> Iterator[Item]:
             item = queue.get(timeout=_POLL_SECONDS)
         except Empty:
             if future.done() and queue.empty():
-                # Nothing more will come: a fault of ours in the thread shows here.
+                # Nothing more will come.
                 future.result()
                 raise AssertionError("a reader ended without an end or an error") from None
             continue

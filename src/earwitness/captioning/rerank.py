@@ -92,7 +92,7 @@ class Reranker:
     ) -> list[list[Caption]]:
         """Each row of captions, those of one waveform at `rate` Hz, best first."""
         if self.encoder is None:
-            second = [_agreements(row) for row in rows]
+            second = [agreements(row) for row in rows]
         else:
             second = _cosines(self.encoder, waveforms, rate, rows)
         return [self._sorted(row, scores) for row, scores in zip(rows, second, strict=True)]
@@ -143,7 +143,7 @@ def overlap_f1(first: str, second: str) -> float:
 
 def reranker_files(name: str) -> list[Path]:
     """The files that decide what the reranker called `name` chooses. Raises CheckpointError."""
-    if name == CONSENSUS:
+    if name in (CONSENSUS, "none"):
         return []
     try:
         folder = audio_text_folder(name)
@@ -176,7 +176,7 @@ def _cosines(
     ]
 
 
-def _agreements(row: Sequence[Caption]) -> list[float | None]:
+def agreements(row: Sequence[Caption]) -> list[float | None]:
     """`consensus` among the captions that have words; None for the others."""
     worded = [c for c in row if normalize(c.text)]
     logs = [math.log(max(c.score, _LEAST)) for c in worded]

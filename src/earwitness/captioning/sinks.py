@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from earwitness.captioning.journal import Journal
+from earwitness.captioning.locked import is_full, need_regular
 from earwitness.captioning.subtitles import Subtitles
 from earwitness.captioning.writers import (
     Format,
@@ -20,6 +21,7 @@ from earwitness.captioning.writers import (
 )
 from earwitness.errors import ConfigError, DataError
 from earwitness.io.atomic import write_text
+from earwitness.io.names import for_terminal, is_text
 from earwitness.io.parquet import need_parquet
 
 
@@ -28,9 +30,14 @@ class Sink:
 
     def __init__(self) -> None:
         self.done: set[str] = set()
+        self.refused: dict[str, str] = {}
+        """the sounds whose own file cannot be written, and why; the job goes on past them"""
 
     def add(self, records: list[Record]) -> None:
-        """Takes finished records; those of files are on disk when this returns."""
+        """Takes finished records; those of files are on disk when this returns.
+
+        Raises DataError where the job cannot go on.
+        """
         raise NotImplementedError
 
     def finish(self) -> None:
@@ -51,20 +58,24 @@ class Printer(Sink):
         self._kind: Format = kind
         self._named = named
         self._rows = 0
+        self._terminal = sys.stdout.isatty()
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A file name may contain bytes that are not text.
-            sys.stdout.reconfigure(errors="surrogateescape")
+            # A file name may contain bytes that are not text; a terminal may have fewer signs.
+            if self._terminal:
+                sys.stdout.reconfigure(errors="backslashreplace")
+            else:
+                sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
     def add(self, records: list[Record]) -> None:
         """Prints the records."""
         for record in records:
-            sys.stdout.write(self._text(record))
-        sys.stdout.flush()
+            text = self._text(record)
+            print_out(for_terminal(text, kept="\n\t") if self._terminal else text)
 
     def finish(self) -> None:
         """Closes a JSON array."""
         if self._kind == "json":
-            print("\n]" if self._rows else "[]")
+            print_out("\n]\n" if self._rows else "[]\n")
 
     def _text(self, record: Record) -> str:
         if self._kind == "jsonl":
@@ -88,19 +99,16 @@ class JournalledFile(Sink):
         super().__init__()
         if kind == "parquet":
             need_parquet(path)
-        if path.is_dir():
-            raise DataError(f"{path}: is a folder; expected the name of a file")
+        need_regular(path)
         self._path = path
         self._kind: Format = kind
         place = path if kind == "jsonl" else path.with_name(f"{path.name}.journal.jsonl")
-        if overwrite:
-            place.unlink(missing_ok=True)
-        elif path.exists() and not place.exists():
+        if not overwrite and path.exists() and not place.exists():
             raise DataError(
                 f"{path}: exists, and {place.name}, the record of its results, does not; "
                 "choose another --output, or --overwrite"
             )
-        self._journal = Journal(place, settings)
+        self._journal = Journal(place, settings, overwrite)
         self.done = self._journal.done
 
     def add(self, records: list[Record]) -> None:
@@ -110,7 +118,8 @@ class JournalledFile(Sink):
     def finish(self) -> None:
         """Makes the file from the journal."""
         if self._kind != "jsonl" and self.done:
-            write(self._path, self._kind, self._journal.records())
+            exact = not all(is_text(name) for name in self.done)
+            write(self._path, self._kind, self._journal.records(), exact=exact)
 
     def close(self) -> None:
         """Closes the journal."""
@@ -129,6 +138,8 @@ class SubtitleOutput(Sink):
         say: Callable[[str], None],
     ) -> None:
         """Raises DataError where the file exists and `overwrite` is not set."""
+        if path is not None:
+            need_regular(path)
         if path is not None and path.exists() and not overwrite:
             raise DataError(f"{path}: exists; choose another --output, or --overwrite")
         super().__init__()
@@ -139,7 +150,7 @@ class SubtitleOutput(Sink):
         """Writes the subtitles."""
         text, without_gap = subtitle_text(records[0], self._kind, self._speech)
         if self._path is None:
-            sys.stdout.write(text)
+            print_out(text)
         else:
             write_text(self._path, text, DataError)
         for problem in self._speech.problems if self._speech else ():
@@ -162,4 +173,25 @@ class Sidecars(Sink):
     def add(self, records: list[Record]) -> None:
         """Writes a file for each record."""
         for record in records:
-            write(self._paths[record["file"]], self._kind, [record], named=False)
+            path = self._paths[record["file"]]
+            try:
+                need_regular(path)
+                write(path, self._kind, [record], named=False)
+            except DataError as error:
+                if is_full(error.__context__):
+                    raise
+                self.refused[record["file"]] = str(error)
+
+
+def print_out(text: str) -> None:
+    """Prints `text` on standard output and waits until it is there.
+
+    Raises:
+        DataError: standard output is closed or full.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"standard output: cannot be written ({reason})") from None

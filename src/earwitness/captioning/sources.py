@@ -10,11 +10,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from earwitness.audio import AudioSource
-from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.errors import ConfigError, DataError, EarwitnessError, unexpected
 from earwitness.io.names import key_of, on_disk
 from earwitness.io.suffixes import SOUND_SUFFIXES
 from earwitness.io.tables import KINDS, Cells, open_table
-from earwitness.io.text_files import read_text, url_in
+from earwitness.io.text_files import read_text, readable, url_in
 
 SHARDS = frozenset((".tar", ".parquet"))
 """endings of files that hold many sounds; a folder gives its tars, others where `include` does"""
@@ -111,8 +111,11 @@ def _in_file(path: str) -> Iterator[Source]:
 
     try:
         found = packed_in(Path(path))
-    except (DataError, MissingDependencyError) as error:
+    except EarwitnessError as error:
         yield Source(path, path, str(error))
+        return
+    except Exception as error:
+        yield Source(path, path, str(unexpected(path, error)))
         return
     if path.endswith(".tar"):
         found = [p for p in found if Path(p.member).suffix.lower() in SOUND_SUFFIXES]
@@ -123,7 +126,10 @@ def _in_file(path: str) -> Iterator[Source]:
 
 def _expanded(argument: str, include: Sequence[str], exclude: Sequence[str]) -> Iterator[Source]:
     if argument == "-":
-        yield Source("-", sys.stdin.buffer)
+        if sys.stdin is None:
+            yield Source("-", b"", "standard input is closed; expected a sound")
+        else:
+            yield Source("-", sys.stdin.buffer)
         return
     paths = [argument]
     if not os.path.lexists(argument) and glob.has_magic(argument):
@@ -177,7 +183,7 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
 def _names(path: str, column: str | None) -> Iterator[tuple[str, Cells]]:
     """What the manifest names, and the row that does; empty for lines of text."""
     if path == "-":
-        yield from ((line, {}) for line in _lines(sys.stdin))
+        yield from ((line, {}) for line in _lines(_standard_input()))
         return
     expected = "CSV, TSV, JSONL, JSON, parquet or a text file of paths"
     if Path(path).suffix.lower() not in KINDS:
@@ -186,6 +192,16 @@ def _names(path: str, column: str | None) -> Iterator[tuple[str, Cells]]:
         return
     stream = open_table(path, "manifest", wanted=[column] if column else COLUMNS)
     yield from _cells(path, stream.rows, column)
+
+
+def _standard_input() -> Iterator[str]:
+    """The lines of standard input; names that are not UTF-8 keep their bytes. Raises DataError."""
+    if sys.stdin is None:
+        raise DataError("standard input is closed; expected a path per line")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+    with readable(Path("standard input"), "manifest", "a path per line"):
+        yield from sys.stdin
 
 
 def _lines(file: Iterable[str]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from earwitness.captioning.subtitles import Cue, Subtitles, add_sounds, to_srt, 
 from earwitness.errors import ConfigError, DataError
 from earwitness.io.atomic import replacing
 from earwitness.io.batches import batched
+from earwitness.io.names import on_one_line, readable_name
 from earwitness.io.parquet import need_parquet
 
 Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt"]
@@ -69,12 +70,13 @@ def rows(record: Record) -> Iterator[dict[str, Any]]:
 def as_lines(record: Record, named: bool) -> list[str]:
     """Text for reading: [file,] [start - end,] [score,] caption, apart by tabs; a line per row.
 
-    Times stand where the sound was cut, scores where more than one caption was asked for.
+    Control characters in the name are escaped. Times stand where the sound was cut, scores where
+    more than one caption was asked for.
     """
     lines = []
     several = [part for part in record.get("segments", [record]) if "captions" in part]
     for row in rows(record):
-        cells = [row["file"]] if named else []
+        cells = [on_one_line(row["file"])] if named else []
         if "segments" in record:
             cells.append(f"{_clock(row['start'])} - {_clock(row['end'])}")
         if several:
@@ -84,22 +86,25 @@ def as_lines(record: Record, named: bool) -> list[str]:
 
 
 def as_json(record: Record) -> str:
-    """The record as one line of JSON; a file name that is not valid text is escaped."""
+    """The record as one line of JSON.
+
+    Control characters and bytes of a name that are not UTF-8 are escaped, so that a JSON reader of
+    Python gives the name back as the system has it.
+    """
     line = json.dumps(record, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(record)
-    return line
+    return line if line.isprintable() else json.dumps(record)
 
 
 def csv_text(records: Iterable[Record], header: bool = True) -> str:
     """The rows of the records as CSV."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    plain = csv.writer(text, lineterminator="\n")
+    # The csv module leaves a carriage return bare, which readers take for the end of a row.
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if header:
-        writer.writerow(COLUMNS)
+        plain.writerow(COLUMNS)
     for record in records:
+        writer = quoted if "\r" in record["file"] else plain
         writer.writerows([row[name] for name in COLUMNS] for row in rows(record))
     return text.getvalue()
 
@@ -122,8 +127,17 @@ def subtitle_text(
     return (to_srt if kind == "srt" else to_vtt)(subtitles), without_gap
 
 
-def write(path: Path, kind: Format, records: Iterable[Record], *, named: bool = True) -> None:
+def write(
+    path: Path,
+    kind: Format,
+    records: Iterable[Record],
+    *,
+    named: bool = True,
+    exact: bool = False,
+) -> None:
     """Writes the records to `path` in one step: a reader never meets half a file.
+
+    `exact` gives parquet, whose text is UTF-8, a column `file_bytes` with the names as they are.
 
     Raises:
         ConfigError: subtitles of more than one sound.
@@ -131,7 +145,7 @@ def write(path: Path, kind: Format, records: Iterable[Record], *, named: bool = 
     """
     with replacing(path, DataError) as file:
         if kind == "parquet":
-            _write_parquet(file, records)
+            _write_parquet(file, records, exact)
         elif kind in ("srt", "vtt"):
             found = list(records)
             if len(found) != 1:
@@ -147,18 +161,31 @@ def sidecar_paths(names: list[str], ending: str, folder: Path | None) -> dict[st
 
     `clip.wav` gives `clip.txt`; sounds that would share one keep their own ending (`clip.wav.txt`).
     """
-    short = {name: Path(name).with_suffix(ending) for name in names}
+    short = {name: _with_ending(_inside(name), ending) for name in names}
     uses: dict[Path, int] = {}
     for path in short.values():
         uses[path] = uses.get(path, 0) + 1
     chosen = {
-        name: path if uses[path] == 1 else Path(name + ending) for name, path in short.items()
+        name: path if uses[path] == 1 else Path(_inside(name) + ending)
+        for name, path in short.items()
     }
     if folder is None:
         return chosen
     roots = [Path(name).parent for name in names]
     root = Path(os.path.commonpath(roots)) if len({r.is_absolute() for r in roots}) == 1 else Path()
     return {name: folder / os.path.relpath(path, root) for name, path in chosen.items()}
+
+
+def _inside(name: str) -> str:
+    """The name of a sound in a shard with a member that cannot lead out of the shard's folder."""
+    shard, mark, member = name.rpartition("#")
+    if not mark or ".." not in member.split("/"):
+        return name
+    return shard + mark + os.path.normpath(f"/{member}").lstrip("/")
+
+
+def _with_ending(name: str, ending: str) -> Path:
+    return Path(name).with_suffix(ending) if Path(name).name else Path(name + ending)
 
 
 def _texts(kind: Format, records: Iterable[Record], named: bool) -> Iterator[str]:
@@ -178,15 +205,18 @@ def _texts(kind: Format, records: Iterable[Record], named: bool) -> Iterator[str
         yield from ("\n".join(as_lines(record, named)) + "\n" for record in records)
 
 
-def _write_parquet(file: BinaryIO, records: Iterable[Record]) -> None:
+def _write_parquet(file: BinaryIO, records: Iterable[Record], exact: bool) -> None:
     arrow, parquet = need_parquet("--format parquet")
     kinds = {"score": arrow.float64(), "start": arrow.float64(), "end": arrow.float64()}
     kinds["rank"] = arrow.int32()
-    schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
+    kinds["file_bytes"] = arrow.binary()
+    columns = (*COLUMNS, "file_bytes") if exact else COLUMNS
+    schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in columns])
     with parquet.ParquetWriter(file, schema) as writer:
         for part in batched((row for record in records for row in rows(record)), 10_000):
             for row in part:
-                row["file"] = os.fsencode(row["file"]).decode(errors="replace")
+                row["file_bytes"] = os.fsencode(row["file"])
+                row["file"] = readable_name(row["file"])
                 row.pop("rerank", None)
             writer.write_table(arrow.Table.from_pylist(part, schema=schema))
 

@@ -1,14 +1,15 @@
 """The `earwitness` command. One module per command; each imports what it needs when it runs."""
 
 import os
-import sys
 from importlib.metadata import version as _installed_version
 from typing import Annotated
 
 import typer
 
+from earwitness.cli import streams
 from earwitness.cli.caption import caption
 from earwitness.cli.evaluate import evaluate
+from earwitness.cli.events import events
 from earwitness.cli.export import export
 from earwitness.cli.gap import gap
 from earwitness.cli.metrics import app as metrics
@@ -20,6 +21,9 @@ from earwitness.cli.train import train
 from earwitness.errors import EarwitnessError
 from earwitness.plugins import plugins
 
+_TRAINING = ("torch", "transformers", "peft", "accelerate", "einops", "safetensors", "onnx")
+"""packages that captioning does without; the extra `train` brings them"""
+
 
 class _App(typer.Typer):
     """A Typer application in which an `EarwitnessError` is one line on stderr and exit code 1."""
@@ -27,10 +31,20 @@ class _App(typer.Typer):
     def __call__(self, *args: object, **kwargs: object) -> object:
         # Threads of torch that spin while they wait make a busy machine three times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        streams.open_closed()
         try:
             return super().__call__(*args, **kwargs)
         except EarwitnessError as error:
-            print(f"earwitness: {error}", file=sys.stderr)
+            streams.fail(str(error))
+            raise SystemExit(1) from None
+        except OSError as error:
+            streams.fail(streams.reason(error))
+            raise SystemExit(1) from None
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            if package not in _TRAINING:
+                raise
+            streams.fail(f"this needs {package}: pip install 'earwitness[train]'")
             raise SystemExit(1) from None
 
 
@@ -63,6 +77,7 @@ def main(
 
 
 app.command()(caption)
+app.command()(events)
 app.command()(train)
 app.command()(evaluate)
 app.command()(export)

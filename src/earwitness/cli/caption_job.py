@@ -122,6 +122,8 @@ class Output:
             raise typer.BadParameter(
                 f"{self.path} is a file; expected a folder", param_hint="--output"
             )
+        if self.failures and self.path and _same(self.failures, self.path):
+            raise typer.BadParameter("and --output name the same file", param_hint="--failures")
 
     def of_shard(self, part: str | None) -> "Output":
         """With the shard in the name of the output file. Raises ConfigError."""
@@ -271,13 +273,19 @@ class Model:
         return captioner, replace(settings, precision=self.precision.value)
 
 
+def _same(one: Path, other: Path) -> bool:
+    from os.path import realpath
+
+    return realpath(one) in (realpath(other), realpath(f"{other}.journal.jsonl"))
+
+
 def load_reranker(
     name: str | None, weight: float | None, captioner: "Captioner"
 ) -> "Reranker | None":
     """The reranker called `name` on the captioner's device; None for None."""
     from earwitness.captioning.rerank import Reranker
 
-    return None if name is None else Reranker.load(name, weight, str(captioner.device))
+    return None if name in (None, "none") else Reranker.load(name, weight, str(captioner.device))
 
 
 def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
@@ -289,12 +297,13 @@ def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
     timed = output.format in ("srt", "vtt")
     progress = Progress(quiet, len(sources), prints=output.path is None and output.sidecar is None)
     sink = output.open(sources, speech, model.fingerprint(timed), progress)
-    failures = output.open_failures()
-    sources = given.of_shard(sources)
-    left = [source for source in sources if source.name not in sink.done]
-    progress.begin(len(left), len(sources) - len(left))
+    failures: Failures | None = None
     failed = 0
     try:
+        failures = output.open_failures()
+        sources = given.of_shard(sources)
+        left = [source for source in sources if source.name not in sink.done]
+        progress.begin(len(left), len(sources) - len(left))
         if left:
             captioner, settings = model.load(timed)
             progress.ready()
@@ -304,6 +313,8 @@ def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
     finally:
         progress.close()
         sink.close()
+        if failures is not None:
+            failures.close()
     progress.end(failures.path if failures else None, output.path)
     return failed
 
@@ -335,13 +346,16 @@ class Job:
             for results in arriving:
                 good = [one for one in results if one.error is None]
                 self.sink.add([one.record(self.captioner.name) for one in good])
+                failed_now = 0
                 for one in results:
                     for note in one.notes:
                         self.progress.say(note)
-                    if one.error is not None:
-                        self._note_failure(one.name, str(one.error))
-                failed += len(results) - len(good)
-                self.progress.done(len(results), len(results) - len(good))
+                    problem = self.sink.refused.get(one.name) if one.error is None else one.error
+                    if problem is not None:
+                        failed_now += 1
+                        self._note_failure(one.name, str(problem))
+                failed += failed_now
+                self.progress.done(len(results), failed_now)
         except KeyboardInterrupt:
             self.progress.stopped()
             raise typer.Exit(130) from None
@@ -351,5 +365,11 @@ class Job:
 
     def _note_failure(self, name: str, sentence: str) -> None:
         self.progress.problem(sentence)
-        if self.failures is not None:
+        if self.failures is None or self.failures.broken:
+            return
+        try:
             self.failures.add(name, sentence)
+        except DataError as error:
+            # The captions are worth more than this list of them: say so once and go on.
+            self.failures.broken = True
+            self.progress.problem(str(error))

@@ -2,8 +2,11 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from earwitness.io.names import for_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -63,10 +66,12 @@ class Progress:
         """One line on stderr, above the bar."""
         if self._quiet and not always and self._many:
             return
-        line = f"earwitness: {sentence}"
+        line = for_terminal(f"earwitness: {sentence}")
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
+            return
+        # A full disk under stderr is no reason to lose captions.
+        with suppress(OSError):
             print(line, file=sys.stderr, flush=True)
 
     def stopped(self) -> None:

@@ -40,14 +40,8 @@ def export(
 
         earwitness caption dawn.wav --model birds
     """
-    from earwitness.errors import MissingDependencyError
+    from earwitness.export.model import export_model
 
-    try:
-        from earwitness.export.model import export_model
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"earwitness export needs {error.name}: pip install 'earwitness[train]'"
-        ) from None
     found = export_model(model, out, dtype, check or [])
     typer.echo(
         f"{out}: {found.same} of {found.sounds} captions are the model's own; their scores differ "

@@ -9,6 +9,7 @@ import typer
 
 from earwitness.errors import ConfigError, MissingDependencyError
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KEYS_VARIABLE = "EARWITNESS_API_KEYS"
 
 _MODEL, _NET, _RUN, _LIMITS = "Model", "Service", "Running", "Limits"
@@ -52,6 +53,15 @@ def serve(
             metavar="CLAP",
             help="Let requests choose among their n-best by this CLAP: pocket-link, or a folder.",
             rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name under which the service may be asked, such as sounds.example.org or "
+            "\\*.example.org; \\* for any; repeat it. Always: localhost, and --host.",
+            rich_help_panel=_NET,
         ),
     ] = None,
     keys: Annotated[
@@ -118,6 +128,8 @@ def serve(
         max_requests=queue,
         timeout_seconds=timeout,
         batch_size=batch_size,
+        allowed_hosts=(*LOOPBACK, host, *(allowed_host or ())),
+        any_address=host not in LOOPBACK,
         api_keys=_keys(keys),
         aliases=tuple(alias) if alias is not None else ("whisper-1",),
         demo=demo,

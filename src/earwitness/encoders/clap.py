@@ -4,7 +4,6 @@ The networks are transformers' `ClapModel`. What goes in is ours: fixed windows 
 file, their unit vectors averaged and renormalized, so that the same file gives the same embedding.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earwitness.encoders.clap_features import ClapFeatures, ClapFeatureSettings, window_starts
-from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError, one_line
+from earwitness.errors import AudioError, CheckpointError, ConfigError, DataError
 from earwitness.io.batches import batched
+from earwitness.models.building import check_foreign_size
+from earwitness.models.foreign import check_foreign, foreign_errors
 from earwitness.models.hub import WeightsOrigin
+from earwitness.models.json_files import check_sizes, read_json
+from earwitness.models.weights import check_finite
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
@@ -60,6 +63,7 @@ class ClapEncoder(nn.Module):
             ConfigError: the stride is not above 0 and at most one window, or `batch_size` below 1.
         """
         super().__init__()
+        self.source = source
         self.model = model.eval().requires_grad_(False)
         self.extractor = extractor
         self.tokenizer = tokenizer
@@ -91,12 +95,14 @@ class ClapEncoder(nn.Module):
         folder = Path(folder)
         _check_files(folder)
         model = _load_model(folder)
-        try:
+        for name in ("preprocessor_config.json", "processor_config.json"):
+            if (folder / name).is_file():
+                check_sizes(read_json(folder / name), folder / name)
+        with foreign_errors(folder, "a readable CLAP processor"):
             extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = one_line(error)[:200]
-            raise CheckpointError(f"{folder}: processor not readable ({reason})") from None
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         return cls(
             model,
             extractor,
@@ -122,13 +128,16 @@ class ClapEncoder(nn.Module):
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def embed_audio(self, waveforms: Sequence[Tensor | np.ndarray]) -> Float[Tensor, "B C"]:
+    def embed_audio(
+        self, waveforms: Sequence[Float[Tensor, " _"] | Float[np.ndarray, " _"]]
+    ) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of mono clips of any length at `sample_rate`, float32.
 
         A clip longer than a window: the mean of its windows' unit vectors, renormalized.
 
         Raises:
             AudioError: a clip is empty, not one-dimensional, not floating point or not finite.
+            CheckpointError: the embeddings are not finite.
         """
         clips = [_checked(clip, index) for index, clip in enumerate(waveforms)]
         window = self.settings.window_samples
@@ -143,14 +152,14 @@ class ClapEncoder(nn.Module):
             embedded = self._embed_windows(torch.stack(windows).to(self.device))
             for (index, _), e in zip(batch, embedded, strict=True):
                 sums[index] += e
-        return normalize(sums, dim=1)
+        return self._finite(normalize(sums, dim=1))
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of sentences, float32; tokens past the model's limit are cut.
 
         Raises:
-            DataError: a sentence is blank.
+            DataError: a sentence is blank. CheckpointError: the embeddings are not finite.
         """
         blank = [index for index, text in enumerate(texts) if not text.strip()]
         if blank:
@@ -168,7 +177,12 @@ class ClapEncoder(nn.Module):
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             )
             parts.append(normalize(out.pooler_output.float(), dim=1))
-        return torch.cat(parts)
+        return self._finite(torch.cat(parts))
+
+    def _finite(self, e: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+        if not bool(torch.isfinite(e).all()):
+            raise CheckpointError(f"{self.source}: its weights and settings give no finite numbers")
+        return e
 
     def _embed_windows(self, windows: Float[Tensor, "W T"]) -> Float[Tensor, "W C"]:
         mel = self.features(windows)[:, None].to(self.model.dtype)
@@ -243,20 +257,18 @@ def _check_files(folder: Path) -> None:
                 "loaded; expected model.safetensors"
             )
         raise CheckpointError(f"{folder}: {' or '.join(names)} is missing")
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        reason = one_line(error)[:200]
-        raise CheckpointError(f"{folder}: config.json is not readable ({reason})") from None
+    kind = read_json(folder / "config.json").get("model_type")
     if kind != "clap":
         raise CheckpointError(f"{folder}: config.json is of a {kind!r} model; expected 'clap'")
 
 
 def _load_model(folder: Path) -> "ClapModel":
-    from safetensors import SafetensorError
-    from transformers import ClapModel
+    from transformers import ClapConfig, ClapModel
 
-    try:
+    tensors = check_foreign(folder)
+    with foreign_errors(folder, "a readable CLAP model"):
+        config = ClapConfig.from_pretrained(folder, local_files_only=True)
+        check_foreign_size(lambda: ClapModel(config), tensors, folder / "config.json")
         loaded: Any = ClapModel.from_pretrained(
             folder,
             local_files_only=True,
@@ -264,8 +276,6 @@ def _load_model(folder: Path) -> "ClapModel":
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: weights not readable ({one_line(error)[:200]})") from None
     model, report = loaded
     unknown = [
         key for key in report["unexpected_keys"] if key.rpartition(".")[2] not in _COMPUTED_BUFFERS
@@ -274,4 +284,5 @@ def _load_model(folder: Path) -> "ClapModel":
         if keys:
             first = sorted(keys)[0]
             raise CheckpointError(f"{folder}: its weights {what} '{first}' ({len(keys)} in all)")
+    check_finite(model.state_dict(), str(folder))
     return model

@@ -21,6 +21,7 @@ from earwitness.encoders.clap_features import window_starts
 from earwitness.errors import AudioError, DataError
 from earwitness.io.batches import batched
 from earwitness.models.hub import WeightsOrigin
+from earwitness.models.llama import LlamaSize, llama_config
 from earwitness.text import normalize as plain_words
 
 if TYPE_CHECKING:
@@ -32,14 +33,10 @@ _LARGEST_SCALE = 100.0
 """bound of 1 / temperature, as in CLIP"""
 
 
-class TextTowerConfig(Strict):
+class TextTowerConfig(LlamaSize):
     """Sizes of the text tower: a Llama without a head, whose outputs are averaged."""
 
-    vocabulary: PositiveInt = 4096
-    hidden: PositiveInt = 320
     layers: PositiveInt = 2
-    heads: PositiveInt = 5
-    feed_forward: PositiveInt = 864
     max_tokens: PositiveInt = 60
     """longest text; the rest is cut"""
 
@@ -97,7 +94,9 @@ class DualEncoder(nn.Module):
     @property
     def scale(self) -> Float[Tensor, ""]:
         """1 / temperature, what cosines are multiplied by in training; at most 100."""
-        return self.log_scale.exp().clamp(max=_LARGEST_SCALE)
+        scale = self.log_scale.exp()
+        # The gradient passes the bound: behind a clamp alone the scale could never come back.
+        return scale + (scale.clamp(max=_LARGEST_SCALE) - scale).detach()
 
     def own_parts(self) -> nn.ModuleDict:
         """Everything but the frame encoder, which has its own folder."""
@@ -223,19 +222,9 @@ def one_frame(e: Float[Tensor, "B C"]) -> Frames:
 
 
 def _llama(size: TextTowerConfig) -> nn.Module:
-    from transformers import LlamaConfig, LlamaModel
+    from transformers import LlamaModel
 
-    return LlamaModel(
-        LlamaConfig(
-            vocab_size=size.vocabulary,
-            hidden_size=size.hidden,
-            intermediate_size=size.feed_forward,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            max_position_embeddings=512,
-            pad_token_id=None,
-        )
-    )
+    return LlamaModel(llama_config(size, pad_token_id=None))
 
 
 def _head(inputs: int, config: DualConfig) -> nn.Sequential:

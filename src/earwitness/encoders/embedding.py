@@ -13,9 +13,11 @@ from earwitness.encoders.base import EmbeddingEncoder
 from earwitness.encoders.clap import ClapEncoder
 from earwitness.encoders.dual import DualConfig, DualEncoder
 from earwitness.encoders.frame import load_frame_encoder, save_frame_encoder
-from earwitness.errors import CheckpointError, one_line
+from earwitness.errors import CheckpointError
+from earwitness.models.foreign import check_files, foreign_errors
 from earwitness.models.hub import WeightsOrigin
 from earwitness.models.weights import (
+    check_fit,
     load_weights,
     read_json,
     read_settings,
@@ -60,8 +62,12 @@ def load_embedding_encoder(folder: Path, audio: Path | None = None) -> Embedding
         )
     settings = read_settings(DualConfig, config, folder / "config.json")
     frames = load_frame_encoder(audio or folder / AUDIO)
-    encoder = DualEncoder(frames, _tokenizer(folder), settings)
-    load_weights(encoder.own_parts(), read_weights(folder / "model.safetensors"), str(folder))
+    tokenizer = _tokenizer(folder)
+    state = read_weights(folder / "model.safetensors")
+    with torch.device("meta"):
+        check_fit(DualEncoder(frames, tokenizer, settings).own_parts(), state, str(folder))
+    encoder = DualEncoder(frames, tokenizer, settings)
+    load_weights(encoder.own_parts(), state, str(folder))
     encoder.origin = WeightsOrigin(folder)
     return encoder.requires_grad_(False).eval()
 
@@ -77,11 +83,9 @@ def _tokenizer(folder: Path) -> Any:
 
     for name in ("tokenizer.json", "tokenizer_config.json"):
         read_json(folder / name)
-    try:
+    check_files(folder)
+    with foreign_errors(folder, "a readable tokenizer"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = one_line(error)[:200]
-        raise CheckpointError(f"{folder}: tokenizer not readable ({reason})") from None
     if tokenizer.bos_token_id is None:
         raise CheckpointError(f"{folder}: its tokenizer has no start token")
     return tokenizer

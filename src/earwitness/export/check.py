@@ -1,5 +1,6 @@
 """Whether the ONNX graphs of a folder say what the model that they were made of says."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from earwitness.caption import CaptionsWaveforms
 from earwitness.errors import ConfigError
 
 NEARLY = 1e-3
-"""difference of two scores below which captions count as equally likely"""
+"""difference of the logarithms of two scores below which captions count as equally likely"""
 
 _SECONDS = (0.4, 2.0, 5.0, 10.0, 12.5)
 
@@ -56,7 +57,7 @@ def compare(
         apart = abs(ours.score - theirs.score)
         if ours.text == theirs.text:
             same, furthest = same + 1, max(furthest, apart)
-        elif apart > NEARLY:
+        elif abs(math.log(ours.score / theirs.score)) > NEARLY:
             raise ConfigError(
                 f"sound {number + 1} of the check is {ours.text!r} (score {ours.score:.4f}) to the "
                 f"model and {theirs.text!r} ({theirs.score:.4f}) to its ONNX graphs; expected the "

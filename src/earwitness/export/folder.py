@@ -22,9 +22,9 @@ from earwitness.system.captioner import TorchCaptioner
 _PARTS = ("encoder", "encoder/audio", "decoder")
 
 
-def write_graphs(folder: Path) -> RuntimeSettings:
-    """Writes `encoder.onnx`, `prefix.onnx`, `decoder.onnx` and `runtime.json` into the model folder
-    `folder`; the weights stay where they are.
+def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
+    """Writes `encoder.onnx`, `prefix.onnx`, `decoder.onnx` and `runtime.json` of the model folder
+    `folder` into it, or into `out`; the weights stay where they are.
 
     Raises:
         ConfigError: a part of the model has no ONNX form. CheckpointError: the folder is damaged.
@@ -32,8 +32,8 @@ def write_graphs(folder: Path) -> RuntimeSettings:
     settings = read_json(folder / "earwitness.json")
     if settings.get("lora") is not None or settings.get("parts"):
         raise ConfigError(
-            f"{folder}: refers to parts elsewhere, or holds LoRA weights beside its language model; "
-            "save it with refer=False and merge=True first"
+            f"{folder}: refers to parts elsewhere, or has LoRA weights of its own; expected a "
+            "model that was saved with refer=False and merge=True"
         )
     captioner = TorchCaptioner.load(folder)
     places = {part: part_folder(folder, part, settings) for part in _PARTS}
@@ -48,8 +48,10 @@ def write_graphs(folder: Path) -> RuntimeSettings:
     _prefix(graphs[1], captioner)
     decoder.llama_graph(graphs[2], sizes)
     before, after = llm.prompt_ids()
+    end = llm.tokenizer.eos_token_id
+    assert isinstance(end, int)
     runtime = RuntimeSettings(
-        graphs={graph.name: sha256_of(graph.write(folder)) for graph in graphs},
+        graphs={graph.name: sha256_of(graph.write(out or folder)) for graph in graphs},
         tokenizer=sha256_of(places["decoder"] / "tokenizer.json"),
         sample_rate=captioner.sample_rate,
         shortest=heard.config.log_mel.n_fft,
@@ -58,7 +60,7 @@ def write_graphs(folder: Path) -> RuntimeSettings:
         layers=sizes.layers,
         key_heads=sizes.key_heads,
         head_dim=sizes.head_dim,
-        end=int(llm.tokenizer.eos_token_id),
+        end=end,
         before=tuple(before),
         after=tuple(after),
         special=_places(llm.special.numpy()),
@@ -66,7 +68,7 @@ def write_graphs(folder: Path) -> RuntimeSettings:
         guide=captioner.has_guide,
         bridge=captioner.has_bridge,
     )
-    write_json(folder / "runtime.json", runtime.model_dump(mode="json"))
+    write_json((out or folder) / "runtime.json", runtime.model_dump(mode="json"))
     return runtime
 
 

@@ -65,7 +65,9 @@ class Graph:
     def several(self, kind: str, count: int, *inputs: Value, **attributes: object) -> list[Value]:
         """The `count` results of an operator."""
         names = [f"{kind}_{len(self._nodes)}_{i}" for i in range(count)]
-        self._nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        node = helper.make_node(kind, list(inputs), names)
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in sorted(attributes.items()))
+        self._nodes.append(node)
         return names
 
     def constant(self, array: Shaped[np.ndarray, "..."] | np.generic) -> Value:
@@ -169,19 +171,14 @@ class Graph:
         return self.op("Reshape", x, self.op("Concat", *parts, axis=0))
 
     def model(self) -> onnx.ModelProto:
-        """The finished graph, checked.
-
-        Raises:
-            ConfigError: it is no valid ONNX.
-        """
+        """The finished graph."""
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, self._initializers
         )
         opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(
+        return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="earwitness"
         )
-        return model
 
     def write(self, folder: Path) -> Path:
         """Writes the graph into `folder` and returns its path."""

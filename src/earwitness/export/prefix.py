@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from earwitness.errors import ConfigError
 from earwitness.export.graph import Graph, Value
@@ -65,7 +66,7 @@ def link_tokens(g: Graph, h: Value, part: LinkPrefix, dim: int) -> Value:
 
 
 def guide_bias(
-    g: Graph, z: Value, config: TokenGuideConfig, table: Value, special: np.ndarray
+    g: Graph, z: Value, config: TokenGuideConfig, table: Value, special: Bool[np.ndarray, " V"]
 ) -> Value:
     """beta times the centered scores of `lamb.token_guide.TokenGuide`, [B, V].
 
@@ -78,10 +79,12 @@ def guide_bias(
             "form; expected 'l2' with 'mean'"
         )
     mean = g.op("ReduceMean", z, g.ints(1), keepdims=0)
-    near = g.op("Mul", g.op("MatMul", mean, g.turned(table)), g.number(2.0))
-    norms = g.op("ReduceSumSquare", table, g.ints(1), keepdims=0)
-    # The spread of the audio tokens is the same for all words: centering takes it out again.
-    scores = g.op("Sub", near, norms)
+    if config.form == "centered":
+        mean = g.op("Sub", mean, g.weight(FILE, "guide.mean_token"))
+    scores = g.op("Mul", g.op("MatMul", mean, g.turned(table)), g.number(2.0))
+    if config.form == "distance":
+        # The spread of the audio tokens is the same for all words: centering takes it out again.
+        scores = g.op("Sub", scores, g.op("ReduceSumSquare", table, g.ints(1), keepdims=0))
     ordinary = g.constant((~special).astype(np.float32))
     total = g.op("ReduceSum", g.op("Mul", scores, ordinary), g.ints(1), keepdims=1)
     center = g.op("Div", total, g.number(float((~special).sum())))
@@ -136,7 +139,7 @@ def _multi_scale(g: Graph, h: Value, config: TwoStreamConfig) -> Value:
 
 
 def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
-    """torch's bidirectional GRU; its gates are (reset, update, new), ONNX has (update, reset, new)."""
+    """torch's bidirectional GRU: gates (reset, update, new); ONNX has (update, reset, new)."""
     x = g.op("Transpose", x, perm=[1, 0, 2])
     for layer in range(layers):
         weights = [

@@ -4,9 +4,11 @@ text-embedding space.
 Cauchy-Schwarz divergence (`earwitness.cauchy_schwarz`) between the clouds of audio and caption
 tokens, per clip and over the batch, and InfoNCE between their means. LAMB gives neither the kernel
 width nor the pooling: we use the median width, detached, and means over tokens. In training on
-several processes a batch is that of all of them (`gather`).
+several processes a batch is that of all of them (`gather`). A caption without words has nothing to
+align with: its clip takes no part in these losses.
 """
 
+import hashlib
 import math
 from typing import Any, Literal
 
@@ -26,6 +28,9 @@ class AlignerConfig(Strict):
     sigma: PositiveFloat | Literal["median"] = "median"
     l2_normalize: bool = False
     temperature: PositiveFloat = 0.07
+    word_weights: Literal["uniform", "inverse_frequency"] = "uniform"
+    """how much a caption token counts in `cs_token`: all the same, or the rarer in the training
+    captions the more, so that articles do not draw the audio tokens to themselves [choice]"""
     gather: bool = True
     """in training on several processes, take the losses over the clips of all of them"""
 
@@ -37,6 +42,13 @@ class CrossModalAligner(nn.Module):
         super().__init__()
         self.config = config
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self.token_weights: Float[Tensor, " V"] | None = None
+
+    def count_words(self, counts: Int[Tensor, " V"]) -> None:
+        """Takes how often each token occurs in the training captions, for
+        `word_weights = "inverse_frequency"`. Not part of a saved model: training alone needs it.
+        """
+        self.token_weights = 1.0 / counts.clamp(min=1).float()
 
     def forward(
         self,
@@ -45,15 +57,22 @@ class CrossModalAligner(nn.Module):
         z_t: Float[Tensor, "B L E"],
         t_mask: Bool[Tensor, "B L"],
         clip: Int[Tensor, " B"],
+        caption: Int[Tensor, " B"] | None = None,
+        ids: Int[Tensor, "B L"] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """`cs_global`, `cs_token` and `infonce`; captions of the same `clip` are not negatives for
-        each other.
+        """`cs_global`, `cs_token` and `infonce`.
 
-        In float32 even under autocast: distances of LLM-sized vectors lose their digits in half
-        precision.
+        Captions of the same `clip`, and equal captions of different clips (the same number in
+        `caption`, see `caption_codes`), are not negatives for each other. `ids` are the tokens
+        behind `z_t`, for their weights. In float32 even under autocast: distances of LLM-sized
+        vectors lose their digits in half precision.
         """
+        weights = t_mask.float()
+        if self.config.word_weights != "uniform" and self.token_weights is not None:
+            assert ids is not None
+            weights = weights * self.token_weights.to(ids.device)[ids]
         with torch.autocast(z_a.device.type, enabled=False):
-            return self._losses(z_a.float(), a_mask, z_t.float(), t_mask, clip)
+            return self._losses(z_a.float(), a_mask, z_t.float(), t_mask, weights, clip, caption)
 
     def _losses(
         self,
@@ -61,23 +80,44 @@ class CrossModalAligner(nn.Module):
         a_mask: Bool[Tensor, "B G"],
         z_t: Float[Tensor, "B L E"],
         t_mask: Bool[Tensor, "B L"],
+        weights: Float[Tensor, "B L"],
         clip: Int[Tensor, " B"],
+        caption: Int[Tensor, " B"] | None,
     ) -> dict[str, Float[Tensor, ""]]:
         audio, text = masked_mean(z_a, a_mask), masked_mean(z_t, t_mask)
+        real, groups = t_mask.any(1), torch.stack([clip, clip if caption is None else caption], 1)
         gather = self.config.gather and self.training and several_processes()
         if gather:
-            audio, text, clip = gather_rows(audio), gather_rows(text), gather_rows(clip)
-        scale = self.log_scale.clamp(0.0, math.log(100.0)).exp()
-        infonce = info_nce(audio, text, scale, clip)
+            audio, text = gather_rows(audio), gather_rows(text)
+            real, groups = gather_rows(real.long()).bool(), gather_rows(groups)
+        audio, text, groups = audio[real], text[real], groups[real]
+        infonce = info_nce(audio, text, bounded_scale(self.log_scale), groups)
         if self.config.l2_normalize:
             z_a, z_t, audio, text = (
                 nn.functional.normalize(x, dim=-1) for x in (z_a, z_t, audio, text)
             )
+        sigma = self.config.sigma
         return {
-            "cs_global": cs_divergence(audio, text, self.config.sigma),
-            "cs_token": cs_token(z_a, a_mask, z_t, t_mask, self.config.sigma, gather),
+            "cs_global": cs_divergence(audio, text, sigma) if len(audio) else z_a.sum() * 0,
+            "cs_token": cs_token(z_a, a_mask, z_t, t_mask, sigma, gather, weights),
             "infonce": infonce,
         }
+
+
+def bounded_scale(log_scale: Float[Tensor, ""], largest: float = 100.0) -> Float[Tensor, ""]:
+    """exp(`log_scale`), held between 1 and `largest`, as CLIP (arXiv 2103.00020) bounds it.
+
+    The gradient passes the bound: a clamp alone would give none beyond it, and a temperature that
+    once went too far could never come back.
+    """
+    held = log_scale.clamp(0.0, math.log(largest))
+    return (log_scale + (held - log_scale).detach()).exp()
+
+
+def caption_codes(captions: list[str], device: torch.device) -> Int[Tensor, " B"]:
+    """A number for each caption: equal for equal captions, in every process the same."""
+    codes = [hashlib.sha256(text.encode()).digest()[:7] for text in captions]
+    return torch.tensor([int.from_bytes(code, "big") for code in codes], device=device)
 
 
 def several_processes() -> bool:
@@ -128,34 +168,40 @@ def cs_token(
     t_mask: Bool[Tensor, "B L"],
     sigma: float | Literal["median"],
     gather: bool = False,
+    weights: Float[Tensor, "B L"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over clips of the divergence between a clip's audio tokens and its caption's tokens.
 
-    LAMB, L_CS-token. Padding enters neither sums nor counts. The whole batch shares one median
-    width, with `gather` the batches of all processes.
+    LAMB, L_CS-token. Padding enters neither sums nor counts, and a clip whose caption has no tokens
+    does not count; 0 where that is every clip. The whole batch shares one median width, with
+    `gather` the batches of all processes. `weights` make some caption tokens count for more.
     """
-    return _divergences(z_a, a_mask, z_t, t_mask, sigma, gather).mean()
+    real = t_mask.any(1)
+    found = _divergences(z_a, a_mask, z_t, t_mask, sigma, gather, weights)
+    # Not a product with the mask: 0 times the not-a-number of an empty clip is not a number.
+    return torch.where(real, found, 0.0).sum() / real.sum().clamp(min=1)
 
 
 def info_nce(
     audio: Float[Tensor, "B E"],
     text: Float[Tensor, "B E"],
     scale: Float[Tensor, ""] | float,
-    clip: Int[Tensor, " B"] | None = None,
+    groups: Int[Tensor, " B"] | Int[Tensor, "B K"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE on cosines times `scale` (1 / temperature); 0 for one pair, log B for equal
-    similarities.
+    """Symmetric InfoNCE on cosines times `scale` (1 / temperature); 0 for one pair or none, log B
+    for equal similarities.
 
-    LAMB, L_InfoNCE; the symmetric CLIP form is our reading. Pairs of one `clip` are not each
-    other's negatives.
+    LAMB, L_InfoNCE; the symmetric CLIP form is our reading. Pairs that share a group, such as their
+    recording or their caption, are not each other's negatives; a pair has one group or K of them.
     """
+    if not len(audio):
+        return audio.sum() * 0 * scale
     unit = nn.functional.normalize
     similarity = scale * unit(audio, dim=-1) @ unit(text, dim=-1).T
-    if clip is not None:
-        same = (clip[:, None] == clip[None, :]) & ~torch.eye(
-            len(clip), dtype=torch.bool, device=clip.device
-        )
-        similarity = similarity.masked_fill(same, -torch.inf)
+    if groups is not None:
+        columns = groups.reshape(len(groups), -1)
+        same = (columns[:, None] == columns[None, :]).any(-1)
+        similarity = similarity.masked_fill(same.fill_diagonal_(False), -torch.inf)
     target = torch.arange(len(audio), device=audio.device)
     cross_entropy = nn.functional.cross_entropy
     return (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2
@@ -200,7 +246,12 @@ def _divergences(
     y_mask: Bool[Tensor, "B N"],
     sigma: float | Literal["median"],
     gather: bool = False,
+    weights: Float[Tensor, "B N"] | None = None,
 ) -> Float[Tensor, " B"]:
+    """Divergence of the clouds of each clip; a clip without points has no finite one."""
+    x_weights, y_weights = x_mask.to(x.dtype), y_mask.to(y.dtype)
+    center = masked_mean(y, y_mask)[:, None].detach()
+    x, y = x - center, y - center
     xx, yy, xy = _squared(x, x), _squared(y, y), _squared(x, y)
     xx_pairs = x_mask[:, :, None] & x_mask[:, None, :]
     yy_pairs = y_mask[:, :, None] & y_mask[:, None, :]
@@ -209,23 +260,32 @@ def _divergences(
         width = median_width(xy, xy_pairs, gather)
     else:
         width = xx.new_tensor(float(sigma) ** 2)
-    within_x = _log_mean_kernel(xx, xx_pairs, width)
-    within_y = _log_mean_kernel(yy, yy_pairs, width)
-    return divergence(within_x, within_y, _log_mean_kernel(xy, xy_pairs, width))
+    if weights is not None:
+        y_weights = y_weights * weights.to(y.dtype)
+    log_x, log_y = _log_shares(x_weights), _log_shares(y_weights)
+    within_x = _log_mean_kernel(xx, xx_pairs, width, log_x, log_x)
+    within_y = _log_mean_kernel(yy, yy_pairs, width, log_y, log_y)
+    return divergence(within_x, within_y, _log_mean_kernel(xy, xy_pairs, width, log_x, log_y))
+
+
+def _log_shares(weights: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Logarithms of the share of each point in its cloud."""
+    return weights.log() - weights.sum(1, keepdim=True).log()
 
 
 def _squared(x: Float[Tensor, "B M E"], y: Float[Tensor, "B N E"]) -> Float[Tensor, "B M N"]:
-    """Squared distances by the dot-product identity, centered first so that clouds far from the
-    origin keep their digits.
-    """
-    center = y.mean((1), keepdim=True).detach()
-    x, y = x - center, y - center
+    """Squared distances by the dot-product identity; clouds near the origin keep their digits."""
     norms = x.square().sum(-1)[:, :, None] + y.square().sum(-1)[:, None, :]
     return (norms - 2 * x @ y.transpose(1, 2)).clamp(min=0)
 
 
 def _log_mean_kernel(
-    squared: Float[Tensor, "B M N"], pairs: Bool[Tensor, "B M N"], width: Float[Tensor, ""]
+    squared: Float[Tensor, "B M N"],
+    pairs: Bool[Tensor, "B M N"],
+    width: Float[Tensor, ""],
+    log_x: Float[Tensor, "B M"],
+    log_y: Float[Tensor, "B N"],
 ) -> Float[Tensor, " B"]:
-    exponent = log_kernel(squared, width).masked_fill(~pairs, -torch.inf)
-    return exponent.flatten(1).logsumexp(1) - pairs.sum((1, 2)).to(squared.dtype).log()
+    """log of the mean kernel over the pairs, weighted by the shares of their two points."""
+    exponent = log_kernel(squared, width) + log_x[:, :, None] + log_y[:, None, :]
+    return exponent.masked_fill(~pairs, -torch.inf).flatten(1).logsumexp(1)

@@ -13,7 +13,7 @@ from earwitness.errors import ConfigError
 
 
 class LinearPrefixConfig(Strict):
-    """The "Linear" row: neighbouring frames side by side, one linear map."""
+    """The "Linear" row: neighboring frames side by side, one linear map."""
 
     kind: Literal["linear"] = "linear"
     stack: PositiveInt = 2

@@ -114,7 +114,7 @@ class Noise:
 
 
 class ModalityMeans(nn.Module):
-    """The mean embedding of either modality, and the mean length of a centred text embedding."""
+    """The mean embedding of either modality, and the mean length of a centered text embedding."""
 
     audio: Tensor
     text: Tensor

@@ -123,7 +123,7 @@ class DiffusionLink(Bridge):
 
         An unconditional network at the last time has nothing left to go by (-31 dB), so the start
         lies in between; SEED found one step from time 50 best. Averaged draws estimate the mean of
-        the prediction, so they are averaged before the normalisation.
+        the prediction, so they are averaged before the normalization.
         """
         x_0 = self._scaled(e)
         times = ddim_times(start_time, steps)

@@ -20,8 +20,8 @@ from earwitness.link.learned_baselines import (
     DiffusionBridgeConfig,
     RegressorConfig,
 )
+from earwitness.models.building import built
 from earwitness.models.weights import (
-    load_weights,
     read_json,
     read_settings,
     read_weights,
@@ -69,8 +69,7 @@ def load_bridge(folder: Path) -> Bridge:
     """
     settings = flat_bridge(read_json(folder / "config.json"))
     config = read_settings(_BridgeFolder, {"bridge": settings}, folder / "config.json").bridge
-    bridge = config.build()
-    load_weights(bridge, read_weights(folder / "model.safetensors"), str(folder))
+    bridge = built(config.build, read_weights(folder / "model.safetensors"), str(folder))
     return bridge.requires_grad_(False).eval()
 
 

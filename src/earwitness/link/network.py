@@ -1,7 +1,7 @@
 """The residual MLP that every learned bridge uses, so that bridges differ in method, not in size.
 
 Diffusion-Link (arXiv 2510.11330): "a lightweight network with three residual MLP blocks". Inner
-widths, time embedding and zero initialisation follow its predecessor SEED (arXiv 2505.16798),
+widths, time embedding and zero initialization follow its predecessor SEED (arXiv 2505.16798),
 which took the block from RCG (arXiv 2312.03701).
 """
 

@@ -33,7 +33,7 @@ _HUB_LICENCES = (
     *("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "openrail"),
     *("llama2", "llama3", "llama3.1", "llama3.2", "other"),
 )
-"""the hub's own words for licences that captioning models have"""
+"""the hub's own names of the licenses that captioning models have"""
 
 
 class Interval(Strict):
@@ -71,7 +71,7 @@ class CardFacts(Strict):
     summary: str = ""
     """one line"""
     licence: str = ""
-    """a licence of the hub's list (`apache-2.0`), or a sentence"""
+    """a license of the hub's list (`apache-2.0`), or a sentence"""
     licence_note: str = ""
     language: tuple[str, ...] = ("en",)
     description: str = ""
@@ -100,7 +100,7 @@ def facts_of(card: dict[str, Any], facts: CardFacts | None) -> dict[str, Any]:
     Raises:
         CheckpointError: `card` has keys that a card does not have.
     """
-    facts = facts or read_settings(CardFacts, card, Path("earwitness.json: card"))
+    facts = facts or read_settings(CardFacts, card, Path("earwitness.json: card"), builds=False)
     if not facts.versions:
         facts = facts.model_copy(update={"versions": versions()})
     return facts.model_dump(mode="json", exclude_defaults=True)
@@ -129,7 +129,9 @@ def model_card(folder: Path) -> str:
         CheckpointError: no model folder, or its card has keys that a card does not have.
     """
     settings = read_json(folder / "earwitness.json")
-    facts = read_settings(CardFacts, settings.get("card", {}), folder / "earwitness.json")
+    facts = read_settings(
+        CardFacts, settings.get("card", {}), folder / "earwitness.json", builds=False
+    )
     name = str(settings.get("name", folder.name))
     sections = {
         "": _opening(name, settings, facts),
@@ -297,7 +299,7 @@ def _said(text: str) -> str:
 
 
 def _licence(facts: CardFacts) -> str:
-    said = facts.licence or "Unknown: without a licence, nobody but its makers may use it."
+    said = facts.licence or "Unknown: without a license, nobody but its makers may use it."
     return "\n\n".join(text for text in (said, facts.licence_note) if text)
 
 

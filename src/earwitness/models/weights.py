@@ -12,6 +12,10 @@ from earwitness.io.atomic import replacing_path
 from earwitness.models.json_files import read_json as read_json
 from earwitness.models.json_files import read_settings as read_settings
 from earwitness.models.json_files import write_json as write_json
+from earwitness.models.tensors import check_inside, stored_tensors
+
+_NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""formats that weights are read in"""
 
 
 def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
@@ -25,14 +29,14 @@ def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = Non
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in `path`. Raises CheckpointError if it is missing or not a whole safetensors
-    file.
+    """The tensors in `path`. Raises CheckpointError if it is missing, a link out of its folder, not
+    a whole safetensors file, or holds what are no weights.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; weights are read from safetensors only")
+    check_inside(path.parent, path)
+    stored_tensors(path)
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from None
 
 
@@ -43,6 +47,12 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> No
         CheckpointError: naming the first key that is missing, unknown, of another shape, or not
             finite.
     """
+    check_fit(module, state, source)
+    module.load_state_dict(state, strict=True)
+
+
+def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Raises CheckpointError like `load_weights`; `module` may lie on the device "meta"."""
     wanted = module.state_dict()
     for name, tensor in wanted.items():
         if name not in state:
@@ -52,7 +62,7 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> No
                 f"{source}: weight '{name}' has shape {tuple(state[name].shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
-        if state[name].is_floating_point() != tensor.is_floating_point():
+        if state[name].dtype not in (_NUMBERS if tensor.is_floating_point() else (tensor.dtype,)):
             raise CheckpointError(
                 f"{source}: weight '{name}' holds {state[name].dtype}, expected {tensor.dtype}"
             )
@@ -60,7 +70,6 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> No
     if unknown:
         raise CheckpointError(f"{source}: unknown weight '{unknown[0]}'")
     check_finite(state, source)
-    module.load_state_dict(state, strict=True)
 
 
 def check_finite(state: dict[str, Tensor], source: str) -> None:

@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import is_
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +15,13 @@ from tokenizers import Tokenizer
 from earwitness.caption import BridgeEffect, Caption, CaptionCalls, Decoding
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.models.card import min_score
+from earwitness.models.sound_classes import SoundClassifier
 from earwitness.runtime.decoder import LanguageModel, flags
 from earwitness.runtime.folder import ModelFiles
 from earwitness.runtime.scores import Scores
 from earwitness.runtime.search import Found, search
-from earwitness.runtime.sessions import Sessions
+from earwitness.runtime.sessions import Sessions, computed
+from earwitness.runtime.weights import read_arrays
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -48,6 +51,14 @@ class RuntimeCaptioner(CaptionCalls):
         self._language_model = LanguageModel(language_model, table, files.runtime)
         self._tokenizer = _tokenizer(files.tokenizer, files.runtime.tokenizer)
         self._content = flags(files.runtime.content, files.runtime.vocabulary)
+        self._kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        self.classes: SoundClassifier | None = None
+        """the class head over the encoder's frames; None for a model without one"""
+        if files.runtime.windows is None:
+            place = files.places["encoder/model.safetensors"].parent
+            self.classes = SoundClassifier.load(
+                place, read_arrays, self._frames, files.runtime.sample_rate
+            )
 
     @classmethod
     def load(
@@ -156,7 +167,7 @@ class RuntimeCaptioner(CaptionCalls):
         if not self.has_bridge:
             return None
         h = self._frames([waveform])[0]
-        z, embeddings = self._prefix.run(["z_both", "embeddings"], {"h": h[None]})
+        z, embeddings = computed(self._prefix, ["z_both", "embeddings"], {"h": h[None]})
         settings = self.decoding.model_copy(update={"n_best": 1})
         ends = [len(waveform) / self.sample_rate] * 2
         first, second = self._captions(list(z[0][:, None]), None, ends, settings)
@@ -164,7 +175,7 @@ class RuntimeCaptioner(CaptionCalls):
 
     def _captions(
         self,
-        z: list[Float[np.ndarray, "G E"]],
+        z: list[Float[np.ndarray, "_ E"]],
         bias: Float[np.ndarray, "B V"] | None,
         ends: list[float],
         decoding: Decoding,
@@ -181,22 +192,34 @@ class RuntimeCaptioner(CaptionCalls):
 
     def audio_tokens(
         self, waveforms: Sequence[Float[np.ndarray, " _"]]
-    ) -> tuple[list[Float[np.ndarray, "G E"]], Float[np.ndarray, "B V"] | None]:
+    ) -> tuple[list[Float[np.ndarray, "_ E"]], Float[np.ndarray, "B V"] | None]:
         """What the language model reads of each waveform, and the Token Guide's bias, if any."""
         frames = self._frames(waveforms)
         z: list[np.ndarray] = [np.empty(0)] * len(frames)
         bias: list[np.ndarray] = [np.empty(0)] * len(frames)
         for places in _alike([h.shape for h in frames]):
             outputs = ["z", "bias"] if self._settings.guide else ["z"]
-            found = self._prefix.run(outputs, {"h": np.stack([frames[place] for place in places])})
+            h = np.stack([frames[place] for place in places])
+            found = computed(self._prefix, outputs, {"h": h})
             for row, place in enumerate(places):
                 z[place] = found[0][row]
                 if self._settings.guide:
                     bias[place] = found[1][row]
         return z, np.stack(bias) if self._settings.guide else None
 
-    def _frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "N D"]]:
-        """The encoder's frames of each waveform, or its one embedding."""
+    def _frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
+        """The encoder's frames of each waveform, or its one embedding.
+
+        Those of the last call are kept: the class head asks for what a caption was made from.
+        """
+        waveforms = list(waveforms)
+        kept, frames = self._kept
+        if len(kept) == len(waveforms) and all(map(is_, kept, waveforms)):
+            return frames
+        self._kept = (waveforms, self._new_frames(waveforms))
+        return self._kept[1]
+
+    def _new_frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
         clips = [self._at_least_a_window(waveform) for waveform in waveforms]
         windows = self._settings.windows
         if windows is None:
@@ -217,10 +240,9 @@ class RuntimeCaptioner(CaptionCalls):
         found: list[np.ndarray] = [np.empty(0)] * len(clips)
         for places in _alike([clip.shape for clip in clips]):
             waveforms = np.stack([clips[place] for place in places])
-            for place, h in zip(
-                places, self._encoder.run(None, {"waveform": waveforms})[0], strict=True
-            ):
-                found[place] = h
+            h = computed(self._encoder, ["h"], {"waveform": waveforms})[0]
+            for place, frames in zip(places, h, strict=True):
+                found[place] = frames
         return found
 
     def _at_least_a_window(self, waveform: np.ndarray) -> np.ndarray:
@@ -230,6 +252,8 @@ class RuntimeCaptioner(CaptionCalls):
     def _caption(self, found: Found, end: float) -> Caption:
         text = self._tokenizer.decode(found.tokens, skip_special_tokens=True)
         score = float(np.exp(found.log_probability))
+        if np.isnan(score):
+            raise CheckpointError(f"{self.name}: its weights and settings give no finite numbers")
         return Caption(" ".join(text.split()), score, 0.0, end, self.name)
 
 

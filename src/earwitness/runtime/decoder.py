@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from jaxtyping import Bool, Float, Int
 
+from earwitness.errors import CheckpointError
 from earwitness.runtime.settings import RuntimeSettings
 from earwitness.runtime.weights import Rows
 
@@ -37,12 +38,14 @@ class LanguageModel:
     def __init__(
         self, session: ort.InferenceSession, table: Rows, settings: RuntimeSettings
     ) -> None:
+        """Raises CheckpointError where `settings` are not those of the graph."""
         self._session, self._table, self._settings = session, table, settings
+        _check_fit(session, table, settings)
         layers = range(settings.layers)
         self._keys = [f"{part}_{layer}" for layer in layers for part in ("key", "value")]
         self._outputs = ["logits", *(f"new_{name}" for name in self._keys)]
 
-    def start(self, z: list[Float[np.ndarray, "G E"]]) -> tuple[Float[np.ndarray, "B V"], Cache]:
+    def start(self, z: list[Float[np.ndarray, "_ E"]]) -> tuple[Float[np.ndarray, "B V"], Cache]:
         """Logits of the first word after each clip's audio tokens, and what was read so far.
 
         Prompts of unlike length are padded on the left.
@@ -106,3 +109,21 @@ def flags(places: tuple[int, ...], size: int) -> Bool[np.ndarray, " size"]:
     found = np.zeros(size, bool)
     found[list(places)] = True
     return found
+
+
+def _check_fit(session: ort.InferenceSession, table: Rows, settings: RuntimeSettings) -> None:
+    keys = [one.shape for one in session.get_inputs() if one.name.startswith("prompt_key_")]
+    logits = {one.name: one.shape for one in session.get_outputs()}.get("logits", [None])[-1]
+    facts = {
+        "layers": (settings.layers, len(keys)),
+        "key_heads": (settings.key_heads, keys[0][1] if keys else None),
+        "head_dim": (settings.head_dim, keys[0][3] if keys else None),
+        "vocabulary": (settings.vocabulary, table.shape[0]),
+        "vocabulary of the logits": (settings.vocabulary, logits),
+    }
+    for name, (said, found) in facts.items():
+        # Graphs may leave a side open, by name.
+        if isinstance(found, int) and said != found:
+            raise CheckpointError(
+                f"runtime.json: {name} is {said}, the decoder has {found}; export the model again"
+            )

@@ -8,6 +8,7 @@ from earwitness.caption import Decoding
 from earwitness.errors import CheckpointError
 from earwitness.models.json_files import read_json, read_settings
 from earwitness.models.names import model_folder, part_folder
+from earwitness.models.tensors import check_inside
 from earwitness.runtime.settings import FORMAT, GRAPHS, RuntimeSettings
 
 _PARTS = ("encoder", "encoder/audio", "decoder")
@@ -56,6 +57,7 @@ class ModelFiles:
         parts = {part: part_folder(folder, part, settings) for part in _PARTS}
         places = {f"{part}/model.safetensors": parts[part] / "model.safetensors" for part in _PARTS}
         places["prefix.safetensors"] = folder / "prefix.safetensors"
+        _check_inside(folder, places, parts["decoder"] / "tokenizer.json")
         config = settings.get("config")
         own = config if isinstance(config, dict) else {}
         card = settings.get("card")
@@ -64,8 +66,25 @@ class ModelFiles:
             name=str(settings.get("name", folder.name)),
             card=card if isinstance(card, dict) else {},
             decoding=read_settings(Decoding, own.get("decoding"), folder / "earwitness.json"),
-            max_seconds=float(own.get("max_seconds", 3600.0)),
+            max_seconds=_max_seconds(own, folder),
             runtime=runtime,
             places=places,
             tokenizer=parts["decoder"] / "tokenizer.json",
         )
+
+
+def _max_seconds(config: dict[str, Any], folder: Path) -> float:
+    value = config.get("max_seconds", 3600.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise CheckpointError(
+            f"{folder / 'earwitness.json'}: max_seconds is {value!r}; expected seconds above 0"
+        )
+    return float(value)
+
+
+def _check_inside(folder: Path, places: dict[str, Path], tokenizer: Path) -> None:
+    """Raises CheckpointError where a file that is read is a link out of its folder."""
+    graphs = [folder / f"{name}.onnx" for name in GRAPHS]
+    for path in (*places.values(), *graphs, tokenizer):
+        if path.exists() or path.is_symlink():
+            check_inside(path.parent, path)

@@ -21,7 +21,7 @@ class Found(NamedTuple):
 
 def search(
     model: LanguageModel,
-    z: list[Float[np.ndarray, "G E"]],
+    z: list[Float[np.ndarray, "_ E"]],
     scores: Scores,
     settings: Decoding,
     end: int,

@@ -1,6 +1,7 @@
 """Opening the graphs of a model folder: strict, with weights from inside the folder only."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class Sessions:
     """Opens graphs that share weight files.
 
     `places` says where the files lie that graphs name: a part that two models share lies in the
-    folder of one of them. `threads` None: as many as the machine has cores.
+    folder of one of them. `threads` None: OMP_NUM_THREADS, or as many as the machine has cores.
     """
 
     places: dict[str, Path]
@@ -64,8 +65,7 @@ class Sessions:
 
     def _options(self) -> ort.SessionOptions:
         options = ort.SessionOptions()
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = self.threads or _threads()
         options.log_severity_level = _FATAL
         options.enable_cpu_mem_arena = False
         # Threads that spin while they wait slow down whoever decodes the next sounds.
@@ -79,17 +79,19 @@ class Sessions:
                 f"{', '.join(sorted(self.places))} in its folder"
             )
         file = self.weight_file(weight.location)
-        place = (weight.dtype, weight.shape, weight.offset, weight.size)
         name = weight.name.partition(":")[2]
         stored = file.tensors.get(name)
         if stored is None:
             raise CheckpointError(f"{file.path}: weight '{name}' is missing, which {path} needs")
-        if (stored.dtype, stored.shape, stored.offset, stored.size) != place:
+        # By name, not by the place that the graph knows: a file that was saved again may be packed
+        # in another way.
+        if (stored.dtype, stored.shape) != (weight.dtype, weight.shape):
             raise CheckpointError(
-                f"{file.path}: weight '{name}' is not the one that {path.name} was written for; "
-                "export the model again"
+                f"{file.path}: weight '{name}' is {stored.dtype} of shape {list(stored.shape)}; "
+                f"{path.name} was written for {weight.dtype} of shape {list(weight.shape)}; export "
+                "the model again"
             )
-        data = file.bytes_of(weight.offset, weight.size)
+        data = file.bytes_of(stored.offset, stored.size)
         if not_finite(weight.dtype, data):
             raise CheckpointError(f"{file.path}: weight '{name}' holds numbers that are not finite")
         kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
@@ -98,6 +100,19 @@ class Sessions:
             return ort.OrtValue.ortvalue_from_numpy(array)
         words = data.view(np.uint16).reshape(weight.shape)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(words, 16)
+
+
+def computed(
+    session: ort.InferenceSession, outputs: list[str], inputs: dict[str, np.ndarray]
+) -> list[np.ndarray]:
+    """The `outputs` of a graph."""
+    return [np.asarray(value) for value in session.run(outputs, inputs)]
+
+
+def _threads() -> int:
+    """As many threads as OMP_NUM_THREADS says, as in torch; 0, all cores, where it says nothing."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() else 0
 
 
 def read_graph(path: Path, digest: str) -> bytes:

@@ -1,6 +1,6 @@
 """`runtime.json` of a model folder: what the torch-free captioner must know beside its graphs."""
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from earwitness.config import Strict
 
@@ -50,3 +50,11 @@ class RuntimeSettings(Strict):
     """whether `prefix.onnx` gives the bias of a Token Guide"""
     bridge: bool
     """whether `prefix.onnx` gives its tokens without a bridge too"""
+
+    @model_validator(mode="after")
+    def _tokens_exist(self) -> "RuntimeSettings":
+        lists = {"before": self.before, "after": self.after, "special": self.special}
+        for key, ids in {"end": (self.end,), **lists, "content": self.content}.items():
+            if ids and max(ids) >= self.vocabulary:
+                raise ValueError(f"{key} names token {max(ids)} of {self.vocabulary}")
+        return self

@@ -1,4 +1,4 @@
-"""Weights of a model folder without torch: safetensors files, mapped into memory and never copied."""
+"""Weights of a model folder without torch: safetensors files, mapped into memory, not copied."""
 
 import json
 import mmap
@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from earwitness.errors import CheckpointError
 
@@ -93,6 +93,23 @@ class WeightFile:
         return Stored(dtype, tuple(int(side) for side in shape), start + first, size)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of the safetensors file at `path`. Raises CheckpointError."""
+    file = WeightFile(path)
+    kinds = {"F16": np.float16, "F32": np.float32, "I64": np.int64}
+    for name, stored in file.tensors.items():
+        if stored.dtype not in kinds:
+            raise CheckpointError(
+                f"{path}: weight '{name}' holds {stored.dtype}, expected F16 or F32"
+            )
+    return {
+        name: file.bytes_of(stored.offset, stored.size)
+        .view(kinds[stored.dtype])
+        .reshape(stored.shape)
+        for name, stored in file.tensors.items()
+    }
+
+
 class Rows:
     """Rows of a stored table as float32."""
 
@@ -110,7 +127,7 @@ class Rows:
         return found.astype(np.float32)
 
 
-def not_finite(dtype: str, data: np.ndarray) -> bool:
+def not_finite(dtype: str, data: Shaped[np.ndarray, " bytes"]) -> bool:
     """Whether the bytes of a tensor hold a number that is not finite."""
     if dtype == "I64":
         return False

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from earwitness.caption import Decoding
+from earwitness.caption import NOTHING, Decoding
 from earwitness.captioning.pipeline import SoundResult
 from earwitness.captioning.segments import Segment, summary
 from earwitness.captioning.subtitles import Subtitles
 from earwitness.captioning.writers import as_lines, subtitle_text
+from earwitness.text import gist
 
 TranscriptionFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 
@@ -78,6 +79,24 @@ def verbose_segment(number: int, segment: Segment, temperature: float) -> dict[s
         "no_speech_prob": 0.0 if segment.gate is None else 1.0,
         "gate": segment.gate,
     }
+
+
+class Deltas:
+    """What each segment adds to the text of a whole sound; joined, the deltas are that text."""
+
+    def __init__(self) -> None:
+        self._gists: set[tuple[str, ...]] = set()
+
+    def of(self, segment: Segment) -> str:
+        """The text that `segment` adds; empty for silence, and for what was there before."""
+        if segment.gate is not None or (words := gist(segment.caption)) in self._gists:
+            return ""
+        self._gists.add(words)
+        return segment.caption if len(self._gists) == 1 else f"; {segment.caption}"
+
+    def rest(self) -> str:
+        """The text of a sound in which nothing was distinct, else nothing."""
+        return "" if self._gists else NOTHING
 
 
 def event(data: dict[str, Any] | str, name: str | None = None) -> str:

@@ -19,6 +19,7 @@ from earwitness.captioning.pipeline import CaptionSettings
 from earwitness.captioning.rerank import Reranker
 from earwitness.captioning.segments import summary
 from earwitness.captioning.subtitles import Subtitles, read
+from earwitness.config import validate
 from earwitness.errors import (
     AudioError,
     AudioTooLargeError,
@@ -27,12 +28,14 @@ from earwitness.errors import (
     EarwitnessError,
     MissingDependencyError,
 )
-from earwitness.serve import answers
+from earwitness.serve import answers, schema
+from earwitness.serve.hosts import HostCheck
 from earwitness.serve.limits import Gate, problem
 from earwitness.serve.options import (
     CaptionForm,
     CaptionRequest,
     UnknownModelError,
+    check_granularities,
     check_model,
     request_settings,
 )
@@ -53,6 +56,7 @@ STATUS: dict[type[EarwitnessError], int] = {
 
 _MERGE_BYTES = 2_000_000
 _CLIENT_GONE = 499
+_SEND_A_FILE = "expected a file, as curl -F file=@dog.wav sends it"
 
 
 def create_app(
@@ -76,17 +80,20 @@ def create_app(
     )
     app.state.service, app.state.on_drain = service, []
     app.add_middleware(Gate, service=service)
+    app.add_middleware(HostCheck, settings=settings)
     app.add_exception_handler(EarwitnessError, _expected)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _fault)
-    app.post("/v1/audio/captions")(_captions)
-    app.post("/v1/audio/transcriptions")(_transcriptions)
-    app.get("/v1/models")(_models)
-    app.get("/v1/models/{name}")(_model)
-    app.get("/health")(_health)
-    app.get("/ready")(_ready)
+    app.post("/v1/audio/captions", responses=schema.CAPTIONS)(_captions)
+    app.post("/v1/audio/transcriptions", responses=schema.TRANSCRIPTIONS)(_transcriptions)
+    app.get("/v1/models", responses=schema.problems(400, 401, 429))(_models)
+    app.get("/v1/models/{name}", responses=schema.problems(400, 401, 404, 422, 429))(_model)
+    app.get("/health", responses=schema.problems(400))(_health)
+    app.get("/ready", responses=schema.problems(400, 503))(_ready)
     app.get("/metrics", include_in_schema=False)(_metrics)
+    for path, answer in (("/health", _health), ("/ready", _ready), ("/metrics", _metrics)):
+        app.head(path, include_in_schema=False)(answer)
     if settings.demo:
         from earwitness.serve.demo import mount
 
@@ -136,11 +143,11 @@ async def _transcriptions(
     """
     service = _service(request)
     check_model(service, model)
-    if "word" in (timestamp_granularities or []):
-        raise ConfigError("timestamp_granularities 'word'; a sound caption has times per 'segment'")
-    options = CaptionOptions(sample=True, temperature=temperature) if temperature else None
+    check_granularities(await request.form(), timestamp_granularities)
+    sampling = {"sample": True, "temperature": temperature} if temperature else {}
+    options = validate(CaptionOptions, sampling, "the form")
     timed = stream or response_format in ("srt", "vtt", "verbose_json")
-    settings = request_settings(service, options or CaptionOptions(), timed)
+    settings = request_settings(service, options, timed)
     if stream:
         return _streamed(_transcription_events(service, _upload(file), settings))
     result = await _unless_gone(request, service.result(_upload(file), settings))
@@ -215,17 +222,19 @@ async def _caption_events(
 async def _transcription_events(
     service: Service, upload: Upload, settings: CaptionSettings
 ) -> AsyncIterator[str]:
-    """OpenAI's events: `transcript.text.delta` per segment, then `transcript.text.done`."""
-    sound, segments = service.sound(upload.name, settings), []
+    """OpenAI's events: `transcript.text.delta` per new caption, then `transcript.text.done`."""
+    sound, segments, deltas = service.sound(upload.name, settings), [], answers.Deltas()
     try:
         async with aclosing(service.segments(upload, sound)) as arriving:
             async for segment in arriving:
-                delta = ("; " if segments else "") + segment.caption
                 segments.append(segment)
-                yield answers.event({"type": "transcript.text.delta", "delta": delta})
+                if delta := deltas.of(segment):
+                    yield answers.event({"type": "transcript.text.delta", "delta": delta})
     except EarwitnessError as error:
         yield answers.event({"error": {"message": str(error)}})
         return
+    if delta := deltas.rest():
+        yield answers.event({"type": "transcript.text.delta", "delta": delta})
     yield answers.event({"type": "transcript.text.done", "text": summary(segments)[0]})
     yield answers.event("[DONE]")
 
@@ -263,7 +272,12 @@ def _service(request: Request) -> Service:
 
 
 def _upload(file: FormFile) -> Upload:
-    return Upload(file.filename or "", file.file)
+    name = file.filename or ""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"the file name {ascii(name)[:80]}; expected Unicode") from None
+    return Upload(name, file.file)
 
 
 async def _subtitles(file: FormFile) -> Subtitles:
@@ -297,6 +311,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
     field = first["loc"][-1]
     if first["type"] == "extra_forbidden":
         return problem(422, _unknown_field(str(field)))
+    if field in ("file", "merge") and first["type"] != "missing":
+        return problem(422, f"the field {field!r} has no file name; {_SEND_A_FILE}")
     if first["type"] == "missing":
         return problem(422, f"the field {field!r} is missing")
     given = first.get("input")

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from earwitness.caption import Caption, Decoding, best_captions
+from earwitness.caption import Caption, Decoding, Reranks, best_captions
 from earwitness.captioning.captioner import Captioner
-from earwitness.captioning.rerank import Reranker
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
 
@@ -20,7 +19,7 @@ from earwitness.serve.settings import Settings
 class _Waiting:
     waveform: np.ndarray
     decoding: Decoding
-    reranker: Reranker | None
+    reranker: Reranks | None
     found: "asyncio.Future[list[Caption]]"
 
     def joins(self, first: "_Waiting") -> bool:
@@ -46,7 +45,7 @@ class Batcher:
         self,
         waveforms: Sequence[np.ndarray],
         decoding: Decoding,
-        reranker: Reranker | None = None,
+        reranker: Reranks | None = None,
     ) -> list[list[Caption]]:
         """The n-best captions of each waveform; a cancelled caller takes its windows with it."""
         new = asyncio.get_running_loop().create_future

@@ -15,11 +15,11 @@ from earwitness.captioning.captioner import Captioner, Explains
 class Place(NamedTuple):
     """Where an embedding lies, as cosine distances (1 - cosine, 0 to 2).
 
-    `nearest` to the nearest sentence, `centre` to the mean direction of all sentences.
+    `nearest` to the nearest sentence, `center` to the mean direction of all sentences.
     """
 
     nearest: float
-    centre: float
+    center: float
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ class Bridging:
 def places(e: Float[np.ndarray, "B C"], cloud: Float[np.ndarray, "M C"]) -> list[Place]:
     """Where each of the unit vectors `e` lies with respect to the unit vectors `cloud`."""
     nearest = 1 - (e @ cloud.T).max(1)
-    centre = 1 - e @ _center(cloud)
-    return [Place(*pair) for pair in zip(nearest.tolist(), centre.tolist(), strict=True)]
+    center = 1 - e @ _center(cloud)
+    return [Place(*pair) for pair in zip(nearest.tolist(), center.tolist(), strict=True)]
 
 
 def median_place(cloud: Float[np.ndarray, "M C"]) -> Place:
     """The medians over the cloud's own vectors; none is its own neighbor."""
     others = cloud @ cloud.T
     np.fill_diagonal(others, -np.inf)
-    centre = 1 - cloud @ _center(cloud)
-    return Place(float(np.median(1 - others.max(1))), float(np.median(centre)))
+    center = 1 - cloud @ _center(cloud)
+    return Place(float(np.median(1 - others.max(1))), float(np.median(center)))
 
 
 def _center(cloud: Float[np.ndarray, "M C"]) -> Float[np.ndarray, " C"]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
+from jaxtyping import Float
 
 from earwitness.captioning.pipeline import SoundResult
 from earwitness.captioning.segments import NOTHING, Candidate, Segment, distinct
@@ -53,7 +54,13 @@ def problem(sentence: str) -> str:
     return render("page/problem.html", sentence=sentence)
 
 
-def result(sound: SoundResult, samples: np.ndarray, rate: int, insight: Insight, model: str) -> str:
+def result(
+    sound: SoundResult,
+    samples: Float[np.ndarray, " T"],
+    rate: int,
+    insight: Insight,
+    model: str,
+) -> str:
     """Everything that is known about a sound."""
     segments, guide = sound.segments, insight.guide
     words = " ".join(segment.caption.lower() for segment in segments).split()

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import CaptionSettings, SoundResult
-from earwitness.captioning.rerank import CONSENSUS
+from earwitness.captioning.rerank import CONSENSUS, Reranker
 from earwitness.captioning.segments import Segment
 from earwitness.config import validate
 from earwitness.errors import EarwitnessError
@@ -229,7 +229,7 @@ async def _captioned(service: Service, path: Path, settings: CaptionSettings) ->
                 yield card.status(f"Listening to {seconds:.1f} s", segment.end / seconds)
         result = SoundResult(path.name, seconds, tuple(segments), whole=False)
         insight = await _insight(service, samples, rate, segments)
-        if settings.reranker is not None:
+        if isinstance(settings.reranker, Reranker):
             insight = replace(insight, second=_second_name(settings.reranker.name))
         yield await asyncio.to_thread(
             card.result, result, samples, rate, insight, service.captioner.name

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 import anyio
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -29,6 +30,7 @@ _KINDS = {
 def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error in OpenAI's format; all endpoints answer in it."""
     kind = _KINDS.get(status, "invalid_request_error")
+    sentence = sentence.encode("utf-8", "replace").decode()
     error = {"message": sentence, "type": kind, "param": None, "code": None}
     retry = {"Retry-After": "1"} if status in (429, 503) else {}
     return JSONResponse({"error": error}, status, {**retry, **(headers or {})})
@@ -99,6 +101,9 @@ class Gate:
         if service.draining or not service.ready:
             state = "shutting down" if service.draining else "still loading"
             return problem(503, f"the service is {state}; try again in a moment")
+        charset = _charset(headers.get("content-type", ""))
+        if charset not in ("", "utf-8", "utf8", "us-ascii"):
+            return problem(422, f"the charset {charset[:40]!r} of the form; expected utf-8")
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > settings.max_bytes + FORM_BYTES:
             return problem(413, _too_large(settings.max_bytes))
@@ -161,6 +166,12 @@ async def _drain(receive: Receive) -> None:
     with anyio.move_on_after(_DRAIN_SECONDS):
         while (message := await receive())["type"] == "http.request" and message.get("more_body"):
             pass
+
+
+def _charset(content_type: str) -> str:
+    """The charset that a form names: others than UTF-8 can make names that no answer can hold."""
+    _, options = parse_options_header(content_type)
+    return options.get(b"charset", b"").decode("latin-1").strip().lower()
 
 
 def _too_large(limit: int) -> str:

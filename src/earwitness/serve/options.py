@@ -1,16 +1,24 @@
 """Form fields of a request as `CaptionSettings`: the options of captions within the limits."""
 
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from fastapi import Form, UploadFile
 from pydantic import Field, model_validator
+from starlette.datastructures import FormData
 
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import CaptionSettings, settings_for
 from earwitness.captioning.rerank import Reranker
 from earwitness.errors import ConfigError
 from earwitness.serve.service import Service
+
+_OPENAI_FIELDS = (
+    *("file", "model", "response_format", "temperature", "timestamp_granularities", "stream"),
+    *("language", "prompt", "include", "chunking_strategy"),
+    *("known_speaker_names", "known_speaker_references"),
+)
 
 CaptionFormat = Literal["json", "text", "srt", "vtt"]
 
@@ -76,9 +84,28 @@ def request_settings(
     return found
 
 
+def check_granularities(form: FormData, values: list[str] | None) -> None:
+    """Raises ConfigError for an unknown value, and for a misspelled field of the transcriptions.
+
+    Fields that resemble none are let through: OpenAI's API keeps growing.
+    """
+    for value in [*(values or []), *form.getlist("timestamp_granularities")]:
+        if value == "word":
+            raise ConfigError(
+                "timestamp_granularities 'word'; a sound caption has times per 'segment'"
+            )
+        if value != "segment":
+            raise ConfigError(f"timestamp_granularities {str(value)[:40]!r}; expected 'segment'")
+    for name in form:
+        base = name.partition("[")[0]
+        near = get_close_matches(base, _OPENAI_FIELDS, n=1, cutoff=0.8)
+        if base not in _OPENAI_FIELDS and near:
+            raise ConfigError(f"unknown field {name[:40]!r}; did you mean {near[0]!r}?")
+
+
 def _reranker(service: Service, name: str | None, weight: float | None) -> Reranker | None:
     """The reranker that a request asks for. Raises ConfigError where the service has none such."""
-    if not name:
+    if not name or name == "none":
         return None
     if name not in service.rerankers:
         raise ConfigError(f"rerank={name!r}; this service accepts {', '.join(service.rerankers)}")

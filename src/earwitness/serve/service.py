@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
+from jaxtyping import Float
 
 from earwitness import audio
 from earwitness.captioning.captioner import Captioner, Explains
@@ -137,14 +138,16 @@ class Service:
             if self._decoders is not None:
                 self._decoders.submit(windows.close)
 
-    async def guide_words(self, waveform: np.ndarray, count: int) -> list[tuple[str, float]]:
+    async def guide_words(
+        self, waveform: Float[np.ndarray, " T"], count: int
+    ) -> list[tuple[str, float]]:
         """The whole words that the Token Guide boosts most, and their boosts; none without one."""
         if not isinstance(self.captioner, Explains):
             return []
         return await self.batcher.run(self.captioner.guide_words, waveform, count)
 
     async def bridge_view(
-        self, waveform: np.ndarray, start: float, end: float
+        self, waveform: Float[np.ndarray, " T"], start: float, end: float
     ) -> BridgeView | None:
         """The sound without and with the model's bridge; None for a model that has none."""
         if self.bridging is None:

@@ -30,6 +30,10 @@ class Settings(Strict):
     """sounds that are decoded at the same time"""
     silence_db: float = -60.0
     """level of the loudest 0.1 s, dB of full scale, below which there is no sound"""
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    """names, or `*.example.org`, under which the service may be asked; `*` for any"""
+    any_address: bool = False
+    """whether it may also be asked by any IP address in place of a name"""
     api_keys: tuple[str, ...] = Field(default=(), repr=False)
     """a request needs one of them as a bearer token; none: no key is asked for"""
     aliases: tuple[str, ...] = ("whisper-1",)

@@ -5,6 +5,7 @@ dual encoder, LinkPrefix, causal LM + LoRA). Training, the command line, the ser
 evaluation all call `TorchCaptioner.forward` (losses) or `caption`, and nothing below.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +20,14 @@ from earwitness.caption import Decoding
 from earwitness.encoders import load_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.lamb.aligner import CrossModalAligner, masked_mean
+from earwitness.lamb.aligner import CrossModalAligner, caption_codes, masked_mean
 from earwitness.lamb.token_guide import GuideProcessor, TokenGuide
 from earwitness.lamb.two_stream import match_token_norm
 from earwitness.models.card import CardFacts, facts_of, write_card
+from earwitness.models.foreign import foreign_errors
 from earwitness.models.hub import push
 from earwitness.models.names import model_folder, part_folder
-from earwitness.models.weights import load_weights, read_json, read_weights
+from earwitness.models.weights import check_fit, load_weights, read_json, read_weights
 from earwitness.system.decoder import Decoder, Generated, Texts
 from earwitness.system.folder import Parts, SaveOptions, open_decoder, save_model
 from earwitness.system.folder import load_decoder as load_decoder
@@ -68,7 +70,7 @@ class TorchCaptioner(nn.Module, Inference):
         self.encoder.requires_grad_(False)  # type: ignore[attr-defined]
         self.prefix = config.prefix.build(encoder.dim, decoder.dim)
         match_token_norm(self.prefix.project, float(decoder.table.float().norm(dim=1).mean()))
-        self.guide = TokenGuide(config.guide) if config.guide else None
+        self.guide = TokenGuide(config.guide, decoder.dim) if config.guide else None
         self.aligner = CrossModalAligner(config.aligner) if config.aligner else None
         self.card: dict[str, Any] = {}
 
@@ -114,7 +116,8 @@ class TorchCaptioner(nn.Module, Inference):
             losses["guide"] = _cross_entropy(logits + bias[:, None], texts, smoothing)
         if self.aligner is not None:
             z_t, t_mask = self._caption_tokens(texts)
-            losses |= self.aligner(*z_a, z_t, t_mask, clip)
+            equal = caption_codes(captions, z_t.device)
+            losses |= self.aligner(*z_a, z_t, t_mask, clip, equal, texts.ids)
         return losses
 
     def pooled_audio(self, frames: Frames) -> Float[Tensor, "B E"]:
@@ -153,7 +156,7 @@ class TorchCaptioner(nn.Module, Inference):
         named, and merges them into what is copied.
 
         Raises:
-            ConfigError: a quantised language model cannot be merged.
+            ConfigError: a quantized language model cannot be merged.
         """
         settings: dict[str, Any] = {"system": self.config.system, "name": self.name}
         settings |= {"config": written(self.config), "card": self.card}
@@ -165,7 +168,7 @@ class TorchCaptioner(nn.Module, Inference):
     ) -> None:
         """Writes a model folder (`options` as in `save`) and its model card, README.md.
 
-        `card` says what the folder cannot: data, licence, scores; without it, what the model was
+        `card` says what the folder cannot: data, license, scores; without it, what the model was
         loaded with. Raises like `save`, and CheckpointError where its card does not hold together.
         """
         self.card = facts_of(self.card, card)
@@ -211,13 +214,34 @@ class TorchCaptioner(nn.Module, Inference):
         decoder = open_decoder(folder, config.decoder)
         audio_folder = part_folder(folder, "encoder/audio", settings)
         encoder = load_encoder(part_folder(folder, "encoder", settings), audio_folder)
+        state = read_weights(folder / "prefix.safetensors")
+        name = str(settings.get("name", folder.name))
         try:
-            captioner = cls(encoder, decoder, config, str(settings.get("name", folder.name)))
+            with torch.device("meta"):
+                _check_prefix(config.prefix.build(encoder.dim, decoder.dim), state, folder)
+            captioner = cls(encoder, decoder, config, name)
         except ConfigError as error:
             raise CheckpointError(f"{folder / 'earwitness.json'}: {error}") from None
         captioner.load_own_parts(folder)
-        captioner.card = settings.get("card", {})
-        return captioner.to(device).eval()
+        captioner.card = _card(settings, folder)
+        captioner.to(device).eval()
+        with foreign_errors(folder, "a working model"):
+            captioner.try_out()
+        return captioner
+
+    def try_out(self) -> None:
+        """Captions a second of noise with two words, as a first test of parts that were loaded.
+
+        Raises:
+            CheckpointError: what comes out is not finite.
+        """
+        rng = np.random.default_rng(0)
+        noise = (0.1 * rng.standard_normal(self.sample_rate)).astype(np.float32)
+        settings = self.config.decoding.model_copy(update={"max_new_tokens": 2})
+        with torch.inference_mode():
+            [found] = self.generate(self.audio_tokens(self.encode([noise])), settings)
+        if any(math.isnan(one.log_probability) for one in found):
+            raise CheckpointError(f"{self.name}: its weights and settings give no finite numbers")
 
     def load_own_parts(self, folder: Path) -> None:
         """Puts the prefix, guide and aligner of a model folder in the place of fresh ones.
@@ -240,3 +264,17 @@ def _cross_entropy(
     return nn.functional.cross_entropy(
         logits[texts.mask].float(), texts.ids[texts.mask], label_smoothing=smoothing
     )
+
+
+def _card(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    card = settings.get("card", {})
+    if not isinstance(card, dict):
+        found = type(card).__name__
+        source = folder / "earwitness.json"
+        raise CheckpointError(f"{source}: 'card' is of type {found}; expected a JSON object")
+    return card
+
+
+def _check_prefix(prefix: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    own = {name.removeprefix("prefix."): v for name, v in state.items() if name[:7] == "prefix."}
+    check_fit(prefix, own, str(folder / "prefix.safetensors"))

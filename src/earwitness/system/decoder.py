@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
@@ -26,19 +26,30 @@ from earwitness.text import REPEATABLE_WORDS
 
 LAYOUTS: dict[str, tuple[str, str]] = {
     "plain": ("", "{instruction}"),
-    "llama2-chat": ("[INST] ", " {instruction} [/INST] "),
-    "vicuna": ("USER: <Speech>", "</Speech> {instruction}\nASSISTANT: "),
-    "slam": ("", "USER: {instruction} \n ASSISTANT: "),
+    "llama2-chat": ("[INST] ", " {instruction} [/INST]"),
+    "vicuna": ("USER: <Speech>", "</Speech> {instruction}\nASSISTANT:"),
+    "slam": ("", "USER: {instruction} \n ASSISTANT:"),
 }
-"""Text before and after the audio tokens. `vicuna` is LAVCap's, `slam` SLAM-AAC's and DRCap's."""
+"""Text before and after the audio tokens. `vicuna` is LAVCap's, `slam` SLAM-AAC's and DRCap's.
+
+The space before the caption belongs to its first word, as in the texts that language models learned
+from: at the end of the prompt it would be a token of its own."""
+
+_SPACES = ("\u0120", "\u2581")
+"""how tokenizers write the space before a word: byte-level BPE, SentencePiece"""
 
 
-class LoraConfig(Strict):
-    """Low-rank adapters on the LLM; the predecessors' values (LAVCap, LOAE)."""
+class LoraSize(Strict):
+    """Sizes of low-rank adapters; the predecessors' values (LAVCap, LOAE)."""
 
     r: PositiveInt = 8
     alpha: PositiveInt = 32
-    dropout: NonNegativeFloat = 0.1
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+
+class LoraConfig(LoraSize):
+    """Low-rank adapters on the LLM."""
+
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
@@ -103,13 +114,14 @@ class Decoder(nn.Module):
             self.model = _with_lora(model, config.lora)
         if config.gradient_checkpointing:
             # The audio tokens carry gradients into the first layer, so that embeddings need none.
-            _enable_checkpointing(self.model)
+            enable_checkpointing(self.model)
         self.dim: int = self.model.get_input_embeddings().weight.shape[1]
         special = torch.zeros(self.table.shape[0], dtype=torch.bool)
         special[[i for i in tokenizer.all_special_ids if i < len(special)]] = True
         special[len(tokenizer) :] = True
         self.register_buffer("special", special, persistent=False)
         self._prompt: dict[str, tuple[list[int], list[int]]] = {}
+        self._space = "" if _adds_space(tokenizer) else " "
 
     @property
     def table(self) -> Float[Tensor, "V E"]:
@@ -120,7 +132,8 @@ class Decoder(nn.Module):
 
     def tokenize(self, captions: list[str]) -> Texts:
         """Caption tokens with the end token, padded on the right."""
-        rows = [[*self._ids(caption), self.tokenizer.eos_token_id] for caption in captions]
+        end = self.tokenizer.eos_token_id
+        rows = [[*self._ids(self._space + text if text else ""), end] for text in captions]
         lengths = torch.tensor([len(row) for row in rows])
         padded = nn.utils.rnn.pad_sequence(
             [torch.tensor(row) for row in rows], batch_first=True, padding_value=rows[0][-1]
@@ -196,7 +209,7 @@ class Decoder(nn.Module):
     def content_ids(self) -> Bool[Tensor, " V"]:
         """True at tokens that are whole content words, which a caption should not say twice."""
         pieces = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
-        words = [p[1:] if p[:1] in ("\u0120", "\u2581") else "" for p in pieces]
+        words = [p[1:] if p[:1] in _SPACES else "" for p in pieces]
         flags = torch.zeros_like(self.special)
         for i, word in enumerate(words):
             flags[i] = len(word) > 2 and word.isalpha() and word.lower() not in REPEATABLE_WORDS
@@ -298,7 +311,14 @@ def _drop_hidden(model: PreTrainedModel, chance: float) -> None:
             part.register_forward_hook(drop)
 
 
-def _enable_checkpointing(model: Any) -> None:
+def _adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a text's first word gets the space before it by itself, as in Llama 2."""
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False).input_ids)
+    return pieces[0][:1] in _SPACES
+
+
+def enable_checkpointing(model: Any) -> None:
+    """Gradient checkpointing in a language model of transformers, or in peft's wrapper of one."""
     # transformers 5 renamed it; the older name warns.
     old = model.gradient_checkpointing_enable
     getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})

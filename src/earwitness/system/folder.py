@@ -16,9 +16,12 @@ from torch import nn
 
 from earwitness.encoders import save_encoder
 from earwitness.encoders.base import FrameEncoder
-from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError, one_line
+from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError
+from earwitness.models.building import check_foreign_size
+from earwitness.models.foreign import check_foreign, foreign_errors
 from earwitness.models.hub import FETCHED, HubPart, WeightsOrigin
 from earwitness.models.names import part_folder
+from earwitness.models.tensors import Stored, check_numbers, stored_tensors
 from earwitness.models.weights import (
     check_finite,
     read_json,
@@ -32,8 +35,7 @@ from earwitness.system.settings import FORMAT
 LORA = "lora"
 """sub-folder with the LoRA weights that are not merged"""
 
-_WRONG = (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, AssertionError)
-"""what transformers raises on a `config.json` whose values make no sense"""
+_KIND = "a readable causal language model"
 
 _LORA_KEYS = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "use_dora", "use_rslora")
 _LORA_KEYS += ("rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save")
@@ -134,8 +136,8 @@ def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
         MissingDependencyError: quantization or attention need a package that is not installed.
     """
     folder = Path(folder)
-    _check_folder(folder)
-    model = _load_model(folder, _load_settings(config))
+    tensors = _check_folder(folder)
+    model = _load_model(folder, _load_settings(config), tensors)
     tokenizer = _load_tokenizer(folder)
     _check_vocabulary(folder, model, tokenizer)
     decoder = Decoder(model, tokenizer, config)
@@ -173,15 +175,14 @@ def _nf4(config: DecoderConfig) -> Any:
     )
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuses with one clear sentence what transformers would refuse in many."""
+def _check_folder(folder: Path) -> dict[str, Stored]:
+    """Its tensors by name; refuses with one clear sentence what transformers would refuse in many,
+    or load.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such decoder folder")
-    for name in ("config.json", "tokenizer.json"):
-        if (folder / name).is_file():
-            read_json(folder / name)
-    if not (folder / "config.json").is_file():
-        return
+    if (folder / "tokenizer.json").exists():
+        read_json(folder / "tokenizer.json")
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
     if "auto_map" in config and not _known_kind(kind):
@@ -189,12 +190,7 @@ def _check_folder(folder: Path) -> None:
             f"{folder}: a model of type {kind!r} needs code from its repository "
             "(trust_remote_code), which is never run; expected a type that transformers includes"
         )
-    pickled = sorted(path.name for path in folder.glob("*.bin"))
-    if pickled and next(folder.glob("*.safetensors"), None) is None:
-        raise CheckpointError(
-            f"{folder}: not a readable causal language model (its weights are pickled, "
-            f"{pickled[0]}, which can run code when loaded; model.safetensors is expected)"
-        )
+    return check_foreign(folder)
 
 
 def _known_kind(kind: Any) -> bool:
@@ -203,14 +199,18 @@ def _known_kind(kind: Any) -> bool:
     return isinstance(kind, str) and kind in CONFIG_MAPPING
 
 
-def _load_model(folder: Path, settings: dict[str, Any]) -> Any:
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+def _load_model(folder: Path, settings: dict[str, Any], tensors: dict[str, Stored]) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    try:
+    with foreign_errors(folder, _KIND):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        check_foreign_size(
+            lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False),
+            tensors,
+            folder / "config.json",
+        )
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,
@@ -219,38 +219,23 @@ def _load_model(folder: Path, settings: dict[str, Any]) -> Any:
             output_loading_info=True,
             **settings,
         )
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{folder}: these settings of 'decoder' need another package ({one_line(error)[:200]})"
-        ) from None
-    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, *_WRONG) as error:
-        raise CheckpointError(
-            f"{folder}: not a readable causal language model ({one_line(error)[:200]})"
-        ) from None
     model, report = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[problem]:
             raise CheckpointError(
                 f"{folder}: {problem.replace('_', ' ')}: {sorted(report[problem])[0]}"
             )
-    check_finite(model.state_dict(), str(folder))
+    # Rotation frequencies are computed from the settings, and are in no file.
+    computed = {name: buffer for name, buffer in model.named_buffers() if "inv_freq" in name}
+    check_finite(model.state_dict() | computed, str(folder))
     return model
 
 
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    try:
+    with foreign_errors(folder, f"{_KIND}, by its tokenizer"):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{folder}: its tokenizer needs another package ({one_line(error)[:200]})"
-        ) from None
-    except (OSError, RuntimeError, *_WRONG) as error:
-        raise CheckpointError(
-            f"{folder}: not a readable causal language model "
-            f"(its tokenizer: {one_line(error)[:200]})"
-        ) from None
 
 
 def _check_vocabulary(folder: Path, model: Any, tokenizer: Any) -> None:
@@ -327,6 +312,7 @@ def _load_lora(decoder: Decoder, folder: Path) -> None:
             )
     path = folder / "adapter_model.safetensors"
     state = read_weights(path)
+    check_numbers(path, stored_tensors(path))
     own = get_peft_model_state_dict(decoder.model, save_embedding_layers=False)
     for name in sorted({*own, *state}):
         if name not in state or name not in own:

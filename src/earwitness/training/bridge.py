@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from earwitness.config import Strict
 from earwitness.link import (
     AnyBridgeConfig,
     DiffusionLink,
@@ -28,11 +27,13 @@ from earwitness.training.embeddings import (
     fresh_generator,
     open_embeddings,
 )
-from earwitness.training.fit import FitConfig, fit
+from earwitness.training.fit import fit
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.settings import Selection
 from earwitness.training.sources import Source
 
 
-class BridgeRecipe(Strict):
+class BridgeRecipe(StageRecipe):
     """Settings of the stage."""
 
     stage: Literal["bridge"]
@@ -42,7 +43,13 @@ class BridgeRecipe(Strict):
     bridge: AnyBridgeConfig = DiffusionLinkConfig()
     choose_start: bool = True
     """Diffusion-Link: t* and the number of steps by paired cosine on the validation pairs"""
-    fit: FitConfig
+
+    def prepare(self, folder: Path) -> Job:
+        """Opens the embeddings; the run leaves the bridge in `folder`/best/bridge.
+
+        A bridge without anything to train only takes its statistics.
+        """
+        return _prepare(self, folder)
 
 
 class BridgeTraining(nn.Module):
@@ -53,16 +60,12 @@ class BridgeTraining(nn.Module):
         self.bridge = bridge
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The bridge's own terms, whose sum is minimised."""
+        """The bridge's own terms, whose sum is minimized."""
         generator = fresh_generator(batch["audio"].device)
         return self.bridge.training_loss(batch["audio"], batch["text"], generator)
 
 
-def run(recipe: BridgeRecipe, run_folder: Path) -> dict[str, float]:
-    """Trains, and leaves the bridge in `run_folder`/best/bridge; its scores on validation pairs.
-
-    A bridge without anything to train only takes its statistics.
-    """
+def _prepare(recipe: BridgeRecipe, run_folder: Path) -> Job:
     recipe = resolved(recipe, ("encoder",), run_folder / "weights.json")
     splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
     torch.manual_seed(recipe.fit.seed)
@@ -70,8 +73,8 @@ def run(recipe: BridgeRecipe, run_folder: Path) -> dict[str, float]:
     bridge = recipe.bridge.model_copy(update={"dim": dim}).build()
     bridge.fit_statistics(*map(torch.from_numpy, (splits.train.audio, splits.train.text)))
     if not bridge.trains:
-        return _closed_form(bridge, splits, run_folder)
-    return fit(
+        return lambda: _closed_form(bridge, splits, run_folder)
+    return lambda: fit(
         BridgeTraining(bridge),
         PairItems(splits.train),
         collate_pairs,
@@ -80,7 +83,7 @@ def run(recipe: BridgeRecipe, run_folder: Path) -> dict[str, float]:
         run_folder,
         validate=lambda trained: _validate(trained, splits.validation, recipe),
         save=lambda trained, folder: _save(trained, folder, splits.validation, recipe),
-        select="paired_cosine",
+        select=Selection("paired_cosine"),
     )
 
 

@@ -1,64 +1,66 @@
 """Stage `contrastive`: a small dual encoder, trained as CLAP is, over a frozen frame encoder."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from earwitness.config import Strict
-from earwitness.encoders import (
-    load_embedding_encoder,
-    load_frame_encoder,
-    save_embedding_encoder,
-)
+from earwitness.encoders import load_embedding_encoder, save_embedding_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
-from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.encoders.dual import DualConfig, DualEncoder, TextTowerConfig
 from earwitness.errors import ConfigError
 from earwitness.gap.clouds import make_pairs
 from earwitness.gap.retrieval import hits
-from earwitness.lamb.aligner import gather_rows, info_nce, several_processes
+from earwitness.lamb.aligner import caption_codes, gather_rows, info_nce, several_processes
+from earwitness.models.frozen import PartlyFrozen
+from earwitness.models.hub import resolved
+from earwitness.models.llama import LlamaSize
 from earwitness.system.captioner import load_decoder
 from earwitness.system.decoder import DecoderConfig
-from earwitness.training.fit import FitConfig, fit
-from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
-from earwitness.training.source import Opening, Splits
-from earwitness.training.sources import (
-    Source,
-    cached_frames,
-    collate,
+from earwitness.training.batches import validation_batches
+from earwitness.training.fit import fit
+from earwitness.training.parts import (
+    FrameEncoderKeys,
+    new_language_model,
+    not_named,
+    open_frame_encoder,
 )
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.settings import Selection
+from earwitness.training.source import Opening, Splits
+from earwitness.training.sources import Source, cached_frames, collate
 
 
-class ContrastiveRecipe(Strict):
-    """Settings of the stage. The text tower has the sizes of the language model it starts as."""
+class ContrastiveRecipe(FrameEncoderKeys, StageRecipe):
+    """Settings of the stage. The frame encoder stays as it is; the text tower has the sizes of the
+    language model it starts from.
+    """
 
     stage: Literal["contrastive"]
     source: Source
     init: Path | None = None
     """folder of a dual encoder to go on from, over the frames of `encoder`; its sizes hold"""
     tune: Literal["all", "audio"] = "all"
-    """audio: texts keep their embeddings, so that what was trained on these goes on holding"""
-    encoder: Path | None = None
-    """folder of a frame encoder, which stays as it is"""
-    new_encoder: CNNConfig | None = None
-    """in its place, an untrained one"""
+    """audio: texts keep their embeddings, so that what was trained on these stays valid"""
     text: Path | None = None
-    """folder of a Llama whose first layers the text tower starts as"""
-    new_text: LanguageModelSize | None = None
-    """in its place, an untrained one, with a tokenizer made from the training captions"""
+    """folder of a Llama; the text tower starts from its first layers"""
+    new_text: LlamaSize | None = None
+    """instead of it, an untrained one, with a tokenizer made from the training captions"""
     text_layers: PositiveInt = 2
     dual: DualConfig = DualConfig()
     frame_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """chance that a frame is left out in training"""
-    fit: FitConfig
+
+    def prepare(self, folder: Path) -> Job:
+        """Opens the data and the parts; the run leaves a dual encoder in `folder`/best/encoder."""
+        return _prepare(self, folder)
 
 
-class DualTraining(nn.Module):
+class DualTraining(PartlyFrozen):
     """A dual encoder on batches of cached frames or waveforms; its frame encoder stays frozen."""
 
     def __init__(self, dual: DualEncoder, frame_dropout: float) -> None:
@@ -72,7 +74,7 @@ class DualTraining(nn.Module):
         each other's negatives.
         """
         audio, text = self.vectors(batch)
-        caption = torch.tensor([_code(text) for text in batch["texts"]], device=audio.device)
+        caption = caption_codes(batch["texts"], audio.device)
         if self.training and several_processes():
             audio, text, caption = gather_rows(audio), gather_rows(text), gather_rows(caption)
         return {"contrastive": info_nce(audio, text, self.dual.scale, caption)}
@@ -87,17 +89,11 @@ class DualTraining(nn.Module):
             mask = mask & kept
         return self.dual.embed_frames(h, mask), self.dual.text_vectors(batch["texts"])
 
-    def train(self, mode: bool = True) -> "DualTraining":
-        """Training mode everywhere but in what is frozen: the frame encoder, with `tune` "audio"
-        the text side too.
-        """
-        super().train(mode)
-        frames: Any = self.dual.frames
-        frames.eval()
-        if not any(p.requires_grad for p in self.dual.text.parameters()):
-            self.dual.text.eval()
-            self.dual.text_head.eval()
-        return self
+    def frozen(self) -> tuple[Any, ...]:
+        """The frame encoder; with `tune` "audio" the text side too."""
+        dual = self.dual
+        learns = any(p.requires_grad for p in dual.text.parameters())
+        return (dual.frames,) if learns else (dual.frames, dual.text, dual.text_head)
 
     def _frames(self, batch: dict[str, Any]) -> Frames:
         if "frames" in batch:
@@ -106,24 +102,18 @@ class DualTraining(nn.Module):
             return self.dual.frames(batch["waveforms"], batch["lengths"])
 
 
-def _code(text: str) -> int:
-    """A number that stands for a text, in every process the same."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-def run(recipe: ContrastiveRecipe, run_folder: Path) -> dict[str, float]:
-    """Trains, and leaves a dual encoder in `run_folder`/best/encoder; its scores."""
+def _prepare(recipe: ContrastiveRecipe, run_folder: Path) -> Job:
+    recipe = resolved(recipe, ("encoder",), run_folder / "weights.json")
     torch.manual_seed(recipe.fit.seed)
-    frames = _frame_encoder(recipe)
+    frames = open_frame_encoder(recipe)
     splits = recipe.source.open(
         Opening(recipe.encoder, frames.sample_rate, run_folder.parent, recipe.fit.seed)
     )
     torch.manual_seed(recipe.fit.seed)
     dual = _going_on(recipe) if recipe.init else _dual(recipe, frames, splits)
     if recipe.tune == "audio":
-        dual.requires_grad_(False)
-        dual.audio_head.requires_grad_(True)
-    return fit(
+        only_audio(dual)
+    return lambda: fit(
         DualTraining(dual, recipe.frame_dropout),
         splits.train,
         collate,
@@ -132,7 +122,7 @@ def run(recipe: ContrastiveRecipe, run_folder: Path) -> dict[str, float]:
         run_folder,
         validate=lambda trained: validation(trained, splits.validation),
         save=lambda trained, folder: _save(trained, folder, recipe),
-        select="recall",
+        select=Selection("recall"),
     )
 
 
@@ -141,14 +131,11 @@ def validation(model: nn.Module, items: Any, batch_size: int = 100) -> dict[str,
 
     The others are left to report on, as in the stages that follow.
     """
-    from accelerate.utils import send_to_device
-
     assert isinstance(model, DualTraining)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = [], []
     chosen = range(0, len(items), 2)
-    for start in range(0, len(chosen), batch_size):
-        rows = [items[(i, 0)] for i in chosen[start : start + batch_size]]
-        batch: Any = send_to_device(collate(rows), model.dual.device)
+    device = model.dual.device
+    for batch, _ in validation_batches(items, collate, device, batch_size, chosen):
         for side, vectors in zip(sides, model.vectors(batch), strict=True):
             side.append(vectors.float().cpu().numpy())
     audio, text = (np.concatenate(side) for side in sides)
@@ -156,7 +143,9 @@ def validation(model: nn.Module, items: Any, batch_size: int = 100) -> dict[str,
 
 
 def recall(
-    audio: np.ndarray, text: np.ndarray, owner: np.ndarray | None = None
+    audio: Float[np.ndarray, "N C"],
+    text: Float[np.ndarray, "M C"],
+    owner: Int[np.ndarray, " M"] | None = None,
 ) -> dict[str, float]:
     """R@1, R@5, R@10 from sound to caption and back, and `recall`, the mean of the two R@10."""
     pairs = make_pairs(audio, text, owner, normalize=True)
@@ -169,18 +158,16 @@ def recall(
     return scores
 
 
-def _frame_encoder(recipe: ContrastiveRecipe) -> FrameEncoder:
-    if recipe.encoder:
-        return load_frame_encoder(recipe.encoder)
-    if recipe.new_encoder:
-        return CNN(recipe.new_encoder).eval()
-    raise ConfigError("the recipe names no encoder: set 'encoder' to a folder, or [new_encoder]")
+def only_audio(dual: DualEncoder) -> None:
+    """Freezes everything but the audio head."""
+    dual.requires_grad_(False)
+    dual.audio_head.requires_grad_(True)
 
 
 def _going_on(recipe: ContrastiveRecipe) -> DualEncoder:
     dual: Any = load_embedding_encoder(recipe.init or Path(), recipe.encoder)
     if not isinstance(dual, DualEncoder):
-        raise ConfigError(f"init: {recipe.init} holds no dual encoder")
+        raise ConfigError(f"init: {recipe.init} is not a dual encoder")
     return dual.requires_grad_(True)
 
 
@@ -189,10 +176,9 @@ def _dual(recipe: ContrastiveRecipe, frames: FrameEncoder, splits: Splits) -> Du
         decoder = load_decoder(recipe.text, DecoderConfig(tune="full"))
         model, tokenizer = decoder.model, decoder.tokenizer
     elif recipe.new_text:
-        tokenizer = train_tokenizer(splits.captions, recipe.new_text.vocabulary)
-        model = build(recipe.new_text, tokenizer)
+        tokenizer, model = new_language_model(recipe.new_text, splits.captions)
     else:
-        raise ConfigError("the recipe names no text tower: set 'text' to a folder, or [new_text]")
+        raise not_named("text tower", "text")
     sizes = _sizes(model.config, recipe)
     dual = DualEncoder(frames, tokenizer, recipe.dual.model_copy(update={"text": sizes}))
     wanted = dual.text.state_dict()
@@ -219,5 +205,4 @@ def _sizes(config: Any, recipe: ContrastiveRecipe) -> TextTowerConfig:
 
 def _save(model: nn.Module, folder: Path, recipe: ContrastiveRecipe) -> None:
     assert isinstance(model, DualTraining)
-    dtype = torch.float16 if recipe.fit.precision != "fp32" else None
-    save_embedding_encoder(model.dual, folder / "encoder", dtype)
+    save_embedding_encoder(model.dual, folder / "encoder", recipe.fit.saved_dtype)

@@ -1,10 +1,10 @@
-"""Training on several processes: who prepares data, losses of all, weights copied or spread over
-the processes.
+"""Training on several processes: who prepares data, mean losses, the model replicated (DDP) or
+sharded (FSDP2).
 
-`Copied` is Accelerate's own way (one process, or one whole copy of the model a process). `Spread`
-is torch's `fully_shard` (FSDP2): each process holds a share of every weight, gradient and optimizer
-state. Accelerate's own FSDP does not run on CPU and cannot hold the scalars that LAMB learns (beta,
-the temperature), so it is not used.
+`DDPModel` is Accelerate's own way: one process, or one whole copy of the model per process.
+`FSDPModel` is torch's `fully_shard`: each process holds a shard of every weight, gradient and
+optimizer state. Accelerate's own FSDP does not run on CPU and cannot hold the scalars that LAMB
+learns (beta, the temperature), so it is not used.
 """
 
 import copy
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float, Shaped
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -25,8 +26,6 @@ from earwitness.models.weights import read_weights
 
 PATIENCE = timedelta(hours=6)
 """how long a process waits for another: caches are made, and models validated, by one of them"""
-
-_others_wait = False
 
 Losses = dict[str, Tensor]
 
@@ -38,49 +37,37 @@ def processes() -> int:
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Inside, the main process goes ahead until `others_follow`; the others wait at the entrance.
+    """Inside, the main process goes ahead while the others wait at the entrance.
 
     So it makes the caches on disk alone, and the others find them.
     """
-    global _others_wait
-    if processes() > 1:
-        from accelerate import PartialState
+    if processes() == 1:
+        yield
+        return
+    from accelerate import PartialState
 
-        state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-        if not state.is_main_process:
-            state.wait_for_everyone()
-        _others_wait = state.is_main_process
-    yield
-    others_follow()
-
-
-def others_follow() -> None:
-    """Lets those go on that wait in `main_process_first`; nothing where none do."""
-    global _others_wait
-    if _others_wait:
-        from accelerate import PartialState
-
-        _others_wait = False
-        PartialState().wait_for_everyone()
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    with state.main_process_first():
+        yield
 
 
 def check_launch() -> None:
-    """Raises ConfigError where `accelerate launch` was told to shard, which the recipe does."""
+    """Raises ConfigError where `accelerate launch` asks for FSDP, which the recipe decides."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise ConfigError(
-            "the accelerate config asks for FSDP; weights are spread with fit.shard = true in the "
+            "the accelerate config asks for FSDP; weights are sharded with fit.shard = true in the "
             "recipe: leave FSDP out of the accelerate config"
         )
 
 
-def means(accelerator: Any, losses: Losses, total: Tensor) -> dict[str, float]:
+def means(accelerator: Any, losses: Losses, total: Float[Tensor, ""]) -> dict[str, float]:
     """The losses and their `total`, each the mean over all processes: one transfer for all."""
     values = torch.stack([loss.detach().float() for loss in (*losses.values(), total)])
     listed = accelerator.reduce(values, "mean").tolist()
     return dict(zip((*losses, "total"), listed, strict=True))
 
 
-def share_of_all(count: Tensor) -> Tensor:
+def share_of_all(count: Shaped[Tensor, ""]) -> Tensor:
     """`count` here over its mean over all processes: the weight of a local mean in the global one.
 
     The mean over processes of (local mean * this weight) is the mean over all counted things.
@@ -90,8 +77,8 @@ def share_of_all(count: Tensor) -> Tensor:
     return count * dist.get_world_size() / total.clamp(min=1)
 
 
-class Copied:
-    """A whole copy of the model on each process; gradients are averaged (DDP), or one process."""
+class DDPModel:
+    """A whole copy of the model on each process, gradients averaged (DDP); or a single process."""
 
     def __init__(self, accelerator: Any, model: nn.Module, optimizer: Any) -> None:
         self.accelerator = accelerator
@@ -113,7 +100,7 @@ class Copied:
         """The model with all its weights, on the main process."""
         return self.accelerator.unwrap_model(self.model)
 
-    def rest(self) -> None:
+    def offload(self) -> None:
         """Nothing: the model stays where it is."""
 
     def save(self, folder: Path) -> None:
@@ -123,8 +110,8 @@ class Copied:
         """Nothing, likewise."""
 
 
-class Spread:
-    """A share of each weight on each process (FSDP2); whole layers come together as they are used.
+class FSDPModel:
+    """A shard of each weight on each process (FSDP2); whole layers are gathered as they are used.
 
     Scalars stay whole everywhere. The main process keeps a second model in main memory, which
     `whole` fills, for validation and saving.
@@ -134,7 +121,7 @@ class Spread:
         self.accelerator, self.model = accelerator, model
         self.twin = copy.deepcopy(model) if accelerator.is_main_process else None
         self.scalars = [p for p in model.parameters() if p.ndim == 0]
-        _shard(model, accelerator.device, self.scalars)
+        shard(model, accelerator.device, self.scalars)
         self.optimizer: Any = None
 
     def parameters(self) -> list[nn.Parameter]:
@@ -174,13 +161,13 @@ class Spread:
             buffers[name].copy_(buffer)
         return self.twin.to(self.accelerator.device)
 
-    def rest(self) -> None:
-        """Takes the whole model off the main process's card again."""
+    def offload(self) -> None:
+        """Takes the whole model off the main process's GPU again."""
         if self.twin:
             self.twin.cpu()
 
     def save(self, folder: Path) -> None:
-        """This process's share of the trained weights, buffers and optimizer states."""
+        """This process's shard of the trained weights, buffers and optimizer states."""
         own = {k: _local(v).detach().cpu().clone() for k, v in self._tensors().items()}
         save_file(own, folder / self._name(), metadata={"format": "pt"})
 
@@ -194,12 +181,12 @@ class Spread:
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
-        wanted = self._tensors()
-        if stored.keys() != wanted.keys():
-            odd = sorted(stored.keys() ^ wanted.keys())[0]
+        expected = self._tensors()
+        if stored.keys() != expected.keys():
+            odd = sorted(stored.keys() ^ expected.keys())[0]
             raise TrainingError(f"{folder}: the checkpoint is of another model ('{odd}')")
         with torch.no_grad():
-            for name, tensor in wanted.items():
+            for name, tensor in expected.items():
                 _local(tensor).copy_(stored[name])
 
     def _name(self) -> str:
@@ -215,11 +202,11 @@ class Spread:
         return found
 
     def _clip(self, clip_norm: float) -> None:
-        # torch's own function takes no list of both spread and whole tensors.
+        # torch's own function takes no list of both sharded and whole tensors.
         grads = [p.grad for p in self.parameters() if p.grad is not None]
-        spread = [g for g in grads if hasattr(g, "full_tensor")]
+        sharded = [g for g in grads if hasattr(g, "full_tensor")]
         whole = [g for g in grads if not hasattr(g, "full_tensor")]
-        norms = [torch.nn.utils.get_total_norm(part) for part in (spread, whole) if part]
+        norms = [torch.nn.utils.get_total_norm(part) for part in (sharded, whole) if part]
         norm = torch.stack([_full(n) for n in norms]).norm()
         for grad in grads:
             _local(grad).mul_((clip_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -255,16 +242,20 @@ def _load_trained(models: list[nn.Module], folder: Any) -> None:
     models.clear()
 
 
-def _shard(model: nn.Module, device: torch.device, scalars: list[nn.Parameter]) -> None:
-    """Layers of language models one by one, then the rest as one."""
+def shard(model: nn.Module, device: torch.device, scalars: list[nn.Parameter]) -> None:
+    """Shards the layers of language models one by one, then the rest as one.
+
+    Raises:
+        ConfigError: a weight is quantized.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             raise ConfigError(
-                f"fit.shard: the quantised weight {name} cannot be spread over processes; "
-                "load the decoder unquantised, or leave fit.shard out"
+                f"fit.shard: the quantized weight {name} cannot be sharded over processes; "
+                "load the decoder unquantized, or leave fit.shard out"
             )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for scalar in scalars:

@@ -13,21 +13,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from earwitness.config import Strict
 from earwitness.encoders.base import FrameEncoder
 from earwitness.encoders.ced import CED
 from earwitness.errors import ConfigError
-
-
-class EncoderLoraConfig(Strict):
-    """Sizes of the adapters; the predecessors' values (LAVCap, LOAE)."""
-
-    r: PositiveInt = 8
-    alpha: PositiveInt = 32
-    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+from earwitness.system.decoder import LoraSize
 
 
 class QueryValueLora(nn.Module):
@@ -35,7 +26,7 @@ class QueryValueLora(nn.Module):
     nothing.
     """
 
-    def __init__(self, base: nn.Linear, config: EncoderLoraConfig) -> None:
+    def __init__(self, base: nn.Linear, config: LoraSize) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.scale = config.alpha / config.r
@@ -68,11 +59,11 @@ class QueryValueLora(nn.Module):
         return plain.requires_grad_(False)
 
 
-def add_lora(encoder: FrameEncoder, config: EncoderLoraConfig) -> None:
+def add_lora(encoder: FrameEncoder, config: LoraSize) -> None:
     """Puts adapters into all blocks of a CED; everything else stays frozen.
 
     Raises:
-        ConfigError: the encoder is no CED.
+        ConfigError: the encoder is not a CED.
     """
     if not isinstance(encoder, CED):
         raise ConfigError(

@@ -1,9 +1,9 @@
-"""Frames of a frozen encoder, made once and kept on disk: an epoch then reads and hears no audio.
+"""Frames of a frozen encoder, made once and kept on disk: an epoch then reads no audio.
 
-One memory-mapped half-precision file a clip, named by all that its frames depend on: the content of
-the audio file, the encoder's kind, settings (front end included) and weights, and the cut. Another
-encoder or a changed file therefore finds nothing old. Files appear whole or not at all, so that two
-runs may fill one cache at once.
+One memory-mapped half-precision file per clip, named by all that its frames depend on: the content
+of the audio file, the encoder's kind, settings (front end included) and weights, and the cut.
+Another encoder or a changed file therefore finds nothing old. Files appear whole or not at all, so
+that two runs may fill one cache at once.
 """
 
 import hashlib

@@ -6,38 +6,38 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from earwitness.config import Strict
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
-from earwitness.encoders.cnn import CNN, CNNConfig
-from earwitness.errors import ConfigError
-from earwitness.evaluation import evaluate
-from earwitness.lamb.aligner import masked_mean, several_processes
+from earwitness.lamb.aligner import several_processes
+from earwitness.models.frozen import PartlyFrozen
 from earwitness.models.hub import WeightsName, resolved
 from earwitness.models.names import POCKET_MODELS, model_folder, part_folder
 from earwitness.models.weights import read_json
-from earwitness.system.captioner import Batch, CaptionerConfig, TorchCaptioner, load_decoder
-from earwitness.system.decoder import Decoder
+from earwitness.system.captioner import Batch, CaptionerConfig, TorchCaptioner
+from earwitness.system.decoder import Decoder, LoraSize
 from earwitness.system.folder import open_decoder
+from earwitness.text import normalize
 from earwitness.training.distributed import share_of_all
 from earwitness.training.encoder_lora import (
-    EncoderLoraConfig,
     add_lora,
     has_lora,
     merged,
     train_lora,
 )
-from earwitness.training.fit import FitConfig, fit
-from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
-from earwitness.training.source import Opening, Splits
-from earwitness.training.sources import (
-    Item,
-    Source,
-    cached_frames,
-    collate,
+from earwitness.training.fit import fit
+from earwitness.training.lamb_validation import ValidationConfig, selection, validate_lamb
+from earwitness.training.parts import (
+    DecoderKeys,
+    FrameEncoderKeys,
+    open_frame_encoder,
+    open_language_model,
 )
+from earwitness.training.progress import note
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.source import Opening, Splits
+from earwitness.training.sources import Recordings, Source, cached_frames, collate
+from earwitness.training.starting_model import check_same_model
 
 LAMB_LOSSES = {"decode": 1.0, "guide": 1.0, "cs_global": 1.0, "cs_token": 1.0, "infonce": 1.0}
 """lambda and alpha of the paper are not given; 1 each"""
@@ -46,24 +46,16 @@ TOKEN_MEANS = ("decode", "guide")
 """losses that are means over caption tokens; the others are means over clips, or none"""
 
 
-class LambRecipe(Strict):
+class LambRecipe(FrameEncoderKeys, DecoderKeys, StageRecipe):
     """Settings of the stage."""
 
     stage: Literal["lamb"]
     name: str = "lamb"
     source: Source
     init: WeightsName | None = None
-    """model to go on from, a pocket model's name too: its encoder, language model and prefix"""
-    encoder: WeightsName | None = None
-    """a frame encoder: a folder, or a name on the hub"""
-    new_encoder: CNNConfig | None = None
-    """in its place, an untrained one"""
-    decoder: WeightsName | None = None
-    """a causal language model: a folder, or a name on the hub"""
-    new_decoder: LanguageModelSize | None = None
-    """in its place, an untrained one, with a tokenizer made from the training captions"""
+    """model to go on from, also by a pocket model's name: its encoder, language model and prefix"""
     encoder_tune: Literal["frozen", "lora"] = "frozen"
-    encoder_lora: EncoderLoraConfig = EncoderLoraConfig()
+    encoder_lora: LoraSize = LoraSize()
     """for `encoder_tune = "lora"`; its weights are merged into the encoder that is saved"""
     model: CaptionerConfig = CaptionerConfig()
     losses: dict[str, float] = LAMB_LOSSES
@@ -73,10 +65,14 @@ class LambRecipe(Strict):
     """chance that a number of the encoder's frames is zeroed over a whole clip in training"""
     blind: bool = False
     """zeroes all audio: the baseline that only knows how captions sound"""
-    fit: FitConfig
+    validation: ValidationConfig = ValidationConfig()
+
+    def prepare(self, folder: Path) -> Job:
+        """Opens the data and the parts; the run leaves a model folder in `folder`/best."""
+        return _prepare(self, folder)
 
 
-class LambTraining(nn.Module):
+class LambTraining(PartlyFrozen):
     """A captioner on batches of cached frames or waveforms; the encoder learns by LoRA, or not."""
 
     def __init__(
@@ -108,12 +104,13 @@ class LambTraining(nn.Module):
             losses |= {name: losses[name] * share for name in TOKEN_MEANS if name in losses}
         return losses
 
+    def frozen(self) -> tuple[Any, ...]:
+        """The encoder."""
+        return (self.captioner.encoder,)
+
     def train(self, mode: bool = True) -> "LambTraining":
-        """Training mode everywhere but in the encoder, whose batch statistics stay as they are;
-        its LoRA has dropout.
-        """
+        """Training mode everywhere but in the encoder; its LoRA has dropout."""
         super().train(mode)
-        self.captioner.encoder.eval()  # type: ignore[attr-defined]
         train_lora(self.captioner.encoder, mode)
         return self
 
@@ -128,8 +125,7 @@ class LambTraining(nn.Module):
         return Frames(torch.zeros_like(h) if self.blind else h, mask)
 
 
-def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
-    """Prepares the data, trains, and leaves a model folder in `run_folder`/best; its scores."""
+def _prepare(recipe: LambRecipe, run_folder: Path) -> Job:
     if recipe.init and str(recipe.init) in POCKET_MODELS:
         recipe = recipe.model_copy(update={"init": model_folder(recipe.init)})
     recipe = resolved(recipe, ("init", "encoder", "decoder"), run_folder / "weights.json")
@@ -144,75 +140,73 @@ def run(recipe: LambRecipe, run_folder: Path) -> dict[str, float]:
     if recipe.encoder_tune == "lora":
         add_lora(encoder, recipe.encoder_lora)
     if recipe.init:
+        check_same_model(recipe.model, recipe.init)
         captioner.load_own_parts(recipe.init)
-    return fit(
+    _take_captions(captioner, splits)
+    assert isinstance(splits.validation, Sized)
+    select = selection(recipe.validation, LAMB_LOSSES, splits.validation)
+    return lambda: fit(
         LambTraining(captioner, recipe.frame_dropout, recipe.blind, recipe.channel_dropout),
         splits.train,
         collate,
         recipe.losses,
         recipe.fit,
         run_folder,
-        validate=lambda trained: validation(trained, splits.validation),
+        validate=lambda trained: _validate(trained, splits, recipe),
         save=lambda trained, folder: _save(trained, folder, recipe),
-        select="cider_d",
+        select=select,
     )
 
 
-def validation(model: nn.Module, items: Dataset[Item], batch_size: int = 50) -> dict[str, float]:
-    """Mean losses over validation items, the two quantities of LAMB's Table 2, and CIDEr-D.
-
-    `cider_d`: of greedy captions; a loss would prefer the model that knows best how captions sound
-    over the one that hears best. `gap_l2` and `gap_cosine`: distance and cosine between mean audio
-    and mean caption token.
-    """
-    from accelerate.utils import send_to_device
-
-    assert isinstance(items, Sized)
+def _validate(model: nn.Module, splits: Splits, recipe: LambRecipe) -> dict[str, float]:
     assert isinstance(model, LambTraining)
-    sums: dict[str, float] = {}
-    captions: list[str] = []
-    greedy = model.captioner.config.decoding.model_copy(update={"beam_size": 1, "n_best": 1})
-    for start in range(0, len(items), batch_size):
-        rows = [items[(i, 0)] for i in range(start, min(len(items), start + batch_size))]
-        batch: Any = send_to_device(collate(rows), model.captioner.device)
-        z_a = model.captioner.audio_tokens(model.frames(batch))
-        captions += [row[0].text for row in model.captioner.generate(z_a, greedy)]
-        audio = masked_mean(*z_a)
-        text = model.captioner.pooled_text(batch["texts"])
-        gap = {
-            "gap_l2": (audio - text).norm(dim=1).mean(),
-            "gap_cosine": nn.functional.cosine_similarity(audio, text).mean(),
-        }
-        for name, loss in {**model(batch), **gap}.items():
-            sums[name] = sums.get(name, 0.0) + float(loss) * len(rows) / len(items)
-    references = [[items[(i, 0)]["text"]] for i in range(len(items))]
-    scores = evaluate(captions, references, metrics=["cider_d"], resamples=0)
-    return {"cider_d": scores.corpus["cider_d"].value, **sums}
+    return validate_lamb(model.captioner, model, splits.validation, recipe.validation)
+
+
+def _take_captions(captioner: TorchCaptioner, splits: Splits) -> None:
+    """Counts the words of the training captions where the aligner wants to know them, and names the
+    first caption without any: it has no part in alignment.
+    """
+    decoder, aligner = captioner.decoder, captioner.aligner
+    if aligner is None or not splits.captions:
+        return
+    rows = decoder.tokenizer(splits.captions, add_special_tokens=False).input_ids
+    ordinary = ~decoder.special.cpu()
+    words = [ordinary[torch.tensor(row, dtype=torch.long)].any() for row in rows]
+    wordless = [text for text, known in zip(splits.captions, words, strict=True) if not known]
+    if wordless:
+        note(
+            f"{_whose(splits, wordless[0])} has no word that the language model knows: the "
+            f"aligner leaves it out ({len(wordless)} of {len(rows)} captions)"
+        )
+    flat = torch.tensor([i for row in rows for i in row], dtype=torch.long)
+    aligner.count_words(torch.bincount(flat, minlength=len(ordinary)))
+
+
+def _whose(splits: Splits, text: str) -> str:
+    """The caption `text`, after normalization, with its clip where that is known."""
+    clips = splits.train.clips if isinstance(splits.train, Recordings) else []
+    for clip in clips:
+        for caption in clip.captions:
+            if normalize(caption) == text:
+                return f"clip '{clip.id}': its caption {caption!r}"
+    return f"the caption {text!r}"
 
 
 def _encoder(recipe: LambRecipe) -> FrameEncoder:
-    if recipe.encoder:
-        return load_frame_encoder(recipe.encoder)
-    if recipe.init:
+    if recipe.init and not recipe.encoder:
         settings = read_json(recipe.init / "earwitness.json")
         return load_frame_encoder(part_folder(recipe.init, "encoder", settings))
-    if recipe.new_encoder:
-        return CNN(recipe.new_encoder).eval()
-    raise ConfigError("the recipe names no encoder: set 'encoder' to a folder, or [new_encoder]")
+    return open_frame_encoder(recipe)
 
 
 def _decoder(recipe: LambRecipe, splits: Splits) -> Decoder:
     if recipe.init:
         return open_decoder(recipe.init, recipe.model.decoder, train=True)
-    if recipe.decoder:
-        return load_decoder(recipe.decoder, recipe.model.decoder)
-    if recipe.new_decoder:
-        tokenizer = train_tokenizer(splits.captions, recipe.new_decoder.vocabulary)
-        return Decoder(build(recipe.new_decoder, tokenizer), tokenizer, recipe.model.decoder)
-    raise ConfigError("the recipe names no decoder: set 'decoder' to a folder, or [new_decoder]")
+    return open_language_model(recipe, recipe.model.decoder, splits.captions)
 
 
 def _save(model: nn.Module, folder: Path, recipe: LambRecipe) -> None:
     assert isinstance(model, LambTraining)
     with merged(model.captioner.encoder):
-        model.captioner.save(folder, torch.float16 if recipe.fit.precision != "fp32" else None)
+        model.captioner.save(folder, recipe.fit.saved_dtype)

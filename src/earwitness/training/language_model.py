@@ -7,34 +7,31 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from earwitness.config import Strict
 from earwitness.data.captions import development_ids, read_audiocaps, read_clotho, without
+from earwitness.models.llama import LlamaSize, llama_config
 from earwitness.text import normalize
-from earwitness.training.fit import FitConfig, fit
+from earwitness.training.batches import validation_batches
+from earwitness.training.fit import fit
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.settings import Selection
+
+_SPECIAL = ("bos", "eos", "pad")
 
 
-class LanguageModelSize(Strict):
-    """A Llama, small; the embedding table is tied."""
-
-    vocabulary: PositiveInt = 4096
-    hidden: PositiveInt = 320
-    layers: PositiveInt = 4
-    heads: PositiveInt = 5
-    feed_forward: PositiveInt = 864
-
-
-class LanguageModelRecipe(Strict):
+class LanguageModelRecipe(StageRecipe):
     """Settings of the stage."""
 
     stage: Literal["language_model"]
     data: Path
-    size: LanguageModelSize = LanguageModelSize()
+    size: LlamaSize = LlamaSize()
     dropout: float = 0.1
     """chance that an input token embedding is zeroed in training"""
-    fit: FitConfig
+
+    def prepare(self, folder: Path) -> Job:
+        """Reads the captions; the run leaves a Hugging Face folder in `folder`/best/decoder."""
+        return _prepare(self, folder)
 
 
 class CaptionModel(nn.Module):
@@ -55,7 +52,7 @@ class CaptionModel(nn.Module):
 
 
 def training_captions(data: Path) -> list[str]:
-    """Human captions of the training splits, normalised; captions of benchmark recordings are left
+    """Human captions of the training splits, normalized; captions of benchmark recordings are left
     out.
     """
     folder = data / "captions"
@@ -97,36 +94,24 @@ def train_tokenizer(captions: list[str], vocabulary: int) -> Any:
     )
 
 
-def build(size: LanguageModelSize, tokenizer: Any) -> Any:
-    """An untrained Llama of this size."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def build(size: LlamaSize, tokenizer: Any) -> Any:
+    """An untrained Llama of this size behind `tokenizer`; the embedding table is tied."""
+    from transformers import LlamaForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=size.hidden,
-            intermediate_size=size.feed_forward,
-            num_hidden_layers=size.layers,
-            num_attention_heads=size.heads,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in _SPECIAL}
+    size = size.model_copy(update={"vocabulary": len(tokenizer)})
+    return LlamaForCausalLM(llama_config(size, tie_word_embeddings=True, **special))
 
 
-def run(recipe: LanguageModelRecipe, run_folder: Path) -> dict[str, float]:
-    """Trains, and leaves a Hugging Face folder in `run_folder`/best/decoder; its scores."""
+def _prepare(recipe: LanguageModelRecipe, run_folder: Path) -> Job:
     captions = training_captions(recipe.data)
     tokenizer = train_tokenizer(captions, recipe.size.vocabulary)
     torch.manual_seed(recipe.fit.seed)
     model = CaptionModel(build(recipe.size, tokenizer), tokenizer, recipe.dropout)
     heldout = _Sentences(validation_captions(recipe.data), tokenizer)
-    return fit(
+    return lambda: fit(
         model,
         _Sentences(captions, tokenizer),
         collate,
@@ -135,19 +120,16 @@ def run(recipe: LanguageModelRecipe, run_folder: Path) -> dict[str, float]:
         run_folder,
         validate=lambda trained: {"perplexity": perplexity(trained, heldout)},
         save=save,
-        select="-perplexity",
+        select=Selection("perplexity", "lowest"),
     )
 
 
 def perplexity(model: nn.Module, sentences: "_Sentences", batch_size: int = 128) -> float:
-    """exp of the mean cross-entropy a token (end token included)."""
+    """exp of the mean cross-entropy per token (end token included)."""
     total, count = 0.0, 0
     device = next(model.parameters()).device
-    for start in range(0, len(sentences), batch_size):
-        stop = min(len(sentences), start + batch_size)
-        batch = collate([sentences[(i, 0)] for i in range(start, stop)])
+    for batch, _ in validation_batches(sentences, collate, device, batch_size):
         real = int((batch["labels"][:, 1:] >= 0).sum())
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
         total += float(model(batch)["next_token"]) * real
         count += real
     return float(np.exp(total / count))

@@ -1,8 +1,8 @@
 """Stage `link`: Diffusion-Link's captioner (arXiv 2510.11330), behind a frozen bridge.
 
-Two protocols. "zero_shot": projector and language model learn from text alone - the caption is told
-from its own embedding, carried through the bridge - and hear audio only when they are used; the
-bridge itself was trained on pairs. "supervised": they learn from bridged audio embeddings.
+Two protocols. "zero_shot": projector and language model learn from text alone - the caption is
+predicted from its own embedding, carried through the bridge - and get audio only in use; the bridge
+itself was trained on pairs. "supervised": they learn from bridged audio embeddings.
 """
 
 from pathlib import Path
@@ -13,7 +13,6 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from earwitness.caption import Decoding
-from earwitness.config import Strict
 from earwitness.encoders import EmbeddingFrames, load_embedding_encoder, one_frame
 from earwitness.errors import ConfigError
 from earwitness.link import (
@@ -24,14 +23,15 @@ from earwitness.link import (
     load_bridge,
 )
 from earwitness.link.base import Bridge, Side
+from earwitness.models.frozen import PartlyFrozen
 from earwitness.models.hub import WeightsName, resolved
 from earwitness.system.captioner import (
     AudioTokens,
     CaptionerConfig,
     TorchCaptioner,
-    load_decoder,
 )
-from earwitness.system.decoder import Decoder, DecoderConfig
+from earwitness.system.decoder import DecoderConfig
+from earwitness.training.batches import validation_batches
 from earwitness.training.embeddings import (
     PairItems,
     Pairs,
@@ -39,15 +39,17 @@ from earwitness.training.embeddings import (
     fresh_generator,
     open_embeddings,
 )
-from earwitness.training.fit import FitConfig, fit
-from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+from earwitness.training.fit import fit
+from earwitness.training.parts import DecoderKeys, open_language_model
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.settings import Selection
 from earwitness.training.sources import Source
 
 PROTOCOLS: dict[str, Side] = {"zero_shot": "text", "supervised": "audio"}
 """protocol -> whose embeddings the language model learns from"""
 
 
-class LinkRecipe(Strict):
+class LinkRecipe(DecoderKeys, StageRecipe):
     """Settings of the stage."""
 
     stage: Literal["link"]
@@ -55,25 +57,24 @@ class LinkRecipe(Strict):
     protocol: Literal["zero_shot", "supervised"]
     source: Source
     pairs: PositiveInt | None = None
-    """how many training captions, from the first on; all if not given"""
+    """how many training captions, from the first on; all unless given"""
     encoder: WeightsName
     """an embedding encoder: a folder, or a CLAP on the hub"""
     bridge: Path | None = None
     """folder of a trained bridge; without one the system has none: the paper's baseline"""
     untrained_bridge: AnyBridgeConfig = NoBridgeConfig()
     """without a folder, a bridge that needs neither training nor statistics"""
-    decoder: WeightsName | None = None
-    """a causal language model: a folder, or a name on the hub"""
-    new_decoder: LanguageModelSize | None = None
-    """in its place, an untrained one, with a tokenizer made from the training captions"""
     hidden: PositiveInt = 2048
     """inside the projector"""
     language_model: DecoderConfig = DecoderConfig(instruction="Describe the audio you hear.")
     decoding: Decoding = Decoding()
-    fit: FitConfig
+
+    def prepare(self, folder: Path) -> Job:
+        """Opens the embeddings and the parts; the run leaves a model folder in `folder`/best."""
+        return _prepare(self, folder)
 
 
-class LinkTraining(nn.Module):
+class LinkTraining(PartlyFrozen):
     """A captioner on batches of embeddings of one side; the bridge draws fresh noise each time."""
 
     def __init__(self, captioner: TorchCaptioner, protocol: str) -> None:
@@ -86,14 +87,11 @@ class LinkTraining(nn.Module):
         z = self._tokens(batch[self.side], self.side, fresh_generator(batch["text"].device))
         return self.captioner.losses(z, batch["captions"], batch["clip"])
 
-    def train(self, mode: bool = True) -> "LinkTraining":
-        """Training mode everywhere but in the frozen encoder."""
-        super().train(mode)
-        encoder: Any = self.captioner.encoder
-        encoder.eval()
-        return self
+    def frozen(self) -> tuple[Any, ...]:
+        """The encoder."""
+        return (self.captioner.encoder,)
 
-    def heard(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def audio_losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of the batch's audio, as the captioner is used."""
         z = self._tokens(batch["audio"], "audio", None)
         return self.captioner.losses(z, batch["captions"], batch["clip"])
@@ -104,14 +102,13 @@ class LinkTraining(nn.Module):
         return AudioTokens(*prefix(*one_frame(e), side=side, generator=generator))
 
 
-def run(recipe: LinkRecipe, run_folder: Path) -> dict[str, float]:
-    """Trains, and leaves a model folder in `run_folder`/best; its scores on validation pairs."""
+def _prepare(recipe: LinkRecipe, run_folder: Path) -> Job:
     recipe = resolved(recipe, ("encoder", "decoder"), run_folder / "weights.json")
     splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
     train = splits.train.first(recipe.pairs) if recipe.pairs else splits.train
     torch.manual_seed(recipe.fit.seed)
     captioner = _captioner(recipe, train)
-    return fit(
+    return lambda: fit(
         LinkTraining(captioner, recipe.protocol),
         PairItems(_one_side(train, recipe.protocol)),
         collate_pairs,
@@ -120,7 +117,7 @@ def run(recipe: LinkRecipe, run_folder: Path) -> dict[str, float]:
         run_folder,
         validate=lambda trained: validation(trained, splits.validation),
         save=lambda trained, folder: _save(trained, folder, recipe),
-        select="-decode",
+        select=Selection("decode", "lowest"),
     )
 
 
@@ -128,21 +125,17 @@ def validation(model: nn.Module, pairs: Pairs, batch_size: int = 100) -> dict[st
     """`decode` on validation captions from the side that is trained on, which chooses the weights,
     and `decode_audio`, from the audio.
 
-    So in the zero-shot protocol not even the choice of the weights hears anything.
+    So in the zero-shot protocol not even the choice of the weights uses audio.
     """
-    from accelerate.utils import send_to_device
-
     assert isinstance(model, LinkTraining)
     items, sums = PairItems(pairs), {"decode": 0.0, "decode_audio": 0.0}
     device = model.captioner.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        for start in range(0, len(items), batch_size):
-            rows = [items[(i, 0)] for i in range(start, min(len(items), start + batch_size))]
-            batch: Any = send_to_device(collate_pairs(rows), device)
-            share = len(rows) / len(items)
+        for batch, count in validation_batches(items, collate_pairs, device, batch_size):
+            share = count / len(items)
             sums["decode"] += float(model(batch)["decode"]) * share
-            sums["decode_audio"] += float(model.heard(batch)["decode"]) * share
+            sums["decode_audio"] += float(model.audio_losses(batch)["decode"]) * share
     return sums
 
 
@@ -165,7 +158,8 @@ def _captioner(recipe: LinkRecipe, train: Pairs) -> TorchCaptioner:
         aligner=None,
         decoding=recipe.decoding,
     )
-    captioner = TorchCaptioner(encoder, _decoder(recipe, train.captions), config, recipe.name)
+    decoder = open_language_model(recipe, recipe.language_model, train.captions)
+    captioner = TorchCaptioner(encoder, decoder, config, recipe.name)
     if bridge:
         captioner.prefix.bridge.load_state_dict(bridge.state_dict(), strict=True)
     return captioner
@@ -179,15 +173,6 @@ def _check_width(bridge: Bridge | None, dim: int, recipe: LinkRecipe) -> None:
         )
 
 
-def _decoder(recipe: LinkRecipe, captions: list[str]) -> Decoder:
-    if recipe.decoder:
-        return load_decoder(recipe.decoder, recipe.language_model)
-    if recipe.new_decoder:
-        tokenizer = train_tokenizer(captions, recipe.new_decoder.vocabulary)
-        return Decoder(build(recipe.new_decoder, tokenizer), tokenizer, recipe.language_model)
-    raise ConfigError("the recipe names no decoder: set 'decoder' to a folder, or [new_decoder]")
-
-
 def _save(model: nn.Module, folder: Path, recipe: LinkRecipe) -> None:
     assert isinstance(model, LinkTraining)
-    model.captioner.save(folder, torch.float16 if recipe.fit.precision != "fp32" else None)
+    model.captioner.save(folder, recipe.fit.saved_dtype)

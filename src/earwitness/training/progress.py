@@ -1,5 +1,6 @@
 """The progress bar of a training run, on stderr."""
 
+import os
 from types import TracebackType
 
 from rich.console import Console
@@ -7,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainingBar:
-    """Epoch, batches, running means of the losses, clips a second and time left."""
+    """Epoch, batches, running means of the losses, clips per second and time left."""
 
     def __init__(self, epochs: int, batches: int, epoch: int, done: int, visible: bool) -> None:
         self.console = Console(stderr=True, quiet=not visible)
@@ -59,3 +60,9 @@ class TrainingBar:
         """Prints the validation scores of an epoch above the bar."""
         line = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         self.console.print(f"epoch {epoch}: {line}", highlight=False)
+
+
+def note(text: str) -> None:
+    """Prints one line on stderr, from the main process only."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)

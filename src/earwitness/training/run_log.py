@@ -10,20 +10,21 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from torch import nn
 
 from earwitness.errors import ConfigError, TrainingError
 from earwitness.io.atomic import write_text
-from earwitness.training.distributed import Copied, Spread
+from earwitness.training.distributed import DDPModel, FSDPModel
+from earwitness.training.settings import Selection, Tracker
 
-Tracker = Literal["tensorboard", "wandb"]
 Save = Callable[[nn.Module, Path], None]
 
 
 def check_trackers(trackers: tuple[Tracker, ...]) -> None:
-    """Raises ConfigError where the library of a tracker is not installed."""
+    """Raises ConfigError where the library behind a tracker is not installed."""
     for name in trackers:
         if find_spec(name) is None:
             raise ConfigError(
@@ -35,23 +36,25 @@ def check_trackers(trackers: tuple[Tracker, ...]) -> None:
 class RunLog:
     """What a run writes, and where it goes on after a stop. `step` counts weight updates.
 
-    `settings` must be those the run was started with; what an older run does not name was as in
-    `defaults`.
+    `settings` must be those the run was started with; a key that an older run does not name had its
+    value in `defaults`.
     """
 
     def __init__(
         self,
         run: Path,
-        select: str,
+        select: Selection,
         settings: dict[str, Any],
         defaults: dict[str, Any],
         accelerator: Any,
-        spread: Copied | Spread,
+        parallel: DDPModel | FSDPModel,
     ) -> None:
         self.run, self.select, self.settings, self.defaults = run, select, settings, defaults
-        self.accelerator, self.spread = accelerator, spread
+        self.accelerator, self.parallel = accelerator, parallel
         self.step = 0
         self.best_scores: dict[str, float] = {}
+        self.stale = 0
+        """validations since the best one"""
         run.mkdir(parents=True, exist_ok=True)
 
     def resume(self, trackers: tuple[Tracker, ...]) -> tuple[int, int]:
@@ -73,8 +76,9 @@ class RunLog:
                     "name another --run folder or delete it"
                 )
             self.accelerator.load_state(state)
-            self.spread.load(state)
+            self.parallel.load(state)
             self.step, self.best_scores = progress["step"], progress["best_scores"]
+            self.stale = progress.get("stale", 0)
             epoch, done = progress["epoch"], progress["done"]
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -90,11 +94,12 @@ class RunLog:
             shutil.rmtree(new, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(new, safe_serialization=False)
-        self.spread.save(new)
+        self.parallel.save(new)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             progress = {"epoch": epoch, "done": done, "step": self.step}
             progress |= {"best_scores": self.best_scores, "settings": self.settings}
+            progress["stale"] = self.stale
             (new / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
             if state.exists():
                 shutil.rmtree(old, ignore_errors=True)
@@ -112,16 +117,23 @@ class RunLog:
         """One row for a validation; the weights go to `last`, and to `best` where they are."""
         self._write({"epoch": epoch, **{f"validation/{k}": v for k, v in scores.items()}})
         save(model, self.run / "last")
+        self.stale += 1
         if self._better(scores):
+            self.stale = 0
             self.best_scores = {**scores, "epoch": float(epoch)}
             save(model, self.run / "best")
 
+    def agree(self) -> None:
+        """Tells all processes how long the best score has stood, so that they stop together."""
+        own = float(self.stale) if self.accelerator.is_main_process else 0.0
+        count = torch.tensor(own, device=self.accelerator.device)
+        self.stale = int(self.accelerator.reduce(count, "sum"))
+
     def _better(self, scores: dict[str, float]) -> bool:
-        name = self.select.lstrip("-")
+        name = self.select.score
         if not self.best_scores or math.isnan(self.best_scores[name]):
             return True
-        sign = -1 if self.select.startswith("-") else 1
-        return sign * scores[name] > sign * self.best_scores[name]
+        return self.select.better(scores[name], self.best_scores[name])
 
     def _start(self, trackers: tuple[Tracker, ...]) -> None:
         from accelerate.tracking import TensorBoardTracker, WandBTracker

@@ -4,6 +4,8 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float32
 from torch.utils.data import Dataset
 
 from earwitness.config import Strict
@@ -46,3 +48,18 @@ class SourceConfig(Strict):
             DataError: files are missing, or a clip has no caption. ConfigError: frames are to be
                 kept that are not the same at each visit.
         """
+
+
+def cropped(
+    waveform: Float32[np.ndarray, " T"],
+    seconds: float,
+    rate: int,
+    crop: str,
+    rng: np.random.Generator,
+) -> Float32[np.ndarray, " t"]:
+    """At most `seconds` of a waveform: its start, or with `crop` "random" any part of it."""
+    extra = len(waveform) - round(seconds * rate)
+    if extra <= 0:
+        return waveform
+    start = int(rng.integers(extra + 1)) if crop == "random" else 0
+    return waveform[start : start + len(waveform) - extra]

@@ -1,5 +1,5 @@
-"""Where training clips come from: a manifest of recordings, synthetic sounds, or a source that
-another package registered.
+"""Where training clips come from: a manifest of recordings, a Hugging Face data set, synthetic
+sounds, or a source that another package registered.
 
 An item is a dict with a caption's `text`, the number of its recording (`clip`), and either cached
 `frames` of the frozen encoder or a `waveform`.
@@ -22,8 +22,9 @@ from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import ConfigError, DataError
 from earwitness.plugins import plugins
 from earwitness.text import normalize
+from earwitness.training.datasets_source import DatasetsSource
 from earwitness.training.feature_cache import FeatureCache, read_frames
-from earwitness.training.source import Item, Opening, SourceConfig, Splits
+from earwitness.training.source import Item, Opening, SourceConfig, Splits, cropped
 
 _MANY = 1000
 """clips whose headers take long enough to read for a progress bar"""
@@ -38,7 +39,7 @@ class ManifestSource(SourceConfig):
     validation: Path
     seconds: PositiveFloat = 10.0
     crop: Literal["random", "start"] = "random"
-    """which part of a longer clip is heard: another one at each visit, or the first"""
+    """which part of a longer clip is used: another one at each visit, or the first"""
     cache: bool = False
     """keeps the frames of the frozen encoder on disk, in the folder of the runs"""
 
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = SourceConfig
 else:
     Source = Annotated[
-        Union[(*plugins("sources").values(), ManifestSource, SyntheticSource)],  # noqa: UP007
+        Union[(*plugins("sources").values(), ManifestSource, DatasetsSource, SyntheticSource)],  # noqa: UP007
         Field(discriminator="kind"),
     ]
 """the source of a recipe, by its `kind`; other packages may register further kinds"""
@@ -110,6 +111,11 @@ class Recordings(Dataset[Item]):
         quick = len(files) < _MANY
         return np.array([audio.duration(f) for f in track(files, "measuring", disable=quick)])
 
+    @cached_property
+    def references(self) -> list[list[str]]:
+        """All captions of each clip, normalized."""
+        return [[normalize(text) for text in clip.captions] for clip in self.clips]
+
     @property
     def lengths(self) -> np.ndarray:
         """Seconds of each item."""
@@ -123,19 +129,15 @@ class Recordings(Dataset[Item]):
         clip = self.clips[index]
         rng = np.random.default_rng((self.seed, index, epoch))
         if self.cached:
-            heard: Item = {"frames": np.array(read_frames(self.cached[index]))}
+            sound: Item = {"frames": np.array(read_frames(self.cached[index]))}
         else:
-            heard = {"waveform": self._waveform(clip, rng)}
+            sound = {"waveform": self._waveform(clip, rng)}
         text = clip.captions[int(rng.integers(len(clip.captions)))]
-        return heard | {"text": normalize(text), "clip": index}
+        return sound | {"text": normalize(text), "clip": index}
 
     def _waveform(self, clip: Clip, rng: np.random.Generator) -> np.ndarray:
         waveform = audio.load(clip.audio, self.rate)
-        extra = len(waveform) - round(self.seconds * self.rate)
-        if extra <= 0:
-            return waveform
-        start = int(rng.integers(extra + 1)) if self.crop == "random" else 0
-        return waveform[start : start + len(waveform) - extra]
+        return cropped(waveform, self.seconds, self.rate, self.crop, rng)
 
 
 class _Synthetic(Dataset[Item]):
@@ -171,7 +173,7 @@ def collate(items: list[Item]) -> dict[str, Any]:
 
 
 def cached_frames(batch: dict[str, Any]) -> Frames:
-    """The frames of a batch of `collate`, and which of them are no padding."""
+    """The frames of a batch of `collate`, and which of them are not padding."""
     h = batch["frames"].float()
     counts = batch.get("frame_counts")
     if counts is None:

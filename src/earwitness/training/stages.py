@@ -1,7 +1,7 @@
 """The stages of training by name, and the one call that runs a recipe."""
 
 import difflib
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,43 +9,76 @@ from earwitness.config import apply_overrides, read_toml, validate
 from earwitness.errors import ConfigError
 from earwitness.plugins import plugins
 from earwitness.training.distributed import main_process_first
+from earwitness.training.recipe import StageRecipe
 
-STAGES: dict[str, tuple[str, str]] = {
-    "language_model": ("earwitness.training.language_model", "LanguageModelRecipe"),
-    "lamb": ("earwitness.training.lamb", "LambRecipe"),
-    "contrastive": ("earwitness.training.contrastive", "ContrastiveRecipe"),
-    "bridge": ("earwitness.training.bridge", "BridgeRecipe"),
-    "link": ("earwitness.training.link", "LinkRecipe"),
+
+# Each stage is imported when a recipe asks for it: some bring scipy, peft or evaluation with them.
+def _language_model() -> type[StageRecipe]:
+    from earwitness.training.language_model import LanguageModelRecipe
+
+    return LanguageModelRecipe
+
+
+def _lamb() -> type[StageRecipe]:
+    from earwitness.training.lamb import LambRecipe
+
+    return LambRecipe
+
+
+def _contrastive() -> type[StageRecipe]:
+    from earwitness.training.contrastive import ContrastiveRecipe
+
+    return ContrastiveRecipe
+
+
+def _bridge() -> type[StageRecipe]:
+    from earwitness.training.bridge import BridgeRecipe
+
+    return BridgeRecipe
+
+
+def _link() -> type[StageRecipe]:
+    from earwitness.training.link import LinkRecipe
+
+    return LinkRecipe
+
+
+STAGES: dict[str, Callable[[], type[StageRecipe]]] = {
+    "language_model": _language_model,
+    "lamb": _lamb,
+    "contrastive": _contrastive,
+    "bridge": _bridge,
+    "link": _link,
 }
-"""stage -> (module, name of its recipe class); the module's `run(recipe, folder)` trains."""
 
 
-def stages() -> dict[str, tuple[str, str]]:
-    """All stages by name: those of this package, and those that other packages registered."""
-    added = plugins("stages").items()
-    return STAGES | {name: (recipe.__module__, recipe.__name__) for name, recipe in added}
+def recipe_class(stage: object, source: str) -> type[StageRecipe]:
+    """The recipes of a stage of this package, or of one that another package registered.
+
+    Raises:
+        ConfigError: there is no stage of that name.
+    """
+    added: dict[str, type[StageRecipe]] = plugins("stages")
+    if isinstance(stage, str) and stage in STAGES:
+        return STAGES[stage]()
+    if isinstance(stage, str) and stage in added:
+        return added[stage]
+    known = ", ".join((*STAGES, *added))
+    raise ConfigError(f"{source}: stage {stage!r} is not known; expected one of {known}")
 
 
 def read_recipe(
     path: Path, overrides: list[str] | None = None, data: Path | None = None
-) -> tuple[Any, Any]:
-    """(module, recipe) of the recipe at `path`. Raises ConfigError where it is not one.
+) -> StageRecipe:
+    """The recipe at `path`. Raises ConfigError where it is not one.
 
     The key `data` of any recipe is its folder of sounds and captions; the argument takes its place.
     """
     tables = apply_overrides(read_toml(path), overrides or [])
-    stage = tables.get("stage")
-    known = stages()
-    if stage not in known:
-        raise ConfigError(
-            f"{path}: stage {stage!r} is not known; expected one of {', '.join(known)}"
-        )
-    module_name, class_name = known[stage]
-    module = import_module(module_name)
-    recipe_class = getattr(module, class_name)
+    found = recipe_class(tables.get("stage"), str(path))
     tables = _with_data(tables, data, str(path))
-    _check_losses(tables.get("losses"), recipe_class, str(path))
-    return module, validate(recipe_class, tables, str(path))
+    _check_losses(tables.get("losses"), found, str(path))
+    return validate(found, tables, str(path))
 
 
 def run_recipe(
@@ -56,10 +89,11 @@ def run_recipe(
     `data` takes the place of the recipe's key of that name. On several processes all call this; the
     main one prepares the data, and it alone gets scores.
     """
-    module, recipe = read_recipe(path, overrides, data)
+    recipe = read_recipe(path, overrides, data)
     folder.mkdir(parents=True, exist_ok=True)
     with main_process_first():
-        return module.run(recipe, folder)
+        train = recipe.prepare(folder)
+    return train()
 
 
 def _with_data(tables: dict[str, Any], data: Path | None, path: str) -> dict[str, Any]:
@@ -80,9 +114,9 @@ def _with_data(tables: dict[str, Any], data: Path | None, path: str) -> dict[str
     return {**kept, "source": {**source, "folder": folder}}
 
 
-def _check_losses(losses: Any, recipe_class: Any, path: str) -> None:
+def _check_losses(losses: Any, recipe: type[StageRecipe], path: str) -> None:
     """A stage knows its losses by the default weights of its recipe."""
-    field = recipe_class.model_fields.get("losses")
+    field = recipe.model_fields.get("losses")
     if field is None or not isinstance(losses, dict):
         return
     for name in losses:

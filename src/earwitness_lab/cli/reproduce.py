@@ -40,6 +40,12 @@ def reproduce(
         list[str] | None,
         typer.Option(help="Do this stage only, by its name in the plan. Repeatable."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that train and caption together; one per GPU unless set."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan and checks only; trains nothing.")
     ] = False,
@@ -67,8 +73,9 @@ def reproduce(
     from earwitness_lab.reproduce.table import score_rows, tables, write_tables
 
     plan = make_plan(
-        system.value, size.value, recipes=recipes, data=data, runs=runs, stages=stages or ()
-    )
+        system.value, size.value, recipes=recipes, data=data, runs=runs, stages=stages or (),
+        processes=processes or _gpus(),
+    )  # fmt: skip
     for stage in plan.stages:
         typer.echo(_stage_line(plan, stage))
     typer.echo("")
@@ -89,6 +96,12 @@ def reproduce(
         typer.echo(f"\n{tables(plan, scores)}\n\n{path}")
 
 
+def _gpus() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
 def _stage_line(plan: "Plan", stage: "Stage") -> str:
     """A stage with what it starts from, how long it may take, and its command."""
     from earwitness_lab.reproduce.checks import WEIGHT_BYTES, stage_clips
@@ -105,7 +118,9 @@ def _stage_line(plan: "Plan", stage: "Stage") -> str:
             size = WEIGHT_BYTES.get(str(name))
             needs.append(f"{name}{f' ({size / 1e9:.1f} GB)' if size else ''}")
     expected = hours(stage.recipe, stage_clips(stage)) if plan.size == "paper" else None
-    time = f"about {expected:.1f} h of an A100 (counted)" if expected else "hours unknown"
+    time = "hours unknown"
+    if expected:
+        time = f"about {expected[0]:.1f} to {expected[1]:.1f} h of an A100 (counted)"
     return (
         f"stage    {stage.name} [{state}], {time}; from {', '.join(needs) or 'nothing'}\n"
         f"         {shlex.join(stage.command)}"

@@ -39,13 +39,13 @@ def scenes(
 
         earwitness scenes sounds --captions captions.csv --count 20 -o scenes.html
 
-    Says how many captions the sounds can tell whole, and why others cannot be told.
+    Says how many captions can be mixed from these sounds, and why others cannot.
     """
     from earwitness_lab.scenes.listening_sheet import write_listening_sheet
     from earwitness_lab.scenes.soundbank import SoundBank
 
     if not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+        raise ConfigError(f"--out {out}: the folder {out.parent} does not exist")
     bank = SoundBank.load(sounds, cache=cache)
     if captions is None:
         found = _random(bank, count, seconds, seed)
@@ -100,12 +100,12 @@ def _along(
     from earwitness_lab.scenes.mixing import SceneSet
 
     lexicon = Lexicon.load(lexicon_file) if lexicon_file else Lexicon.load()
-    told = SceneSet(captions, lexicon, bank, seed, seconds)
-    typer.echo(f"{len(told)} of {len(captions)} captions can be told with these sounds", err=True)
-    left_out = sorted(set(range(len(captions))) - set(told.indices))
+    found = SceneSet(captions, lexicon, bank, seed, seconds)
+    typer.echo(f"{len(found)} of {len(captions)} captions can be mixed from these sounds", err=True)
+    left_out = sorted(set(range(len(captions))) - set(found.indices))
     for index in left_out[:5]:
         reason = lexicon.refusal(captions[index]) or "one of its sounds is not in this folder"
         typer.echo(f"  left out: {captions[index]!r}: {reason}", err=True)
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(len(told))[:count]
-    return [told.scene(int(row)) for row in track(rows, "mixing", transient=True)]
+    rows = rng.permutation(len(found))[:count]
+    return [found.scene(int(row)) for row in track(rows, "mixing", transient=True)]

@@ -4,6 +4,7 @@ recordings.
 
 import hashlib
 from collections import Counter
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,10 +15,13 @@ from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from earwitness.config import Strict, tomllib
+from earwitness.config import tomllib
 from earwitness.encoders import load_frame_encoder
-from earwitness.encoders.class_head import ClassHead, ClassHeadConfig
+from earwitness.encoders.class_head import ClassHead
+from earwitness.models.sound_classes import ClassHeadConfig
 from earwitness.training.pool import Pool, build_pool
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.settings import FitConfig
 from earwitness_lab.pocket.real_pool import EarRows
 from earwitness_lab.pocket.real_sound import RealSound, real_sounds
 from earwitness_lab.pocket.single_sounds import PLAIN, plain_label, sentences
@@ -26,7 +30,7 @@ SHORTEST_FRAMES = 4
 _LEAST_SPREAD = 1e-3
 
 
-class ClassesRecipe(Strict):
+class ClassesRecipe(StageRecipe):
     """Settings of the stage."""
 
     stage: Literal["classes"]
@@ -41,7 +45,12 @@ class ClassesRecipe(Strict):
     """of the weights of standardized features; half of it times their squares is added"""
     steps: PositiveInt = 80
     """iterations of L-BFGS"""
-    seed: int = 31
+    fit: FitConfig = FitConfig(seed=31)
+    """of which only the seed counts: the regression has no epochs"""
+
+    def prepare(self, folder: Path) -> Job:
+        """The run leaves `classes.json` and `classes.safetensors` in `folder`/best/encoder."""
+        return lambda: run(self, folder)
 
 
 class Examples(NamedTuple):
@@ -103,19 +112,20 @@ def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
     """
     code = hashlib.sha256((recipe.encoder / "model.safetensors").read_bytes()).hexdigest()[:12]
     sounds = real_sounds(recipe.data)
-    pools: dict[str, Pool] = {}
-    for kind, size, seed in (
-        ("recordings", len(sounds), 0),
-        ("plain", recipe.plain, recipe.seed),
-    ):
-        maker = EarRows(recipe.data, runs / "cache", recipe.encoder, code, dim, kind, seed)
-        pools[kind] = build_pool(runs / "pool" / f"ears-{kind}-{size}-{code}", size, maker)
+    maker = partial(EarRows, recipe.data, runs / "cache", recipe.encoder, code, dim)
+    pools: dict[str, Pool] = {
+        name: build_pool(runs / "pool" / f"ears-{name}-{size}-{code}", size, rows)
+        for name, size, rows in (
+            ("recordings", len(sounds), maker("recordings")),
+            ("plain", recipe.plain, maker("plain", recipe.fit.seed)),
+        )
+    }
     known = sentences()
     plain = [
         RealSound(Path(), "", plain_label(PLAIN[n % len(PLAIN)]), "", f"plain {n}", False)
         for n in range(recipe.plain)
     ]
-    rng = np.random.default_rng(recipe.seed)
+    rng = np.random.default_rng(recipe.fit.seed)
     rows: list[tuple[np.ndarray, RealSound, bool]] = []
     for kind, group in (("recordings", sounds), ("plain", plain)):
         arrays = pools[kind].arrays
@@ -190,8 +200,8 @@ def fitted(
 
     optimizer.step(loss)
     with torch.no_grad():
-        linear.weight /= spread
-        linear.bias -= linear.weight @ mean
+        linear.weight.div_(spread)
+        linear.bias.sub_(linear.weight @ mean)
     return linear
 
 

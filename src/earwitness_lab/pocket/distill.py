@@ -3,7 +3,7 @@ sounds.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,12 +12,14 @@ from jaxtyping import Float, Int, UInt8
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from earwitness.config import Strict
 from earwitness.encoders import save_frame_encoder
 from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.models.weights import load_weights, read_weights, write_weights
-from earwitness.training.fit import FitConfig, fit
+from earwitness.training.batches import validation_batches
+from earwitness.training.fit import fit
 from earwitness.training.pool import Pool, build_pool
+from earwitness.training.recipe import Job, StageRecipe
+from earwitness.training.settings import Selection
 from earwitness_lab.pocket.scene_pool import (
     MAP_TOKENS,
     PATCHES,
@@ -33,7 +35,7 @@ _HELDOUT_SEED = 1
 """of the validation scenes, the same in every stage"""
 
 
-class DistillRecipe(Strict):
+class DistillRecipe(StageRecipe):
     """Settings of the stage."""
 
     stage: Literal["distill"]
@@ -56,7 +58,10 @@ class DistillRecipe(Strict):
     gain_db: NonNegativeFloat = 6.0
     """without `hints`, scenes are made louder or quieter by up to this much"""
     losses: dict[str, float] = {"scores": 1.0, "embedding": 10.0, "classes": 0.5, "maps": 5.0}
-    fit: FitConfig
+
+    def prepare(self, folder: Path) -> Job:
+        """Builds the pools; the run leaves the encoder in `folder`/best/encoder."""
+        return _prepare(self, folder)
 
 
 class Distillation(nn.Module):
@@ -175,8 +180,7 @@ def unpacked(bits: UInt8[Tensor, "B N bytes"], count: int) -> UInt8[Tensor, "B N
     return ((bits[..., None] >> shifts) & 1).flatten(-2)[..., :count]
 
 
-def run(recipe: DistillRecipe, run_folder: Path) -> dict[str, float]:
-    """Builds the pools, trains, and leaves the encoder in `run_folder`/best/encoder; its scores."""
+def _prepare(recipe: DistillRecipe, run_folder: Path) -> Job:
     pools = _pools(recipe, run_folder.parent)
     labels = known_labels(recipe.data, run_folder.parent / "cache")
     statistics = _statistics(pools["random"])
@@ -187,7 +191,7 @@ def run(recipe: DistillRecipe, run_folder: Path) -> dict[str, float]:
         if not recipe.hints:
             heads = recipe.init / "heads.safetensors"
             load_weights(model.heads(), read_weights(heads), str(heads))
-    return fit(
+    return lambda: fit(
         model,
         _Joined([pools[name] for name in ("random", "captions", "unlabelled") if name in pools]),
         collate,
@@ -196,7 +200,7 @@ def run(recipe: DistillRecipe, run_folder: Path) -> dict[str, float]:
         run_folder,
         validate=lambda trained: agreement(trained, pools["heldout"]),
         save=save,
-        select="embedding_r2",
+        select=Selection("embedding_r2"),
     )
 
 
@@ -242,14 +246,12 @@ def agreement(model: nn.Module, pool: Pool, batch_size: int = 50) -> dict[str, f
     correlation of clip-level scores. `top5`: overlap of the five highest classes of a clip.
     `class_map`: mean average precision of the classes that sound in a clip.
     """
-    from accelerate.utils import send_to_device
     from sklearn.metrics import average_precision_score
 
     assert isinstance(model, Distillation)
     error, student, teacher, tags, truth = [], [], [], [], []
-    for start in range(0, len(pool), batch_size):
-        rows = [pool[(i, 0)] for i in range(start, min(len(pool), start + batch_size))]
-        batch: Any = send_to_device(collate(rows), model.statistics.device)
+    device = model.statistics.device
+    for batch, _ in validation_batches(pool, collate, device, batch_size):
         classes = unpacked(batch["classes"], model.classes.out_features)
         h = model.encoder.encode(batch["log_mel"].float())
         scores, embedding = model.by_patch(h)

@@ -88,7 +88,11 @@ class EarRows:
         return make
 
     def _plain(self) -> Sounds:
-        return lambda index: plain_sound(index, self.seed, RATE)[::2]
+        def make(index: int) -> tuple[Float32[np.ndarray, " T"], str]:
+            waveform, _, said = plain_sound(index, self.seed, RATE)
+            return waveform, said
+
+        return make
 
     def _scenes(self) -> Sounds:
         scenes = Scenes(self.data, self.cache, self.seed, "captions", rarity=0.5, clotho=False)

@@ -12,12 +12,7 @@ import numpy as np
 import torch
 
 from earwitness import audio
-from earwitness.data.captions import (
-    development_ids,
-    read_audiocaps,
-    read_clotho,
-    without,
-)
+from earwitness.data.captions import development_ids, read_audiocaps, read_clotho, without
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.cnn import CNNConfig, pad_to_stride
 from earwitness.encoders.log_mel import LogMel

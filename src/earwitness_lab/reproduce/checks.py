@@ -28,7 +28,7 @@ WEIGHT_BYTES = {
 """about, from the number of weights: what a download brings"""
 
 GATED = ("meta-llama/",)
-"""owners that want a licence to be accepted first"""
+"""owners that want a license to be accepted first"""
 
 RUN_BYTES = {"paper": 3e9, "pocket": 2e9, "tiny": 2e7}
 """of one stage, about: best and last weights, two checkpoints, logs, caches"""
@@ -110,17 +110,17 @@ def check_manifest(path: Path) -> Check:
     step = max(1, len(clips) // _LOOKED_AT)
     lost = [clip for clip in clips[::step] if not dev and not _is_there(clip)]
     if lost:
-        what = f"clip '{lost[0].id}': no sound file {lost[0].place}; make it anew with "
-        return Check("missing", str(path), what + _maker(path))
+        what = f"clip '{lost[0].id}': no sound file {lost[0].place}; make the manifest again"
+        return Check("missing", str(path), f"{what} with {_maker(path)}")
     captions = sum(len(clip.captions) for clip in clips)
-    told = f"{len(clips):,} clips, {captions:,} captions"
+    detail = f"{len(clips):,} clips, {captions:,} captions"
     wanted = expected_clips(path)
     if not wanted:
-        return Check("ok", str(path), told)
-    told += "; published " + ", ".join(f"{name} {number:,}" for name, number in wanted.items())
+        return Check("ok", str(path), detail)
+    detail += "; published " + ", ".join(f"{name} {number:,}" for name, number in wanted.items())
     few = len(clips) < SHARE * min(wanted.values())
     more = f"; fewer than {SHARE:.0%}: the table will say little about the paper"
-    return Check("note" if few else "ok", str(path), told + more * few)
+    return Check("note" if few else "ok", str(path), detail + more * few)
 
 
 def expected_clips(path: Path) -> dict[str, int]:
@@ -236,22 +236,22 @@ def _of_hub(wanted: HubName) -> str:
     from huggingface_hub import HfApi, constants, errors
 
     size = WEIGHT_BYTES.get(wanted.repo)
-    told = f"not in the cache {constants.HF_HUB_CACHE}"
-    told += f", about {size / 1e9:.1f} GB" if size else ""
+    detail = f"not in the cache {constants.HF_HUB_CACHE}"
+    detail += f", about {size / 1e9:.1f} GB" if size else ""
     page = f"https://huggingface.co/{wanted.repo}"
-    consent = f"gated: accept the licence at {page} and call 'hf auth login'"
+    consent = f"gated: accept the license at {page} and call 'hf auth login'"
     if constants.HF_HUB_OFFLINE:
         gated = wanted.repo.startswith(GATED)
-        return f"{told}, HF_HUB_OFFLINE is set" + (f"; {consent}" if gated else "")
+        return f"{detail}, HF_HUB_OFFLINE is set" + (f"; {consent}" if gated else "")
     try:
         HfApi(library_name="earwitness").auth_check(wanted.repo)
     except errors.GatedRepoError:
-        return f"{told}, {consent}"
+        return f"{detail}, {consent}"
     except errors.RepositoryNotFoundError:
-        return f"{told}, and the hub has no such repository for this login"
+        return f"{detail}, and the hub has no such repository for this login"
     except (errors.HTTPError, OSError):  # type: ignore[attr-defined]
-        return f"{told}, and huggingface.co cannot be reached"
-    return f"{told}; this login may fetch it"
+        return f"{detail}, and huggingface.co cannot be reached"
+    return f"{detail}; this login may fetch it"
 
 
 def _folder_bytes(folder: Path) -> int:
@@ -264,10 +264,10 @@ def _disk(plan: Plan, todo: Sequence[Stage]) -> Check:
         place = place.parent
     free = shutil.disk_usage(place).free
     need = RUN_BYTES[plan.size] * len(todo)
-    told = f"{free / 1e9:.1f} GB free, about {need / 1e9:.1f} GB needed for {len(todo)} stages"
+    detail = f"{free / 1e9:.1f} GB free, about {need / 1e9:.1f} GB needed for {len(todo)} stages"
     if free < need:
-        return Check("missing", f"disk {plan.runs}", f"{told}; name another folder with --runs")
-    return Check("ok", f"disk {plan.runs}", told)
+        return Check("missing", f"disk {plan.runs}", f"{detail}; name another folder with --runs")
+    return Check("ok", f"disk {plan.runs}", detail)
 
 
 def card_checks(todo: Sequence[Stage], card: float | None = None) -> Iterator[Check]:
@@ -283,15 +283,17 @@ def card_checks(todo: Sequence[Stage], card: float | None = None) -> Iterator[Ch
         need = card_need(stage.recipe)
         if need is None:
             continue
-        told = f"about {need.bytes / GIB:.0f} GiB at batch {stage.recipe.fit.batch_size} (counted)"
+        detail = (
+            f"about {need.bytes / GIB:.0f} GiB at batch {stage.recipe.fit.batch_size} (counted)"
+        )
         subject = f"GPU for {stage.name}"
         if not card:
-            yield Check("missing", subject, f"{told}, and there is no CUDA card here")
+            yield Check("missing", subject, f"{detail}, and there is no CUDA GPU here")
         elif need.bytes > card:
-            what = f"{told}, the card has {card / GIB:.0f} GiB; {need.advice(card)}"
+            what = f"{detail}, the card has {card / GIB:.0f} GiB; {need.advice(card)}"
             yield Check("missing", subject, what)
         else:
-            yield Check("ok", subject, f"{told}, the card has {card / GIB:.0f} GiB")
+            yield Check("ok", subject, f"{detail}, the card has {card / GIB:.0f} GiB")
 
 
 def _metrics(sbert: str | None, fluency: str | None) -> Iterator[Check]:
@@ -299,8 +301,8 @@ def _metrics(sbert: str | None, fluency: str | None) -> Iterator[Check]:
 
     for part in examine(sbert=sbert, fluency=fluency):
         state: State = "ok" if part.usable else "note"
-        told = part.detail if part.usable else f"'-' in the table: {part.detail}"
-        yield Check(state, f"{part.part} ({', '.join(part.metrics)})", told)
+        detail = part.detail if part.usable else f"'-' in the table: {part.detail}"
+        yield Check(state, f"{part.part} ({', '.join(part.metrics)})", detail)
 
 
 def first_missing(checks: Sequence[Check]) -> EarwitnessError | None:

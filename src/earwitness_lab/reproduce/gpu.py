@@ -25,8 +25,10 @@ KNOWN = {"meta-llama/Llama-2-7b-chat-hf": "llama-2-7b"}
 """weights whose shapes are known before they are here"""
 
 A100 = 312e12
-"""peak operations a second in bf16 (NVIDIA); training is taken to reach `REACHED` of it"""
-REACHED = 0.4
+"""peak operations per second in bf16 (NVIDIA)"""
+REACHED = (0.25, 0.4)
+"""share of the peak that LoRA training with transformers and peft is taken to reach: with small
+batches of short rows as here, rather the lower one"""
 
 _CED_TOKENS, _CED_WIDTH, _CED_DEPTH, _CED_SECONDS = 252, 768, 12, 10.12
 _BYTES_A_NUMBER = 34
@@ -39,7 +41,7 @@ class Need:
 
     bytes: float
     parts: Callable[[int], dict[str, float]]
-    seconds_a_clip: float
+    flops_per_clip: float
 
     def advice(self, card: float) -> str:
         """What to do on a card of `card` bytes that is too small."""
@@ -78,7 +80,7 @@ def card_need(recipe: Any) -> Need | None:
 
     batch = recipe.fit.batch_size
     total = (sum(parts(batch).values()) + OVERHEAD) / (1 - MARGIN)
-    return Need(total, parts, step_flops(plan, counted, 1) / (REACHED * A100))
+    return Need(total, parts, step_flops(plan, counted, 1))
 
 
 def encoder_bytes(seconds: float) -> float:
@@ -87,10 +89,15 @@ def encoder_bytes(seconds: float) -> float:
     return chunks * _CED_TOKENS * _CED_WIDTH * _CED_DEPTH * _BYTES_A_NUMBER
 
 
-def hours(recipe: Any, clips: int) -> float | None:
-    """Hours of the language model's share of a stage on an A100: expected, not measured."""
+def hours(recipe: Any, clips: int) -> tuple[float, float] | None:
+    """Hours of the language model's share of a stage on an A100, at best and at worst: expected,
+    not measured.
+    """
     need = card_need(recipe)
-    return need and need.seconds_a_clip * clips * recipe.fit.epochs / 3600
+    if need is None:
+        return None
+    peak = need.flops_per_clip * clips * recipe.fit.epochs / A100 / 3600
+    return peak / max(REACHED), peak / min(REACHED)
 
 
 def _decoder_config(recipe: Any) -> DecoderConfig | None:

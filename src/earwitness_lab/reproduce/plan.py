@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from earwitness.config import read_toml
 from earwitness.errors import ConfigError, TrainingError
+from earwitness.training.settings import FitConfig
 from earwitness.training.stages import read_recipe, run_recipe
 from earwitness_lab.reproduce.tiny import TINY_LINK, tiny_lamb, tiny_weights, write_tiny_world
 
@@ -68,16 +69,24 @@ class Stage:
     overrides: tuple[str, ...]
     data: Path | None
     """folder of scenes, where the recipe reads one"""
+    processes: int = 1
+    """how many train together"""
 
     @cached_property
     def recipe(self) -> Any:
         """The recipe, validated. Raises ConfigError."""
-        return read_recipe(self.path, list(self.overrides), self.data)[1]
+        return read_recipe(self.path, list(self.overrides), self.data)
 
     @property
     def command(self) -> list[str]:
         """What a user would type."""
-        words = ["earwitness", "train", str(self.path), "--run", str(self.run)]
+        several = ["torchrun", *_torchrun(self.processes)] if self.processes > 1 else []
+        return [*several, "earwitness", *self.words]
+
+    @property
+    def words(self) -> list[str]:
+        """What follows the name of the command."""
+        words = ["train", str(self.path), "--run", str(self.run)]
         words += ["--data", str(self.data)] if self.data else []
         return words + [word for change in self.overrides for word in ("--set", change)]
 
@@ -88,7 +97,9 @@ class Stage:
             return False
         try:
             progress = json.loads((self.run / "checkpoint" / "progress.json").read_text())
-            return progress["epoch"] >= self.recipe.fit.epochs
+            patience = self.recipe.fit.patience
+            stopped = bool(patience) and progress.get("stale", 0) >= patience
+            return stopped or progress["epoch"] >= self.recipe.fit.epochs
         except (OSError, ValueError, KeyError, TypeError):
             return (self.run / "scores.json").is_file()
 
@@ -109,6 +120,8 @@ class Plan:
     rows: tuple[Row, ...]
     runs: Path
     data: Path
+    processes: int = 1
+    """how many train and caption together, one per GPU"""
 
     @property
     def evaluates(self) -> bool:
@@ -131,29 +144,34 @@ def make_plan(
     data: Path | None = None,
     runs: Path | None = None,
     stages: Sequence[str] = (),
+    processes: int = 1,
 ) -> Plan:
     """The plan of `system` at `size`; `stages` are those to do, all if none is named.
 
     `data`: for paper the folder that holds `manifests`, for pocket the data folder of
-    docs/scenes.md; tiny makes its own sounds.
+    docs/scenes.md; tiny makes its own sounds. `processes` train and caption together; they share
+    the batch of each recipe, which is a total.
 
     Raises:
-        ConfigError: a stage or folder that is not there, or a recipe that does not hold together.
+        ConfigError: a stage or folder that is not there, a recipe that does not hold together, or a
+            batch that the processes cannot share.
     """
+    processes = 1 if size == "tiny" else processes
     if size == "tiny" and data is not None:
         raise ConfigError(f"--data {data}: size 'tiny' makes its own sounds; leave it out")
     folder = recipes_folder(recipes)
     runs = runs or (Path("runs") / "reproduce-tiny" if size == "tiny" else Path("runs"))
     data = data or (runs / "data" if size == "tiny" else Path("data"))
     names = _in_order(folder, STAGES[system, size])
-    made = tuple(_stage(folder / f"{name}.toml", size, runs, data) for name in names)
+    made = tuple(_stage(folder / f"{name}.toml", size, runs, data, processes) for name in names)
     known = [*(stage.name for stage in made), EVALUATE]
     for name in stages:
         if name not in known:
             raise ConfigError(f"--stages {name!r}: expected one of {', '.join(known)}")
     plan = Plan(
-        system, size, made, tuple(stages) or tuple(known), _rows(system, size, data), runs, data
-    )
+        system, size, made, tuple(stages) or tuple(known), _rows(system, size, data), runs, data,
+        processes,
+    )  # fmt: skip
     for stage in plan.stages:
         _ = stage.recipe
     return plan
@@ -195,12 +213,29 @@ def run_stages(plan: Plan, say: Say) -> None:
         if plan.size == "tiny":
             run_recipe(stage.path, stage.run, list(stage.overrides))
             continue
-        code = subprocess.run([sys.executable, "-m", *stage.command], check=False).returncode
-        if code:
-            raise TrainingError(
-                f"stage '{stage.name}' stopped with exit code {code} (its reason is above); the "
-                "same command goes on from there"
-            )
+        launch(plan.processes, ["earwitness", *stage.words], f"stage '{stage.name}'")
+
+
+def launch(processes: int, words: Sequence[str], what: str) -> None:
+    """Runs a module (its name and arguments are `words`) in a process of its own, or in several
+    that work together, as torchrun starts them.
+
+    Raises:
+        TrainingError: it stopped.
+    """
+    several = ["torch.distributed.run", *_torchrun(processes)] if processes > 1 else []
+    command = [sys.executable, "-m", *several, *words]
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        raise TrainingError(
+            f"{what} stopped with exit code {code} (its reason is above); the same command goes on "
+            "from there"
+        )
+
+
+def _torchrun(processes: int) -> list[str]:
+    # Without the `--` torchrun takes `--run` for its own `--run-path`.
+    return ["--standalone", f"--nproc-per-node={processes}", "-m", "--"]
 
 
 def _in_order(folder: Path, wanted: Sequence[str]) -> list[str]:
@@ -215,14 +250,27 @@ def _in_order(folder: Path, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _stage(path: Path, size: Size, runs: Path, data: Path) -> Stage:
+def _stage(path: Path, size: Size, runs: Path, data: Path, processes: int) -> Stage:
     tables = read_toml(path)
     changes = _moved(tables, runs, data)
     if size == "tiny":
         changes += tiny_weights(tables, data)
         changes += tiny_lamb(tables) if tables["stage"] == "lamb" else TINY_LINK[tables["stage"]]
+    if processes > 1:
+        changes.append(f"fit.batch_size={_shared(tables, path, processes)}")
     scenes = data if "data" in tables else None
-    return Stage(path.stem, path, runs / path.stem, tuple(changes), scenes)
+    return Stage(path.stem, path, runs / path.stem, tuple(changes), scenes, processes)
+
+
+def _shared(tables: dict[str, Any], path: Path, processes: int) -> int:
+    """The batch of one process, where the recipe's batch is that of all."""
+    total = tables["fit"].get("batch_size", FitConfig().batch_size)
+    if total % processes:
+        raise ConfigError(
+            f"--processes {processes}: the batch of {path} is {total} clips in total, which "
+            f"{processes} processes cannot share; expected a number that divides it"
+        )
+    return total // processes
 
 
 def _moved(tables: dict[str, Any], runs: Path, data: Path) -> list[str]:

@@ -2,17 +2,17 @@
 paper beside ours.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from earwitness.data.manifest import Clip, read_manifest
+from earwitness.data.manifest import Clip
 from earwitness.errors import DataError
 from earwitness.evaluation import Evaluation, MetricNotRunError, evaluate
 from earwitness.evaluation.java import java_runtime
 from earwitness.io.atomic import write_text
 from earwitness.models.weights import write_json
-from earwitness_lab.reproduce.plan import Plan, Row, Say
+from earwitness_lab.reproduce.decode import clips_to_caption, decode
+from earwitness_lab.reproduce.plan import Plan, Row, Say, launch
 
 METRICS = ("meteor", "cider_d", "spice", "spider", "spider_fl", "fense")
 """those of LAMB's Table 1, in its order"""
@@ -33,20 +33,6 @@ known
 """
 
 
-def clips_to_caption(path: Path) -> list[Clip]:
-    """The clips of a test manifest, or of the folder `dev` of the data folder. Raises DataError."""
-    clips = read_manifest(path)
-    if path.parent.name == "dev":
-        clips = [
-            Clip(clip.id, path.parent / "clips" / Path(str(clip.place)).name, clip.captions)
-            for clip in clips
-        ]
-    for clip in clips:
-        if not clip.captions:
-            raise DataError(f"{path}: clip '{clip.id}' has no caption to compare with")
-    return clips
-
-
 def score_rows(
     plan: Plan, say: Say, *, sbert: str | None = None, fluency: str | None = None
 ) -> dict[str, Evaluation]:
@@ -60,7 +46,7 @@ def score_rows(
             continue
         clips = clips_to_caption(row.test)
         say(f"caption  {row.label}: {len(clips)} clips of {row.test}")
-        captions = _captions(stage.run, row, clips)
+        captions = _captions(plan, stage.run, row, clips)
         found[row.label] = evaluate(
             captions,
             [list(clip.captions) for clip in clips],
@@ -79,7 +65,7 @@ def tables(plan: Plan, scores: dict[str, Evaluation]) -> str:
     not_run = {k: v for score in scores.values() for k, v in score.not_run.items()}
     notes = [f"- {name}: not computed: {reason}" for name, reason in not_run.items()]
     tokenizers = {str(score.fingerprint["text"]) for score in scores.values()}
-    notes += [f"- text normalisation: {text}" for text in sorted(tokenizers)]
+    notes += [f"- text normalization: {text}" for text in sorted(tokenizers)]
     if plan.size != "paper":
         notes.append(
             f"- size '{plan.size}': other data and models than the paper's; its rows stand there "
@@ -103,48 +89,20 @@ def write_tables(plan: Plan, scores: dict[str, Evaluation]) -> Path:
     return path
 
 
-def _captions(run: Path, row: Row, clips: Sequence[Clip]) -> list[str]:
+def _captions(plan: Plan, run: Path, row: Row, clips: Sequence[Clip]) -> list[str]:
     """The captions of all clips; those that a stopped call made with the same weights are kept."""
-    from rich.progress import track
-
     path = run / f"captions-{row.test.parent.name}-{row.test.stem}.jsonl"
-    mark = (run / "best" / "earwitness.json").stat().st_mtime_ns
-    known = _known(path, mark)
-    todo = [clip for clip in clips if clip.id not in known]
-    if todo:
-        import torch
-
-        from earwitness.system.captioner import TorchCaptioner
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        captioner = TorchCaptioner.load(run / "best", device)
-        with path.open("w", encoding="utf-8") as file:
-            for name, text in known.items():
-                file.write(_caption_line(name, text, mark))
-            for start in track(range(0, len(todo), 8), "captioning", disable=len(todo) < 100):
-                batch = todo[start : start + 8]
-                found = captioner.caption_batch([clip.audio for clip in batch])
-                for clip, caption in zip(batch, found, strict=True):
-                    known[clip.id] = caption.text
-                    file.write(_caption_line(clip.id, caption.text, mark))
-                file.flush()
-    return [known[clip.id] for clip in clips]
-
-
-def _caption_line(name: str, text: str, mark: int) -> str:
-    return json.dumps({"id": name, "caption": text, "weights": mark}) + "\n"
-
-
-def _known(path: Path, mark: int) -> dict[str, str]:
-    known = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if row.get("weights") == mark:
-            known[row["id"]] = row["caption"]
-    return known
+    if plan.processes > 1:
+        words = [
+            "earwitness_lab.reproduce.decode",
+            str(run / "best"),
+            str(row.test),
+            "-o",
+            str(path),
+        ]
+        launch(plan.processes, words, f"captioning {row.label}")
+    found = decode(run / "best", clips, path)
+    return [found[clip.id] for clip in clips]
 
 
 def _tokenizer() -> str:

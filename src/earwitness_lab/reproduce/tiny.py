@@ -83,7 +83,7 @@ def _manifest(folder: Path, name: str, source: str, numbers: range, captions: in
         clip = synthetic_clip(number, seconds=1.0)
         sound = f"audio/{name}-{number}.wav"
         soundfile.write(folder / sound, clip.waveform, RATE)
-        told = [clip.caption, *(f"{clip.caption} {end}" for end in _ENDS)][:captions]
+        texts = [clip.caption, *(f"{clip.caption} {end}" for end in _ENDS)][:captions]
         split = name.partition(".")[2] or "train"
         rows.append(
             {
@@ -93,7 +93,7 @@ def _manifest(folder: Path, name: str, source: str, numbers: range, captions: in
                 "source": source,
                 "recording": f"{source}:{number}",
                 "seconds": 1.0,
-                "captions": told,
+                "captions": texts,
             }
         )
     write_rows(folder / f"{name}.csv", rows)
@@ -105,8 +105,8 @@ _ENDS = ("nearby", "in the distance", "for a while", "in a quiet room")
 def _sentences() -> list[str]:
     from earwitness.data.synthetic import SENTENCES
 
-    told = [f"{text} {end}".strip() for text in SENTENCES.values() for end in ("", *_ENDS)]
-    return [f"{prompt} {text}".strip() for text in told for prompt in _PROMPTS]
+    texts = [f"{text} {end}".strip() for text in SENTENCES.values() for end in ("", *_ENDS)]
+    return [f"{prompt} {text}".strip() for text in texts for prompt in _PROMPTS]
 
 
 _PROMPTS = ("", "Please describe the audio.", "USER: Describe the audio you hear. \n ASSISTANT:")
@@ -126,11 +126,12 @@ def _ced(folder: Path) -> None:
 def _llama(folder: Path) -> None:
     import torch
 
-    from earwitness.training.language_model import LanguageModelSize, build, train_tokenizer
+    from earwitness.models.llama import LlamaSize
+    from earwitness.training.language_model import build, train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(_sentences() * 20, 400)
-    size = LanguageModelSize(hidden=48, layers=2, heads=2, feed_forward=96)
+    size = LlamaSize(hidden=48, layers=2, heads=2, feed_forward=96)
     model = build(size, tokenizer)
     _read(model, tokenizer)
     model.save_pretrained(folder)
@@ -141,7 +142,7 @@ def _read(model: Any, tokenizer: Any, steps: int = 120) -> None:
     """Teaches `model` the sentences, as one of the hub knows English; LoRA alone cannot."""
     import torch
 
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     sentences = _sentences()
     for step in range(steps):
         chosen = [f"{text}</s>" for text in sentences[step % 5 :: 5]]
@@ -151,8 +152,8 @@ def _read(model: Any, tokenizer: Any, steps: int = 120) -> None:
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels
         ).loss
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def _clap(folder: Path) -> None:
@@ -192,7 +193,7 @@ def clap_model(projection_dim: int, **audio: Any) -> Any:
 
 
 def clap_tokenizer(sentences: list[str]) -> Any:
-    """A tokenizer of CLAP's kind, learnt from `sentences`."""
+    """A tokenizer of CLAP's kind, trained on `sentences`."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import RobertaTokenizer
 

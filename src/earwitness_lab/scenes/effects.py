@@ -1,4 +1,4 @@
-"""What a place and a recorder do to sounds: rooms, distance, movement, colouring, noise, clipping.
+"""What a place and a recorder do to sounds: rooms, distance, movement, coloring, noise, clipping.
 
 Everything costly (room responses, equaliser curves, noises) is made once per process from fixed
 seeds and drawn from afterwards, so that a ten second scene passes one pair of Fourier transforms.
@@ -53,7 +53,7 @@ def _tail(rng: np.random.Generator, samples: int, rate: int) -> Float32[np.ndarr
 
 
 @lru_cache(maxsize=4)
-def colour_curves(length: int, rate: int) -> Float32[np.ndarray, "C F"]:
+def color_curves(length: int, rate: int) -> Float32[np.ndarray, "C F"]:
     """64 gains per frequency bin: gentle equalisers, rumble filters, and band limits of recorders.
 
     Half of them only tilt and bend by a few decibels; a third also lose the top octave or more; the
@@ -147,19 +147,19 @@ def place(
     rng: np.random.Generator,
     rate: int,
     room: bool,
-    colour: bool,
+    color: bool,
 ) -> Float32[np.ndarray, " T"]:
     """`dry` plus the reverberation of `wet` in a random room, through a random recorder's
-    colouring.
+    coloring.
     """
-    if not room and not colour:
+    if not room and not color:
         return dry
     length, rooms = room_spectra(len(dry), rate)
     spectrum = rfft(dry, length)
     if room:
         spectrum += rfft(wet, length) * rooms[int(rng.integers(len(rooms)))]
-    if colour:
-        curves = colour_curves(length, rate)
+    if color:
+        curves = color_curves(length, rate)
         spectrum *= curves[int(rng.integers(len(curves)))]
     return np.asarray(irfft(spectrum, length, overwrite_x=True)[: len(dry)], dtype=np.float32)
 

@@ -136,12 +136,12 @@ class Lexicon:
         return entries
 
     def _event(self, draft: Draft) -> PlannedEvent:
-        behaviour = self.tables.behaviour
-        level = behaviour.loud_db * ("loud" in draft.marks) + behaviour.quiet_db * (
+        behavior = self.tables.behavior
+        level = behavior.loud_db * ("loud" in draft.marks) + behavior.quiet_db * (
             "quiet" in draft.marks
         )
         candidates = tuple(tuple(candidate.split("+")) for candidate in draft.labels)
-        ends = all(part.partition(":")[0] in behaviour.once for part in candidates[0])
+        ends = all(part.partition(":")[0] in behavior.once for part in candidates[0])
         repetition: Repetition = "once" if ends and not draft.plural else "natural"
         kinds: tuple[Repetition, ...] = ("once", "brief", "repeat", "continuous")
         for kind in kinds:
@@ -154,5 +154,5 @@ class Lexicon:
             count=draft.count,
             movement=draft.movement,
             voices=draft.voices,
-            speed=math.prod((behaviour.speeds.get(mark, 1.0) for mark in draft.marks), start=1.0),
+            speed=math.prod((behavior.speeds.get(mark, 1.0) for mark in draft.marks), start=1.0),
         )

@@ -37,7 +37,7 @@ class Action(Strict):
     human: bool = False
 
 
-class Behaviour(Strict):
+class Behavior(Strict):
     """Sounds that are heard once by themselves, and the meaning of loud, fast and their like."""
 
     once: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class LexiconTables(Strict):
     actions: dict[str, Action]
     agents: dict[str, Agent]
     phrases: dict[str, tuple[tuple[str, ...], ...]] = {}
-    behaviour: Behaviour = Behaviour()
+    behavior: Behavior = Behavior()
 
     @model_validator(mode="after")
     def _names_known_actions(self) -> "LexiconTables":

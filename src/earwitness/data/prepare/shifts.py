@@ -2,7 +2,7 @@
 
 A table whose caption column alone has slipped looks like any other table: nothing here sees that.
 Seen are ids that name the next row's sound, numbers that start at 0 for files that start at 1, and
-durations that fit the neighbour.
+durations that fit the neighbor.
 """
 
 from collections.abc import Sequence

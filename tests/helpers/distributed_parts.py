@@ -1,7 +1,7 @@
 """Training on several processes, as tests start it: a tiny captioner without dropout, real losses.
 
-Run by torchrun: `spread_parts.py JSON`, where JSON names run folders and for each the settings of
-the loop and `kill_at`, the number of the item at which the second process kills itself (0: never).
+Run by torchrun: `distributed_parts.py JSON`, where JSON names run folders and for each the
+settings of the loop and `kill_at`: the item at which the second process kills itself (0: none).
 """
 
 import json
@@ -19,8 +19,9 @@ from torch import nn
 from earwitness.lamb.aligner import AlignerConfig
 from earwitness.system.decoder import DecoderConfig, LoraConfig
 from earwitness.training.contrastive import DualTraining
-from earwitness.training.fit import FitConfig, fit
+from earwitness.training.fit import fit
 from earwitness.training.lamb import LAMB_LOSSES, LambTraining
+from earwitness.training.settings import FitConfig, Selection
 from earwitness.training.sources import collate
 
 
@@ -71,10 +72,10 @@ def train(run, data, model: nn.Module, weights=LAMB_LOSSES, **changes):
     """`fit` on this problem."""
     settings = {"epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "warmup_epochs": 0.5}
     config = FitConfig(**{**settings, "save_every": 1, "trackers": (), **changes})
-    select = "-decode" if isinstance(model, LambTraining) else "-contrastive"
+    name = "decode" if isinstance(model, LambTraining) else "contrastive"
     return fit(
         model, data, collate, weights, config, Path(run), validate=validate, save=save,
-        select=select,
+        select=Selection(name, "lowest"),
     )  # fmt: skip
 
 

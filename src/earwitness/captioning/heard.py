@@ -1,0 +1,144 @@
+"""Captions put in order by the sounds that a class head finds: a caption whose sounds are not there
+loses, and where no candidate names what is clearly heard, the class's own sentence is the answer.
+
+No paper's step; it changes no model. The head was fitted on single recordings, so that it knows
+sounds which captions seldom tell of alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from earwitness import audio
+from earwitness.caption import Caption, CaptionsWaveforms, Decoding
+from earwitness.captioning.rerank import agreements
+from earwitness.text import gist
+
+EVENTS = "events"
+"""the name of this way of reranking"""
+
+FEWEST = 4
+"""the fewest captions that are compared: as many as the pocket models have beams; more are worse"""
+
+LEAST_SUPPORT, LEAST_PROBABILITY = 0.2, 0.3
+"""below the first, no candidate names what is heard; from the second on, something clearly is"""
+
+_VAGUE = frozenset(
+    gist(
+        "someone somebody something person people run make sound loud continuously repeatedly "
+        "several time go off play steady background many other each pass device machine electronic "
+        "up down open close small large quiet faint almost surface hit noise out into over use"
+    )
+)
+"""stems that name no sound by themselves"""
+
+
+@runtime_checkable
+class SoundClasses(Protocol):
+    """What names the classes of sound in waveforms."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the waveforms."""
+        ...
+
+    @property
+    def sentences(self) -> Sequence[Sequence[str]]:
+        """For each class, what is said of it alone."""
+        ...
+
+    def heard(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]]
+    ) -> tuple[Float[np.ndarray, "B K"], Float[np.ndarray, "B K"]]:
+        """Probabilities of the classes over the whole of each waveform, and the highest in a part
+        of it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EventReranker:
+    """Orders captions by agreement with the other candidates, plus `weight` times their support:
+    the probability of the classes that a caption names, at most 1, which is its `rerank` score.
+    """
+
+    classes: SoundClasses = field(repr=False, compare=False)
+    weight: float = 1.0
+    candidates: int = FEWEST
+    name: str = EVENTS
+    as_score: bool = False
+    """the support is the caption's `score`, not its second one"""
+
+    @classmethod
+    def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "EventReranker":
+        """With the class head beside a model's frame encoder.
+
+        Raises:
+            CheckpointError: there is no such model, or its encoder has no class head.
+        """
+        from earwitness.captioning.captioner import sound_classes
+
+        return cls(sound_classes(model, device))
+
+    def captions(
+        self,
+        captioner: CaptionsWaveforms,
+        waveforms: Sequence[Float[np.ndarray, " _"]],
+        decoding: Decoding | None = None,
+    ) -> list[list[Caption]]:
+        """The `n_best` captions of mono waveforms at the captioner's rate."""
+        settings = decoding or captioner.decoding
+        several = max(settings.n_best, self.candidates)
+        rows = captioner.caption_waveforms(
+            waveforms, settings.model_copy(update={"n_best": several})
+        )
+        rate, own_rate = captioner.sample_rate, self.classes.sample_rate
+        clips = [w if rate == own_rate else audio.load((w, rate), own_rate) for w in waveforms]
+        whole, parts = self.classes.heard(clips)
+        found = [
+            self.ordered(row, one, np.maximum(one, part))[: settings.n_best]
+            for row, one, part in zip(rows, whole, parts, strict=True)
+        ]
+        return [[self._scored(caption) for caption in row] for row in found]
+
+    def _scored(self, caption: Caption) -> Caption:
+        if not self.as_score or caption.rerank is None:
+            return caption
+        return replace(caption, score=caption.rerank, rerank=None)
+
+    def ordered(
+        self,
+        row: Sequence[Caption],
+        whole: Float[np.ndarray, " K"],
+        anywhere: Float[np.ndarray, " K"],
+    ) -> list[Caption]:
+        """The captions of one sound, best first, and before them, where none names what is heard,
+        the sentence of its class.
+        """
+        supports = [self.support(caption.text, anywhere) for caption in row]
+        agreed = [value or 0.0 for value in agreements(row)]
+        merits = [a + self.weight * s for a, s in zip(agreed, supports, strict=True)]
+        order = sorted(range(len(row)), key=lambda n: merits[n], reverse=True)
+        found = [replace(row[n], rerank=supports[n]) for n in order]
+        likeliest = int(whole.argmax())
+        sure = float(whole[likeliest])
+        if found and supports[order[0]] < LEAST_SUPPORT and sure >= LEAST_PROBABILITY:
+            text = self.classes.sentences[likeliest][0]
+            found.insert(0, replace(found[0], text=text, score=sure, rerank=sure))
+        return found
+
+    def support(self, text: str, probabilities: Float[np.ndarray, " K"]) -> float:
+        """The probability of the classes that a caption names, at most 1."""
+        stems = set(gist(text))
+        named = [not stems.isdisjoint(keys) for keys in self._keys]
+        return min(1.0, float(probabilities[named].sum()))
+
+    @cached_property
+    def _keys(self) -> list[frozenset[str]]:
+        """For each class the stems by which a caption names it."""
+        return [frozenset(gist(" ".join(said))) - _VAGUE for said in self.classes.sentences]

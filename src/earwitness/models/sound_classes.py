@@ -1,0 +1,160 @@
+"""What an encoder's frames sound like: a linear head over classes of sound, beside the encoder.
+
+`classes.json` and `classes.safetensors` in an encoder's folder. The head sees the mean and the
+maximum of frames, so that it says the same of a whole recording as of a second of it. Computed in
+numpy, whatever makes the frames.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from earwitness.config import Strict
+from earwitness.errors import CheckpointError
+from earwitness.models.json_files import read_json, read_settings
+
+SETTINGS, WEIGHTS = "classes.json", "classes.safetensors"
+
+PART_S = 1.28
+"""length of the parts in which the highest probability is looked for; they overlap by half"""
+
+WINDOW_S = 0.96
+"""length of the stretch around a frame by which its events are told"""
+
+Frames = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+"""mono waveforms -> the frames "N D" of each"""
+
+Read = Callable[[Path], Mapping[str, np.ndarray]]
+"""a safetensors file -> its tensors; raises CheckpointError"""
+
+
+class ClassHeadConfig(Strict):
+    """The classes: `labels` are our own, `names` AudioSet's, `sentences` describe each alone."""
+
+    dim: PositiveInt
+    """width of the encoder's frames"""
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    sentences: tuple[tuple[str, ...], ...]
+    temperature: PositiveFloat = 1.0
+    """that makes the probabilities right as often as they say, on held-out recordings"""
+    frame_rate: PositiveFloat = 6.25
+    """frames per second"""
+
+    @model_validator(mode="after")
+    def _one_each(self) -> "ClassHeadConfig":
+        sizes = {len(self.labels), len(self.names), len(self.sentences)}
+        if len(sizes) > 1 or not all(self.sentences):
+            raise ValueError("expected one name and at least one sentence for each label")
+        return self
+
+
+class SoundEvent(NamedTuple):
+    """A sound of an AudioSet class from `start_s` to `end_s`, and its highest probability."""
+
+    name: str
+    label: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class SoundClassifier:
+    """A class head over the frames that `frames` makes of waveforms at `sample_rate` Hz."""
+
+    config: ClassHeadConfig
+    weight: Float[np.ndarray, "K F"]
+    bias: Float[np.ndarray, " K"]
+    frames: Frames
+    sample_rate: int
+
+    @classmethod
+    def load(
+        cls, folder: Path, read: Read, frames: Frames, sample_rate: int
+    ) -> "SoundClassifier | None":
+        """The head in an encoder's folder, whose weights `read` reads; None where it has none.
+
+        Raises:
+            CheckpointError: one of its two files is missing or damaged, or does not fit the other.
+        """
+        path, weights = folder / SETTINGS, folder / WEIGHTS
+        if not path.exists() and not weights.exists():
+            return None
+        config = read_settings(ClassHeadConfig, read_json(path), path)
+        state = read(weights)
+        classes, width = len(config.labels), 2 * config.dim
+        shapes = {"linear.weight": (classes, width), "linear.bias": (classes,)}
+        for name, shape in shapes.items():
+            if name not in state:
+                raise CheckpointError(f"{weights}: weight '{name}' is missing")
+            if state[name].shape != shape:
+                raise CheckpointError(
+                    f"{weights}: weight '{name}' has shape {state[name].shape}, expected {shape}"
+                )
+            if not np.isfinite(state[name]).all():
+                raise CheckpointError(
+                    f"{weights}: weight '{name}' holds numbers that are not finite"
+                )
+        whole = (state[name].astype(np.float32) for name in shapes)
+        return cls(config, *whole, frames, sample_rate)
+
+    @property
+    def sentences(self) -> Sequence[Sequence[str]]:
+        """For each class, what is said of it alone."""
+        return self.config.sentences
+
+    def probabilities(self, parts: Float[np.ndarray, "B N D"]) -> Float[np.ndarray, "B K"]:
+        """The probability of each class over all frames of each part; they add up to 1."""
+        pooled = np.concatenate([parts.mean(1), parts.max(1)], axis=1)
+        logits = (pooled @ self.weight.T + self.bias) / self.config.temperature
+        grown = np.exp(logits - logits.max(1, keepdims=True))
+        return grown / grown.sum(1, keepdims=True)
+
+    def heard(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]]
+    ) -> tuple[Float[np.ndarray, "B K"], Float[np.ndarray, "B K"]]:
+        """Probabilities of classes over the whole of each waveform, and the highest in a part."""
+        whole, parts = [], []
+        size = max(1, round(PART_S * self.config.frame_rate))
+        for h in self.frames(waveforms):
+            whole.append(self.probabilities(h[None])[0])
+            pieces = h[None] if len(h) <= size else _windows(h, size)[:: size // 2]
+            parts.append(self.probabilities(pieces).max(0))
+        return np.stack(whole), np.stack(parts)
+
+    def events(self, waveform: Float[np.ndarray, " T"], threshold: float = 0.5) -> list[SoundEvent]:
+        """The events of a waveform in order of their start: runs of frames where a class has at
+        least `threshold` in the stretch around them. Borders are those of frames.
+        """
+        return self.events_of(self.frames([waveform])[0], threshold)
+
+    def events_of(self, h: Float[np.ndarray, "N D"], threshold: float = 0.5) -> list[SoundEvent]:
+        """The events of a clip's frames."""
+        size = max(1, round(WINDOW_S * self.config.frame_rate))
+        before, after = size // 2, size - 1 - size // 2
+        # The first and last frames are repeated, so that each frame is the middle of a window.
+        ends = np.repeat(h[:1], before, axis=0), np.repeat(h[-1:], after, axis=0)
+        by_frame = self.probabilities(_windows(np.concatenate([ends[0], h, ends[1]]), size))
+        classes = np.flatnonzero(by_frame.max(0) >= threshold)
+        found = [event for k in classes for event in self._runs(int(k), by_frame[:, k], threshold)]
+        return sorted(found, key=lambda event: (event.start_s, -event.probability))
+
+    def _runs(self, k: int, by_frame: Float[np.ndarray, " N"], least: float) -> list[SoundEvent]:
+        edges = np.diff(np.concatenate([[False], by_frame >= least, [False]]).astype(np.int8))
+        starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        rate, names = self.config.frame_rate, (self.config.names[k], self.config.labels[k])
+        return [
+            SoundEvent(*names, start / rate, end / rate, float(by_frame[start:end].max()))
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
+
+
+def _windows(h: Float[np.ndarray, "N D"], size: int) -> Float[np.ndarray, "W size D"]:
+    """All stretches of `size` frames."""
+    return np.lib.stride_tricks.sliding_window_view(h, size, axis=0).transpose(0, 2, 1)

@@ -1,0 +1,56 @@
+"""The names under which a service answers: a page of another site cannot pass for it."""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from earwitness.serve.limits import problem
+from earwitness.serve.settings import Settings
+
+
+class HostCheck:
+    """ASGI middleware: 400 for a request whose `Host` is none of the service's names.
+
+    A site that lets its own name point at this machine (DNS rebinding) sends its own name. Requests
+    without the header, which browsers always send, pass.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = Headers(scope=scope).get("host") if scope["type"] == "http" else None
+        if not given or is_allowed(given, self._settings):
+            await self._app(scope, receive, send)
+            return
+        names = ", ".join(self._settings.allowed_hosts)
+        sentence = f"the host {given[:80]!r} is not served here; expected {names} (--allowed-host)"
+        await problem(400, sentence)(scope, receive, send)
+
+
+def is_allowed(given: str, settings: Settings) -> bool:
+    """Whether a `Host` header, with or without a port, is one of the service's names."""
+    try:
+        parts = urlsplit(f"//{given}")
+        name, _ = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        return False
+    if parts.netloc != given or "@" in given:
+        return False
+    if settings.any_address and _is_address(name):
+        return True
+    for pattern in (one.lower().strip("[]") for one in settings.allowed_hosts):
+        below = pattern.startswith("*.") and name.endswith(pattern[1:])
+        if pattern in ("*", name) or below:
+            return True
+    return False
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

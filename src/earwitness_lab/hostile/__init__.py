@@ -1,0 +1,1 @@
+"""Hostile inputs, for the robustness benchmark and the tests."""

@@ -1,0 +1,121 @@
+"""Campaigns of hostile inputs: each input is tried in a process of its own and counted."""
+
+import os
+import resource
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from earwitness.errors import EarwitnessError, one_line
+
+Outcome = Literal["refused", "captioned", "lost", "traceback"]
+"""one clear sentence; a caption; a result that is gone, a hang or a dead process; anything else"""
+
+_SHOWN = 20
+
+
+class Attempt(NamedTuple):
+    """An input, and what `attempt` answers to it: "captioned", or an error of earwitness."""
+
+    name: str
+    attempt: Callable[[], Outcome]
+
+
+@dataclass
+class Section:
+    """What a section of the benchmark counted."""
+
+    name: str
+    counts: Counter[str] = field(default_factory=Counter)
+    bad: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, name: str, outcome: Outcome, detail: str = "") -> None:
+        """Counts one input; `detail` is kept for what went wrong."""
+        self.counts[outcome] += 1
+        if outcome in ("lost", "traceback"):
+            self.bad.append(f"{name}: {outcome} {detail}".rstrip())
+
+    @property
+    def row(self) -> str:
+        """A row of the table."""
+        kinds = ("refused", "captioned", "lost", "traceback")
+        cells = [str(sum(self.counts.values())), *(str(self.counts[kind]) for kind in kinds)]
+        return f"| {self.name} | {' | '.join(cells)} | {self.seconds:.0f} s |"
+
+
+HEAD = "| inputs | number | refused | captioned | lost | tracebacks | time |\n|---|" + "---|" * 6
+
+
+def run(
+    name: str, attempts: Iterable[Attempt], limit_s: float = 60.0, gigabytes: float = 8.0
+) -> Section:
+    """The counts of `attempts`, each in a process of its own with limits on time and memory."""
+    section, start = Section(name), time.monotonic()
+    for one in attempts:
+        outcome, detail = _apart(one.attempt, limit_s, gigabytes)
+        section.add(one.name, outcome, detail)
+    section.seconds = time.monotonic() - start
+    return section
+
+
+def report(sections: Iterable[Section]) -> str:
+    """The table, and the first of the inputs that went wrong."""
+    sections = list(sections)
+    bad = [line for section in sections for line in section.bad]
+    more = [f"... and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    return "\n".join([HEAD, *(section.row for section in sections), *bad[:_SHOWN], *more])
+
+
+def judged(attempt: Callable[[], Outcome]) -> tuple[Outcome, str]:
+    """What `attempt` came to: an error of earwitness of one line is a refusal."""
+    try:
+        return attempt(), ""
+    except EarwitnessError as error:
+        text = str(error)
+        if text.strip() and "\n" not in text:
+            return "refused", text
+        return "traceback", f"an error of {len(text.splitlines())} lines"
+    except BaseException as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(last.filename)}:{last.lineno}"
+        return (
+            "traceback",
+            f"{type(error).__name__} at {where}: {one_line(error)[:200]}",
+        )
+
+
+def _apart(attempt: Callable[[], Outcome], limit_s: float, gigabytes: float) -> tuple[Outcome, str]:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _child(attempt, write, gigabytes)
+    os.close(write)
+    deadline = time.monotonic() + limit_s
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            break
+        time.sleep(0.005)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as answers:
+        said = answers.read().decode("utf-8", "replace")
+    outcome, _, detail = said.partition("\n")
+    if outcome in ("refused", "captioned", "lost", "traceback"):
+        return outcome, detail  # type: ignore[return-value]
+    return "lost", f"no answer in {limit_s:.0f} s, or killed (status {status})"
+
+
+def _child(attempt: Callable[[], Outcome], write: int, gigabytes: float) -> None:
+    memory = int(gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, sys.stdout.fileno())
+    os.dup2(silent, sys.stderr.fileno())
+    outcome, detail = judged(attempt)
+    os.write(write, f"{outcome}\n{detail}".encode("utf-8", "replace")[:2000])
+    os._exit(0)

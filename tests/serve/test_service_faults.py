@@ -1,0 +1,217 @@
+"""What clients get wrong, by mistake or on purpose, and what the service does about it."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from builders import tiny_captioner
+from serving import in_thread, noise_silence_noise, sound, wav
+
+from earwitness.captioning.options import CaptionOptions
+from earwitness.config import validate
+from earwitness.errors import ConfigError
+from earwitness.serve.hosts import is_allowed
+from earwitness.serve.settings import Settings
+from earwitness.system.captioner import TorchCaptioner
+
+TIMEOUT = 120
+QUIET = {"demo": False}
+CAPTIONS = "/v1/audio/captions"
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+
+
+@pytest.fixture(scope="module")
+def captioner() -> TorchCaptioner:
+    return tiny_captioner()
+
+
+@pytest.fixture(scope="module")
+def url(captioner: TorchCaptioner) -> Iterator[str]:
+    with in_thread(captioner, Settings(**QUIET)) as running:
+        yield running
+
+
+def post(url: str, path: str = CAPTIONS, contents: bytes = b"", **fields: Any) -> httpx.Response:
+    return httpx.post(
+        f"{url}{path}",
+        files={"file": ("a.wav", contents or wav())},
+        data=fields,
+        timeout=TIMEOUT,
+    )
+
+
+def message(answer: httpx.Response) -> str:
+    return answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sample": "true", "seed": str(2**64)},
+        {"sample": "true", "seed": "9" * 40},
+        {"sample": "true", "temperature": "1e-300"},
+        {"sample": "true", "temperature": "1e300"},
+        {"sample": "true", "temperature": "nan"},
+        {"sample": "true", "top_p": "nan"},
+        {"guide_strength": "1e300"},
+        {"guide_strength": "inf"},
+        {"guide_strength": "nan"},
+        {"silence": "nan"},
+        {"silence": "-inf"},
+        {"min_score": "nan"},
+        {"rerank": "consensus", "rerank_weight": "nan"},
+        {"window": "nan"},
+        {"window": "1e-300"},
+        {"hop": "1e-300"},
+        {"whole": "inf"},
+    ],
+)
+def test_value_out_of_range_is_a_422_that_names_the_field(url: str, fields: dict) -> None:
+    answer = post(url, **fields)
+    assert answer.status_code == 422, answer.text
+    assert list(fields)[-1] in message(answer)
+    assert len(message(answer)) <= 400
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sample": "true", "seed": str(2**63 - 1)},
+        {"sample": "true", "temperature": "0.01"},
+        {"sample": "true", "temperature": "100"},
+        {"guide_strength": "1000"},
+        {"silence": "-1e300"},
+    ],
+)
+def test_value_on_the_edge_of_its_range_is_captioned(url: str, fields: dict) -> None:
+    answer = post(url, **fields)
+    assert (answer.status_code, bool(answer.json().get("caption"))) == (200, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", 2**64), ("temperature", 1e-300), ("guide_strength", 1e300), ("silence", np.nan)],
+)
+def test_command_line_has_the_same_ranges(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=name):
+        validate(CaptionOptions, {name: value}, "the options")
+
+
+def test_low_temperature_of_the_transcriptions_is_a_422(url: str) -> None:
+    answer = post(url, TRANSCRIPTIONS, model="whisper-1", temperature="1e-300")
+    assert (answer.status_code, "temperature" in message(answer)) == (422, True)
+
+
+@pytest.mark.parametrize("time", ["9" * 400, "99999999999999:00:00", "-1:00:00"])
+def test_giant_time_in_subtitles_is_a_422(url: str, time: str) -> None:
+    speech = f"WEBVTT\n\n{time}.000 --> {time}.500\nHello.\n"
+    answer = httpx.post(
+        f"{url}{CAPTIONS}",
+        files={"file": ("a.wav", wav()), "merge": ("a.vtt", speech.encode())},
+        data={"response_format": "vtt"},
+        timeout=TIMEOUT,
+    )
+    assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize("path", [CAPTIONS, TRANSCRIPTIONS])
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "punycode", "hex", "utf-16"])
+def test_charset_that_makes_surrogate_names_is_a_422(url: str, path: str, charset: str) -> None:
+    head = 'Content-Disposition: form-data; name="file"; filename="\\\\ud800.wav"'
+    body = f"--x\r\n{head}\r\n\r\n".encode() + wav() + b"\r\n--x--\r\n"
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    answer = httpx.post(
+        f"{url}{path}", content=body, headers={"Content-Type": kind}, timeout=TIMEOUT
+    )
+    assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize("path", [CAPTIONS, TRANSCRIPTIONS])
+def test_file_without_a_name_gets_one_sentence(url: str, path: str) -> None:
+    answer = httpx.post(
+        f"{url}{path}",
+        files={"file": (None, b"RIFF"), "model": (None, b"whisper-1")},
+        timeout=TIMEOUT,
+    )
+    assert answer.status_code == 422
+    assert message(answer) == (
+        "the field 'file' has no file name; expected a file, as curl -F file=@dog.wav sends it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"timestamp_granularities[]": "segmnt"}, "'segmnt'; expected 'segment'"),
+        ({"timestamp_granularities": "wrod"}, "'wrod'; expected 'segment'"),
+        ({"timestamp_granularity[]": "segment"}, "did you mean 'timestamp_granularities'"),
+        ({"timestamp_granularites[]": "word"}, "did you mean 'timestamp_granularities'"),
+    ],
+)
+def test_misspelled_granularities_are_refused(url: str, fields: dict, sentence: str) -> None:
+    answer = post(url, TRANSCRIPTIONS, model="whisper-1", **fields)
+    assert (answer.status_code, sentence in message(answer)) == (422, True), answer.text
+
+
+def test_fields_that_the_service_does_not_use_are_let_through(url: str) -> None:
+    fields = {"timestamp_granularities[]": "segment", "language": "en", "chunking_strategy": "auto"}
+    assert post(url, TRANSCRIPTIONS, model="whisper-1", user="me", **fields).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "samples", [noise_silence_noise(), np.zeros(16000, np.float32)], ids=["sounds", "silence"]
+)
+def test_deltas_joined_are_the_final_text(url: str, samples: np.ndarray) -> None:
+    fields = {"model": "whisper-1", "stream": "true"}
+    answer = post(url, TRANSCRIPTIONS, sound(samples), **fields)
+    events = [json.loads(data) for data in re.findall(r"data: (\{.*\})\n\n", answer.text)]
+    *deltas, done = events
+    assert done["type"] == "transcript.text.done"
+    assert "".join(event["delta"] for event in deltas) == done["text"]
+    whole = post(url, TRANSCRIPTIONS, sound(samples), model="whisper-1", response_format="srt")
+    assert (done["text"] == "no distinct sound") == (whole.text == "")
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics"])
+def test_health_routes_answer_head(url: str, path: str) -> None:
+    answer = httpx.head(f"{url}{path}")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_schema_names_every_status(url: str) -> None:
+    paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+    expected = {"200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "503"}
+    for path in (CAPTIONS, TRANSCRIPTIONS):
+        answers = paths[path]["post"]["responses"]
+        assert set(answers) == expected
+        assert answers["422"]["content"]["application/json"]["schema"] == {
+            "$ref": "#/components/schemas/Problem"
+        }
+    assert "503" in paths["/ready"]["get"]["responses"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("evil.example", 400), ("localhost.evil.example:80", 400), ("localhost:1", 200)],
+)
+def test_host_that_is_not_the_services_is_refused(url: str, host: str, status: int) -> None:
+    for path in ("/health", "/v1/models", "/openapi.json"):
+        answer = httpx.get(f"{url}{path}", headers={"Host": host})
+        assert answer.status_code == status
+    if status == 400:
+        assert "expected localhost, 127.0.0.1, ::1" in message(answer)
+
+
+def test_names_that_are_allowed_and_no_others() -> None:
+    settings = Settings(allowed_hosts=("a.example", "*.b.example", "::1"))
+    for host in ("a.example", "A.EXAMPLE:80", "a.example.", "x.b.example", "[::1]:8000"):
+        assert is_allowed(host, settings), host
+    for host in ("b.example", "xb.example", "a.example:x", "u@a.example", "10.0.0.1", "[::1", "a/"):
+        assert not is_allowed(host, settings), host
+    assert is_allowed("anything", Settings(allowed_hosts=("*",)))
+    assert is_allowed("10.0.0.1:80", Settings(any_address=True))
+    assert not is_allowed("evil.example", Settings(any_address=True))
