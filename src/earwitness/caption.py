@@ -50,6 +50,14 @@ class Decoding(Strict):
     """multiplies beta; 0 switches the Token Guide off"""
     seed: Seed = 0
 
+    @property
+    def batches(self) -> bool:
+        """Whether clips may be captioned together.
+
+        Each batch starts from the seed: sampled together, clips would share its random numbers.
+        """
+        return not self.sample
+
 
 @dataclass(frozen=True)
 class Caption:
@@ -178,9 +186,8 @@ class CaptionCalls:
         A waveform's captions do not depend on the others.
         """
         settings = decoding or self.decoding
-        if not settings.sample:
+        if settings.batches:
             return self.caption_together(waveforms, settings) if waveforms else []
-        # Each batch starts from the seed: sampled together, clips would share its random numbers.
         return [row for one in waveforms for row in self.caption_together([one], settings)]
 
     def caption(

@@ -116,7 +116,7 @@ def test_late_captions_get_503_and_free_their_place(
     with in_thread(fresh, Settings(timeout_seconds=2.0, max_requests=1, **QUIET)) as url:
         held = Held(fresh, monkeypatch)
         late = post(url)
-        assert (late.status_code, "longer than 2 s" in message(late)) == (503, True)
+        assert (late.status_code, "longer than the limit of 2 s" in message(late)) == (503, True)
         held.go.set()
         eventually(lambda: post(url).status_code == 200)
 

@@ -323,7 +323,7 @@ def table(
     """Your own table: one caption per row, or several columns of captions.
 
     Columns are guessed by their names (audio, path, file_name, ...; caption,
-    caption_1, text, ...; split) unless given, and say so.
+    caption_1, text, ...; split) unless given; the guess is printed.
 
     Example:
 

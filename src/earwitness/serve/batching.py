@@ -24,9 +24,11 @@ class _Waiting:
 
     def joins(self, first: "_Waiting") -> bool:
         """Whether a batch with `first` pays: the same search, at most twice its length."""
+        if self is first:
+            return True
         short, long = sorted((len(self.waveform), len(first.waveform)))
         same = self.decoding == first.decoding and self.reranker == first.reranker
-        return same and long <= 2 * short
+        return same and self.decoding.batches and long <= 2 * short
 
 
 class Batcher:
