@@ -321,7 +321,7 @@ def test_command_writes_a_sheet_and_says_what_cannot_be_told(folder: Path, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,text\n1,rain\n", "no column 'caption' (has ['id', 'text'])"),
+        ("id,text\n1,rain\n", "no column 'caption'; a table of captions has caption, this file has id, text"),
         ("caption\n \n", "holds no caption"),
     ],
 )

@@ -77,7 +77,7 @@ def test_frames_are_made_once_and_read_memory_mapped(tmp_path, monkeypatch):
     places = FeatureCache(tmp_path / "features", encoder, 10.0).fill(files, encoder, batch_size=2)
     assert isinstance(read_frames(places[0]), np.memmap)
     monkeypatch.setattr("earwitness.audio.load", lambda *_: 1 / 0)
-    monkeypatch.setattr("earwitness.training.feature_cache._sha256", lambda _: 1 / 0)
+    monkeypatch.setattr("earwitness.training.feature_cache.sha256_of", lambda _: 1 / 0)
     assert FeatureCache(tmp_path / "features", encoder, 10.0).fill(files, encoder) == places
 
 
