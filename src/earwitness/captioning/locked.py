@@ -93,7 +93,7 @@ class LockedFile:
         self._file.close()
 
 
-def _opened(path: Path) -> FileIO
+def _opened(path: Path) -> FileIO:
     """The file under `path`, locked. Raises OSError, and DataError where it is in use."""
     while True:
         # Unbuffered: what a full disk refuses is not tried again when the file is closed.
