@@ -59,6 +59,9 @@ def _private_folder() -> Iterator[None]:
         os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "page")
         # Gradio loads matplotlib, which keeps a list of fonts in the user's home otherwise.
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder, "matplotlib"))
+        # torch's compilers keep folders beside the temporary files otherwise, and leave them.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(folder, "inductor"))
+        os.environ.setdefault("TRITON_CACHE_DIR", os.path.join(folder, "triton"))
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         try:
             yield
