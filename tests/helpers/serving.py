@@ -20,6 +20,7 @@ from builders import noise
 
 from earwitness.captioning.rerank import Reranker
 from earwitness.serve.app import create_app
+from earwitness.serve.connections import Server, options
 from earwitness.serve.settings import Settings
 from earwitness.system.captioner import TorchCaptioner
 
@@ -76,7 +77,8 @@ def in_thread(
 ) -> Iterator[str]:
     """The address of the application in a real server, in a thread of this process."""
     app = create_app(captioner, settings, reranker)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    config = uvicorn.Config(app, port=0, log_level="warning", **options(settings))
+    server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

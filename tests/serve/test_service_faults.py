@@ -1,8 +1,14 @@
 """What clients get wrong, by mistake or on purpose, and what the service does about it."""
 
+import asyncio
+import errno
 import json
 import re
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +20,8 @@ from serving import in_thread, noise_silence_noise, sound, wav
 from earwitness.captioning.options import CaptionOptions
 from earwitness.config import validate
 from earwitness.errors import ConfigError
+from earwitness.serve.brake import TRIES, WAIT_SECONDS, Brake
+from earwitness.serve.connections import Complaints
 from earwitness.serve.hosts import is_allowed
 from earwitness.serve.settings import Settings
 from earwitness.system.captioner import TorchCaptioner
@@ -215,3 +223,137 @@ def test_names_that_are_allowed_and_no_others() -> None:
     assert is_allowed("anything", Settings(allowed_hosts=("*",)))
     assert is_allowed("10.0.0.1:80", Settings(any_address=True))
     assert not is_allowed("evil.example", Settings(any_address=True))
+
+
+def connected(url: str, head: bytes = b"") -> socket.socket:
+    """A connection on which `head` was sent."""
+    parts = httpx.URL(url)
+    opened = socket.create_connection((parts.host, parts.port or 80), timeout=TIMEOUT)
+    opened.sendall(head)
+    return opened
+
+
+def is_closed(opened: socket.socket) -> bool:
+    """Whether the service has ended the connection, with what it had not read or without."""
+    try:
+        return opened.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /health HTTP/1.1\r\nHost: loc"])
+def test_connection_without_a_whole_head_is_closed(captioner: TorchCaptioner, head: bytes) -> None:
+    limits = Settings(timeout_seconds=0.5, **QUIET)
+    with in_thread(captioner, limits, wait=False) as url, connected(url, head) as opened:
+        opened.settimeout(30)
+        assert opened.recv(100) == b""
+
+
+def test_second_head_on_a_connection_has_the_same_limit(captioner: TorchCaptioner) -> None:
+    with in_thread(captioner, Settings(timeout_seconds=1.0, **QUIET), wait=False) as url:
+        request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with connected(url, request) as opened:
+            opened.settimeout(30)
+            assert opened.recv(1000).startswith(b"HTTP/1.1 200")
+            opened.sendall(request[:20])
+            assert opened.recv(1000) == b""
+
+
+def test_connections_are_capped_and_idle_ones_make_room(captioner: TorchCaptioner) -> None:
+    with in_thread(captioner, Settings(max_connections=4, **QUIET), wait=False) as url:
+        idle = [connected(url, b"GET / HTT") for _ in range(12)]
+        assert httpx.get(f"{url}/health", timeout=TIMEOUT).status_code == 200
+        assert all(is_closed(one) for one in idle[:8])
+        for one in idle:
+            one.close()
+
+
+def test_lack_of_files_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.new_event_loop()
+    handler = Complaints()
+    for _ in range(3):
+        handler(loop, {"message": "accept", "exception": OSError(errno.EMFILE, "Too many files")})
+    assert len(caplog.records) == 1
+    handler(loop, {"message": "something else"})
+    assert caplog.records[-1].name == "asyncio"
+    loop.close()
+
+
+@pytest.mark.parametrize("path", [CAPTIONS, TRANSCRIPTIONS])
+def test_stream_ends_when_its_time_is_over(
+    captioner: TorchCaptioner, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    go = threading.Event()
+    with in_thread(captioner, Settings(timeout_seconds=1.0, max_requests=1, **QUIET)) as url:
+        run = captioner.caption_waveforms
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                captioner, "caption_waveforms", lambda *given: (go.wait(TIMEOUT), run(*given))[1]
+            )
+            timer = threading.Timer(20, go.set)
+            timer.start()
+            started = time.monotonic()
+            answer = post(url, path, model="whisper-1", stream="true")
+            assert time.monotonic() - started < 15
+            go.set()
+            timer.cancel()
+        assert "the captions took longer than the limit of 1 s" in answer.text
+
+
+def test_wrong_keys_are_slowed_down_and_right_ones_are_not(captioner: TorchCaptioner) -> None:
+    def status(key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.get(f"{url}/v1/models", headers=headers, timeout=TIMEOUT).status_code
+
+    with in_thread(captioner, Settings(api_keys=("right",), **QUIET), wait=False) as url:
+        assert {status("wrong") for _ in range(TRIES - 1)} == {401}
+        assert status("right") == 200
+        assert {status("wrong") for _ in range(TRIES)} == {401}
+        assert status("wrong") == status("right") == 429
+        assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_brake_is_let_go_is_per_address_and_forgets_the_oldest() -> None:
+    now = 0.0
+    brake = Brake(lambda: now)
+
+    def client(address: str) -> dict[str, Any]:
+        return {"client": (address, 1)}
+
+    for _ in range(TRIES):
+        brake.wrong(client("2001:db8::1"))
+    assert brake.wait(client("2001:db8::2")) == WAIT_SECONDS
+    assert brake.wait(client("2001:db8:0:1::1")) == 0
+    now = WAIT_SECONDS + 1
+    assert brake.wait(client("2001:db8::1")) == 0
+    for _ in range(TRIES):
+        brake.wrong(client("10.0.0.1"))
+    for number in range(20_000):
+        brake.wrong(client(f"host{number}"))
+    assert brake.wait(client("10.0.0.1")) == 0
+    assert len(brake._wrong) == 10_000
+
+
+def test_uploads_of_the_page_obey_the_limits_and_leave_nothing_behind(
+    captioner: TorchCaptioner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("gradio", reason="the web page needs gradio")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+
+    def stalled() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+        yield bytes(100_000)
+        time.sleep(4)
+        yield b"\r\n--x--\r\n"
+
+    limits = Settings(timeout_seconds=1.0, max_bytes=1_000_000)
+    with in_thread(captioner, limits) as url:
+        upload = f"{url}/demo/gradio_api/upload"
+        large = [("files", (f"{n}.wav", bytes(600_000))) for n in range(2)]
+        assert httpx.post(upload, files=large, timeout=TIMEOUT).status_code == 413
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        late = httpx.post(upload, content=stalled(), headers=kind, timeout=TIMEOUT)
+        assert late.status_code == 408
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        small = httpx.post(upload, files={"files": ("a.wav", wav())}, timeout=TIMEOUT)
+        assert (small.status_code, Path(small.json()[0]).name) == (200, "a.wav")

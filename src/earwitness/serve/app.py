@@ -1,23 +1,25 @@
 """The HTTP application: sound captions over a small API of its own and over OpenAI's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
+import anyio
 from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import UploadFile as FormFile
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from earwitness import __version__
 from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.options import CaptionOptions
-from earwitness.captioning.pipeline import CaptionSettings
+from earwitness.captioning.pipeline import CaptionSettings, SoundInProgress
 from earwitness.captioning.rerank import Reranker
-from earwitness.captioning.segments import summary
+from earwitness.captioning.segments import Segment, summary
 from earwitness.captioning.subtitles import Subtitles, read
 from earwitness.config import validate
 from earwitness.errors import (
@@ -56,7 +58,12 @@ STATUS: dict[type[EarwitnessError], int] = {
 
 _MERGE_BYTES = 2_000_000
 _CLIENT_GONE = 499
+_READ_SECONDS = 10.0
 _SEND_A_FILE = "expected a file, as curl -F file=@dog.wav sends it"
+
+
+class LateError(EarwitnessError):
+    """The captions of a stream that took too long."""
 
 
 def create_app(
@@ -118,7 +125,7 @@ async def _captions(request: Request, form: CaptionRequest) -> Response:
             "merge gives subtitles; expected response_format=srt or vtt, and no stream"
         )
     if form.stream:
-        return _streamed(_caption_events(service, upload, settings))
+        return _streamed(service, _caption_events(service, upload, settings))
     speech = None if form.merge is None else await _subtitles(form.merge)
     result = await _unless_gone(request, service.result(upload, settings))
     return answers.captions(result, kind, service.captioner.name, speech)
@@ -149,7 +156,7 @@ async def _transcriptions(
     timed = stream or response_format in ("srt", "vtt", "verbose_json")
     settings = request_settings(service, options, timed)
     if stream:
-        return _streamed(_transcription_events(service, _upload(file), settings))
+        return _streamed(service, _transcription_events(service, _upload(file), settings))
     result = await _unless_gone(request, service.result(_upload(file), settings))
     assert settings.decoding is not None
     return answers.transcription(result, response_format, settings.decoding)
@@ -208,7 +215,7 @@ async def _caption_events(
     """`segment` events, then `done` with the whole record, or `error`."""
     sound, segments = service.sound(upload.name, settings), []
     try:
-        async with aclosing(service.segments(upload, sound)) as arriving:
+        async with aclosing(_in_time(service, upload, sound)) as arriving:
             async for segment in arriving:
                 segments.append(segment)
                 yield answers.event(segment.as_dict(), "segment")
@@ -225,7 +232,7 @@ async def _transcription_events(
     """OpenAI's events: `transcript.text.delta` per new caption, then `transcript.text.done`."""
     sound, segments, deltas = service.sound(upload.name, settings), [], answers.Deltas()
     try:
-        async with aclosing(service.segments(upload, sound)) as arriving:
+        async with aclosing(_in_time(service, upload, sound)) as arriving:
             async for segment in arriving:
                 segments.append(segment)
                 if delta := deltas.of(segment):
@@ -239,9 +246,43 @@ async def _transcription_events(
     yield answers.event("[DONE]")
 
 
-def _streamed(events: AsyncIterator[str]) -> StreamingResponse:
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+async def _in_time(
+    service: Service, upload: Upload, sound: SoundInProgress
+) -> AsyncGenerator[Segment, None]:
+    """The segments of a sound. Raises LateError when the time of the request is over."""
+    limit = service.settings.timeout_seconds
+    clock = asyncio.get_running_loop().time
+    end = clock() + limit
+    async with aclosing(service.segments(upload, sound)) as arriving:
+        while True:
+            try:
+                segment = await asyncio.wait_for(anext(arriving), max(0.0, end - clock()))
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise LateError(_late(limit)) from None
+            yield segment
+
+
+class Events(StreamingResponse):
+    """Server-sent events; a client that does not read them loses its connection."""
+
+    def __init__(self, events: AsyncIterator[str], longest: float) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._longest = longest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.move_on_after(self._longest):
+            await super().__call__(scope, receive, send)
+
+
+def _streamed(service: Service, events: AsyncIterator[str]) -> Events:
+    return Events(events, service.settings.timeout_seconds + _READ_SECONDS)
+
+
+def _late(limit: float) -> str:
+    return f"the captions took longer than the limit of {limit:g} s"
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -256,7 +297,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> R
             return task.result()
         if gone in done:
             raise HTTPException(_CLIENT_GONE, "the client has gone")
-        raise HTTPException(503, f"the captions took longer than the limit of {limit:g} s")
+        raise HTTPException(503, _late(limit))
     finally:
         task.cancel()
         gone.cancel()

@@ -18,7 +18,7 @@ from gradio.themes import Base
 from gradio.utils import get_upload_folder
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import CaptionSettings, SoundResult
@@ -27,9 +27,10 @@ from earwitness.captioning.segments import Segment
 from earwitness.config import validate
 from earwitness.errors import EarwitnessError
 from earwitness.serve import card
-from earwitness.serve.limits import knows_key
+from earwitness.serve.limits import knows_key, slow_down
 from earwitness.serve.options import request_settings
 from earwitness.serve.service import Service, Upload
+from earwitness.serve.uploads import UploadGate
 
 PATH = "/demo"
 _WORDS = 12
@@ -88,7 +89,8 @@ def mount(app: FastAPI, service: Service) -> None:
         )
     for block in blocks.blocks.values():
         block.async_move_resource_to_block_cache = _local_only(block)
-    app.add_middleware(PageGuard)
+    app.add_middleware(UploadGate, service=service, folder=Path(get_upload_folder()))
+    app.add_middleware(PageGuard, service=service)
     # Without this Gradio leaves out its own check of the files that a client names.
     blocks.has_launched = True
     mounted: Any = next(r for r in app.routes if isinstance(r, Mount) and r.path == PATH)
@@ -97,10 +99,13 @@ def mount(app: FastAPI, service: Service) -> None:
 
 
 class PageGuard:
-    """ASGI middleware: only what the page itself asks for gets through to Gradio."""
+    """ASGI middleware: only what the page itself asks for gets through to Gradio.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    An address that tries too many wrong passwords has to wait.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._brake = app, service.brake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -112,7 +117,23 @@ class PageGuard:
         ):
             await PlainTextResponse("there is nothing here", 404)(scope, receive, send)
             return
+        if scope["type"] == "http" and scope["method"] == "POST" and inside.rstrip("/") == "/login":
+            await self._login(scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+    async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if seconds := self._brake.wait(scope):
+            await slow_down(seconds)(scope, receive, send)
+            return
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                right = message["status"] < 400
+                (self._brake.right if right else self._brake.wrong)(scope)
+            await send(message)
+
+        await self._app(scope, receive, watched)
 
 
 def _local_only(block: Any) -> Any:

@@ -36,6 +36,13 @@ def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -
     return JSONResponse({"error": error}, status, {**retry, **(headers or {})})
 
 
+def slow_down(seconds: int) -> JSONResponse:
+    """The answer to an address that has tried too many wrong keys."""
+    return problem(
+        429, f"too many wrong keys; try again in {seconds} s", {"Retry-After": str(seconds)}
+    )
+
+
 def knows_key(keys: tuple[str, ...], offered: str) -> bool:
     """Whether `offered` is one of the keys; the time it takes says nothing about them."""
     digest = sha256(offered.encode()).digest()
@@ -47,7 +54,7 @@ class Gate:
     """ASGI middleware before `/v1`: refuses before reading, counts while reading."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+        self._app, self._service, self._brake = app, service, service.brake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
@@ -71,11 +78,14 @@ class Gate:
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope)
         if refusal is not None:
-            await _refuse(refusal, scope, receive, send)
+            await refuse(refusal, scope, receive, send)
             return
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
+        await self._within_limits(scope, receive, send)
+
+    async def _within_limits(self, scope: Scope, receive: Receive, send: Send) -> None:
         service = self._service
         service.in_flight += 1
         service.metrics.in_flight.set(service.in_flight)
@@ -87,17 +97,24 @@ class Gate:
             service.metrics.in_flight.set(service.in_flight)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
-        service, settings, headers = self._service, self._service.settings, Headers(scope=scope)
+        settings, headers = self._service.settings, Headers(scope=scope)
         if settings.api_keys:
+            if seconds := self._brake.wait(scope):
+                return slow_down(seconds)
             scheme, _, key = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not knows_key(settings.api_keys, key.strip()):
+                if key:
+                    self._brake.wrong(scope)
                 return problem(
                     401,
                     "this service needs a valid API key, sent as 'Authorization: Bearer <key>'",
                     {"WWW-Authenticate": "Bearer"},
                 )
-        if scope["method"] != "POST":
-            return None
+            self._brake.right(scope)
+        return self._no_room(scope) if scope["method"] == "POST" else None
+
+    def _no_room(self, scope: Scope) -> JSONResponse | None:
+        service, settings, headers = self._service, self._service.settings, Headers(scope=scope)
         if service.draining or not service.ready:
             state = "shutting down" if service.draining else "still loading"
             return problem(503, f"the service is {state}; try again in a moment")
@@ -153,7 +170,7 @@ class _Body:
         return sending
 
 
-async def _refuse(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
     """Answers at once; what the client still sends is thrown away for a few seconds."""
     status, headers = response.status_code, response.raw_headers
     await send({"type": "http.response.start", "status": status, "headers": headers})

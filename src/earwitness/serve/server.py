@@ -11,6 +11,7 @@ import uvicorn
 
 from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.rerank import Reranker
+from earwitness.serve.connections import Server, options
 from earwitness.serve.settings import Settings
 
 _GRACE_SECONDS = 5
@@ -30,7 +31,7 @@ def run(
 
         app = create_app(captioner, settings, reranker)
 
-        class Server(uvicorn.Server):
+        class Draining(Server):
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
                 # Not uvicorn's own: it ends the process by the same signal, before it is tidied up.
                 self.force_exit = self.should_exit
@@ -43,9 +44,10 @@ def run(
             log_level="warning" if not access_log else "info",
             access_log=access_log,
             server_header=False,
+            **options(settings),
             timeout_graceful_shutdown=round(2 * settings.timeout_seconds) + _GRACE_SECONDS,
         )
-        Server(config).run(sockets=[listener])
+        Draining(config).run(sockets=[listener])
 
 
 @contextmanager
@@ -57,6 +59,9 @@ def _private_folder() -> Iterator[None]:
         os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "page")
         # Gradio loads matplotlib, which keeps a list of fonts in the user's home otherwise.
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder, "matplotlib"))
+        # torch's compilers keep folders beside the temporary files otherwise, and leave them.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(folder, "inductor"))
+        os.environ.setdefault("TRITON_CACHE_DIR", os.path.join(folder, "triton"))
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         try:
             yield

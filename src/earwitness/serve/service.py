@@ -24,6 +24,7 @@ from earwitness.captioning.rerank import CANDIDATES, CLAP_WEIGHT, CONSENSUS, Rer
 from earwitness.captioning.segments import Segment, Window, cut
 from earwitness.errors import AudioTooLargeError
 from earwitness.serve.batching import Batcher
+from earwitness.serve.brake import Brake
 from earwitness.serve.bridging import BridgeView, Bridging
 from earwitness.serve.metrics import Metrics
 from earwitness.serve.settings import Settings
@@ -59,6 +60,7 @@ class Service:
         """by the name under which a request may ask for it"""
         self.bridging = Bridging.of(captioner)
         self.ready = self.draining = False
+        self.brake = Brake()
         self.in_flight = 0
         self._batcher: Batcher | None = None
         self._decoders: ThreadPoolExecutor | None = None

@@ -20,6 +20,8 @@ class Settings(Strict):
     """most beams, and most captions of a sound"""
     max_requests: PositiveInt = 64
     """requests that are received, waiting or being captioned; beyond it the answer is 429"""
+    max_connections: PositiveInt = 512
+    """open connections; fewer where the process may not open that many files"""
     timeout_seconds: PositiveFloat = 300.0
     """time for an upload to arrive, and again for its captions"""
     batch_size: PositiveInt = 8
