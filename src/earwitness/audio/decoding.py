@@ -103,7 +103,7 @@ def _sndfile(path: Path, name: str, wave: headers.Wave, opened: ExitStack) -> "S
             # It has all of a file that soundfile asks for: read, seek and tell.
             file = opened.enter_context(soundfile.SoundFile(mended))  # type: ignore[arg-type]
         else:
-            file = opened.enter_context(soundfile.SoundFile(_as_named(path)))
+            file = opened.enter_context(soundfile.SoundFile(_as_named(path)))  # type: ignore[arg-type]
     except soundfile.LibsndfileError as error:
         # A cut CAF file, say; FFmpeg would make do with what is left.
         if error.code == _MALFORMED and not _is_open_ended(path):

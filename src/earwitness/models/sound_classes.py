@@ -101,8 +101,8 @@ class SoundClassifier:
                 raise CheckpointError(
                     f"{weights}: weight '{name}' holds numbers that are not finite"
                 )
-        whole = (state[name].astype(np.float32) for name in shapes)
-        return cls(config, *whole, frames, sample_rate)
+        weight, bias = (state[name].astype(np.float32) for name in shapes)
+        return cls(config, weight, bias, frames, sample_rate)
 
     @property
     def sentences(self) -> Sequence[Sequence[str]]:

@@ -62,7 +62,7 @@ class RuntimeCaptioner(CaptionCalls):
 
     @classmethod
     def load(
-        cls, model: Path | str = "pocket-lamb", threads: int | None = None
+        cls, model: Path | str = "pocket-lamb", device: str = "cpu", *, threads: int | None = None
     ) -> "RuntimeCaptioner":
         """The captioner of a model folder, of a pocket model by name, or of one of the hub.
 

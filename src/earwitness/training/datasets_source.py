@@ -83,6 +83,8 @@ class DatasetsSource(SourceConfig):
             raise MissingDependencyError(
                 "source.kind = 'datasets' needs the package datasets: pip install 'earwitness[hub]'"
             ) from None
+        from datasets.exceptions import DatasetsError
+
         try:
             found = datasets.load_dataset(
                 self.dataset,
@@ -91,7 +93,7 @@ class DatasetsSource(SourceConfig):
                 revision=self.revision,
                 streaming=self.streaming,
             )
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, DatasetsError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"source.dataset '{self.dataset}', split '{split}': {reason}") from None
         columns = found.column_names or []
@@ -101,7 +103,8 @@ class DatasetsSource(SourceConfig):
                     f"source.dataset '{self.dataset}', split '{split}': no column '{name}'; it has "
                     f"{', '.join(columns)}"
                 )
-        if isinstance(found.features[self.audio], datasets.Audio):
+        features = found.features or {}
+        if isinstance(features.get(self.audio), datasets.Audio):
             found = found.cast_column(self.audio, datasets.Audio(decode=False))
         return found.select_columns([self.audio, *self.caption_columns])
 

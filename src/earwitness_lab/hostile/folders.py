@@ -175,7 +175,7 @@ def _bert(folder: Path, classes: int) -> None:
         BertConfig,
         BertForSequenceClassification,
         BertModel,
-        BertTokenizerFast,
+        BertTokenizerFast,  # type: ignore[attr-defined]
     )
 
     words = sorted({word for sentence in _SENTENCES for word in sentence.split()})
@@ -190,7 +190,7 @@ def _bert(folder: Path, classes: int) -> None:
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=64,
-        num_labels=classes or 2,
+        num_labels=classes or 2,  # type: ignore[call-arg]
     )
     torch.manual_seed(0)
     made = BertForSequenceClassification(config) if classes else BertModel(config)
