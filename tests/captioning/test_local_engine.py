@@ -274,12 +274,25 @@ def test_read_ahead_hands_over_each_source_in_order(tmp_path):
     )
 
 
-def test_fault_in_a_reader_is_not_swallowed(monkeypatch):
+def test_fault_in_a_reader_is_the_error_of_its_sound(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("a fault of the program")
 
     monkeypatch.setattr("earwitness.captioning.read_ahead.cut", broken)
-    with pytest.raises(ZeroDivisionError):
+    sources = [of_array(name, tone(200, 1)) for name in "xy"]
+    items = [item for _, item in read_ahead(sources, RATE, Windows())]
+    assert [str(item) for item in items] == [
+        f"{name}: unexpected ZeroDivisionError (a fault of the program)" for name in "xy"
+    ]
+    assert isinstance(items[0].__cause__, ZeroDivisionError)
+
+
+def test_exit_in_a_reader_ends_the_job(monkeypatch):
+    def broken(*_):
+        raise SystemExit(3)
+
+    monkeypatch.setattr("earwitness.captioning.read_ahead.cut", broken)
+    with pytest.raises(SystemExit):
         list(read_ahead([of_array("x", tone(200, 1))], RATE, Windows()))
 
 

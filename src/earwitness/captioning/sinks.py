@@ -1,6 +1,7 @@
 """Where results go: standard output, one file with a journal, or one sidecar per sound."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -167,7 +168,7 @@ class Sidecars(Sink):
         super().__init__()
         self._paths = paths
         self._kind: Format = kind
-        existing = {name for name, path in paths.items() if path.exists()}
+        existing = {name for name, path in paths.items() if os.path.exists(path)}
         self.done = set() if overwrite else existing
 
     def add(self, records: list[Record]) -> None:
