@@ -348,7 +348,7 @@ def test_a_run_that_stopped_early_is_finished(tmp_path):
 
 def test_captions_of_a_stopped_call_are_kept_and_those_of_other_weights_are_not(tmp_path):
     model = tiny_model_folder(tmp_path / "model")
-    clips = clips_to_caption(manifest(tmp_path / "test.csv", clips=3))
+    clips = clips_to_caption(manifest(tmp_path / "test.jsonl", clips=3))
     path = tmp_path / "captions.jsonl"
     found = decode(model, clips, path)
     assert list(found) == [clip.id for clip in clips]
@@ -364,7 +364,7 @@ def test_captions_of_a_stopped_call_are_kept_and_those_of_other_weights_are_not(
 @pytest.mark.slow
 def test_two_processes_caption_a_test_set_together(tmp_path):
     model = tiny_model_folder(tmp_path / "model")
-    test = manifest(tmp_path / "test.csv", clips=5)
+    test = manifest(tmp_path / "test.jsonl", clips=5)
     clips = clips_to_caption(test)
     alone = decode(model, clips, tmp_path / "alone.jsonl")
     path = tmp_path / "together.jsonl"
