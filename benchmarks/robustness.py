@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from earwitness_lab.hostile import campaign, folders
+from earwitness_lab.hostile import campaign, folders, jobs
 
 SECTIONS: dict[str, Callable[[Path, int, int], campaign.Section]] = {
     "tampered folders": folders.section,
+    "killed jobs": jobs.kills,
+    "file names": jobs.names,
 }
 """section by name: a function of a working folder, the number of inputs, and the seed"""
 
