@@ -19,6 +19,7 @@ LAYERS: dict[str, int] = {
     "errors": 0,
     "plugins": 0,
     "config": 1,
+    "decoding": 2,
     "io": 1,
     "cauchy_schwarz": 1,
     "statistics": 1,

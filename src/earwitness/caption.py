@@ -8,55 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from os import PathLike
-from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from earwitness import audio
 from earwitness.audio import AudioSource
 from earwitness.audio.levels import SILENCE_DB, level_db
-from earwitness.config import Strict
+from earwitness.decoding import Decoding as Decoding
 from earwitness.errors import ConfigError
 
 NOTHING = "no distinct sound"
 """the caption of silence, and of what a gate has closed"""
-
-
-Temperature = Annotated[FiniteFloat, Field(ge=0.01, le=100)]
-"""below, the logits of a token overflow; above, every token is as likely as the next"""
-TopP = Annotated[FiniteFloat, Field(gt=0, le=1)]
-GuideStrength = Annotated[FiniteFloat, Field(ge=0, le=1000)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""what both torch and numpy take"""
-
-
-class Decoding(Strict):
-    """How a caption is searched for. LAMB gives no settings; beam 4 is its predecessors'."""
-
-    beam_size: PositiveInt = 4
-    max_new_tokens: PositiveInt = 50
-    n_best: PositiveInt = 1
-    length_penalty: FiniteFloat = 1.0
-    repetition_penalty: Annotated[PositiveFloat, Field(allow_inf_nan=False)] = 1.0
-    no_repeat_ngram: NonNegativeInt = 0
-    repeat_content_words: bool = True
-    """False: no content word occurs twice in a caption"""
-    sample: bool = False
-    temperature: Temperature = 1.0
-    top_p: TopP = 1.0
-    guide_strength: GuideStrength = 1.0
-    """multiplies beta; 0 switches the Token Guide off"""
-    seed: Seed = 0
-
-    @property
-    def batches(self) -> bool:
-        """Whether clips may be captioned together.
-
-        Each batch starts from the seed: sampled together, clips would share its random numbers.
-        """
-        return not self.sample
 
 
 @dataclass(frozen=True)

@@ -201,9 +201,11 @@ def test_journal_refuses_other_settings_and_a_second_writer(tmp_path):
 
 def test_failures_of_an_earlier_run_are_forgotten(tmp_path):
     path = tmp_path / "f.jsonl"
-    Failures(path).add("a", "why")
+    first = Failures(path)
+    first.add("a", "why")
+    first.close()
     assert json.loads(path.read_text()) == {"file": "a", "error": "why"}
-    Failures(path)
+    Failures(path).close()
     assert not path.exists()
 
 

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, FiniteFloat, PositiveInt
 
-from earwitness.caption import GuideStrength, Seed, Temperature, TopP
 from earwitness.config import Strict
+from earwitness.decoding import GuideStrength, Seed, Temperature, TopP
 
 WINDOW_SECONDS = 10.0
 _WHOLE_SECONDS = 30.0
