@@ -1,0 +1,326 @@
+"""Speed of captioning without torch, beside torch and captioners of other shapes, in one run.
+
+    python benchmarks/runtime_speed.py [--clips 64] [--minutes 60] [--threads 2] [--install]
+
+Prints a table in Markdown. Times of one row are taken in turn, so that a busy machine slows all of
+them; ratios are what to compare. The others have random weights: a Whisper-tiny (greedy, 20 tokens,
+30 s windows) and a captioner with the sizes of CoNeTTE (ConvNeXt-tiny, six decoder layers of width
+256, three beams of 20 tokens). `--install` sets up a fresh environment first.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+RATE = 16_000
+BATCH = 8
+TOKENS = 20
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples" / "storm.flac"
+
+
+def main() -> None:
+    """Reads the command line, measures, and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="pocket-lamb")
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the one long sound")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--install", action="store_true")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    print("| what | runtime | torch | ratio |")
+    print("|---|---|---|---|", flush=True)
+    if options.install:
+        install()
+    cold(options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        warm(options.model, Path(folder), options.clips, options.minutes, options.threads)
+
+
+def row(what: str, ours: float, theirs: float, ratio: float, unit: str = "") -> None:
+    """Prints one row; `ratio` is how many times better the runtime is."""
+    print(f"| {what} | {ours:.3g} {unit} | {theirs:.3g} {unit} | {ratio:.2f} |", flush=True)
+
+
+def install() -> None:
+    """A fresh environment with what captioning needs, to its first caption."""
+    with tempfile.TemporaryDirectory() as place:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        pip = [f"{place}/bin/pip", "-q", "--disable-pip-version-check", "install"]
+        constraints = ["-c", str(ROOT / "constraints-cpu.txt")]
+        subprocess.run([*pip, *constraints, str(ROOT)], check=True)
+        command = [f"{place}/bin/earwitness", "caption", str(EXAMPLE)]
+        subprocess.run(command, check=True, capture_output=True)
+        seconds = time.perf_counter() - started
+        size = sum(p.lstat().st_size for p in Path(place).rglob("*") if not p.is_dir())
+    print(f"| fresh environment to the first caption | {seconds:.0f} s | | |")
+    print(f"| environment on disk | {size / 1e6:.0f} MB | | |", flush=True)
+
+
+def cold(model: str) -> None:
+    """CPU seconds and peak memory of one caption in a fresh process; the best of three."""
+    command = f"from earwitness.cli import app; app(['caption', {str(EXAMPLE)!r}, '--model', {model!r}, '-q'])"
+    with_torch = (
+        "from earwitness.system.captioner import TorchCaptioner; "
+        f"print(TorchCaptioner.load({model!r}).caption({str(EXAMPLE)!r}).text)"
+    )
+    found = {}
+    for name, code in (("runtime", command), ("torch", with_torch)):
+        found[name] = [measured_process(code) for _ in range(3)]
+    best = {
+        name: [min(column) for column in zip(*runs, strict=True)] for name, runs in found.items()
+    }
+    for number, (what, unit) in enumerate((("CPU time", "s"), ("peak memory", "MB"))):
+        ours, theirs = best["runtime"][number], best["torch"][number]
+        row(f"cold caption: {what}", ours, theirs, theirs / ours, unit)
+
+
+def measured_process(code: str) -> tuple[float, float]:
+    """CPU seconds and peak megabytes of a Python process that runs `code`."""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"a cold caption failed with {process.returncode}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def warm(model: str, folder: Path, count: int, minutes: float, threads: int) -> None:
+    """Batches in memory, a folder of Opus files, an hour of sound, and the other captioners."""
+    import torch
+
+    from earwitness.captioning.local import caption_files
+    from earwitness.captioning.sources import find
+    from earwitness.runtime import RuntimeCaptioner
+    from earwitness.system.captioner import TorchCaptioner
+
+    torch.set_num_threads(threads)
+    ours, theirs = RuntimeCaptioner.load(model, threads), TorchCaptioner.load(model)
+    clips = sounds(count)
+    batches = [clips[i : i + BATCH] for i in range(0, count, BATCH)]
+
+    def in_batches(caption: Callable[[list[np.ndarray]], object]) -> Callable[[], float]:
+        return lambda: timed(lambda: [caption(batch) for batch in batches]) / count
+
+    whisper, conette = whisper_tiny(), conette_like()
+    rates = in_turn(
+        {
+            "runtime": in_batches(ours.caption_waveforms),
+            "torch": in_batches(theirs.caption_waveforms),
+            "whisper": in_batches(whisper),
+            "conette": in_batches(conette),
+            "single": in_batches(lambda batch: [ours.caption(clip_of(c)) for c in batch]),
+            "single torch": in_batches(lambda batch: [theirs.caption(clip_of(c)) for c in batch]),
+        }
+    )
+    per_clip = rates["runtime"]
+    row("10 s clips per second, batch", 1 / per_clip, 1 / rates["torch"], rates["torch"] / per_clip)
+    single, other = rates["single"] * 1e3, rates["single torch"] * 1e3
+    row("one 10 s clip, loaded", single, other, other / single, "ms")
+    files = folder / "clips"
+    write_opus(files, clips)
+    found = in_turn(
+        {
+            name: lambda one=one: (
+                timed(lambda: list(caption_files(one, find([str(files)])))) / count
+            )
+            for name, one in (("runtime", ours), ("torch", theirs))
+        }
+    )
+    row(
+        "folder of Opus files, clips per second",
+        1 / found["runtime"],
+        1 / found["torch"],
+        found["torch"] / found["runtime"],
+    )
+    long = folder / "long.flac"
+    soundfile.write(long, np.resize(np.concatenate(clips), round(minutes * 60 * RATE)), RATE)
+    found = in_turn(
+        {
+            name: lambda one=one: timed(lambda: list(caption_files(one, find([str(long)]))))
+            for name, one in (("runtime", ours), ("torch", theirs))
+        },
+        times=1,
+    )
+    row(
+        f"{minutes:g} minutes of sound",
+        found["runtime"],
+        found["torch"],
+        found["torch"] / found["runtime"],
+        "s",
+    )
+    for name in ("whisper", "conette"):
+        shape = {"whisper": "Whisper-tiny", "conette": "CoNeTTE"}[name]
+        print(
+            f"| times as fast as a {shape}-shaped captioner | {rates[name] / per_clip:.1f} | "
+            f"{rates[name] / rates['torch']:.1f} | |"
+        )
+    limit(ours, theirs, clips[:BATCH], per_clip)
+
+
+def sounds(count: int) -> list[np.ndarray]:
+    """Clips of 10 s: the examples at other speeds and levels, in noise."""
+    from earwitness import audio
+
+    rng = np.random.default_rng(0)
+    bases = [audio.load(path, RATE) for path in sorted(EXAMPLE.parent.glob("*.flac"))]
+    clips = []
+    for number in range(count):
+        base = np.resize(
+            np.roll(bases[number % len(bases)], int(rng.integers(RATE * 5))), RATE * 10
+        )
+        clips.append(
+            (base * rng.uniform(0.2, 1) + 0.01 * rng.standard_normal(len(base))).astype(np.float32)
+        )
+    return clips
+
+
+def clip_of(samples: np.ndarray) -> tuple[np.ndarray, int]:
+    """A source that needs no file."""
+    return samples, RATE
+
+
+def write_opus(folder: Path, clips: list[np.ndarray]) -> None:
+    folder.mkdir()
+    for number, clip in enumerate(clips):
+        soundfile.write(
+            folder / f"{number:04}.opus", np.clip(clip, -1, 1), RATE, format="OGG", subtype="OPUS"
+        )
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Wall seconds."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def in_turn(measures: dict[str, Callable[[], float]], times: int = 3) -> dict[str, float]:
+    """The best of each measure, taken in turn after one round to warm up."""
+    found = {name: [measure() for _ in range(1)] for name, measure in measures.items()}
+    for _ in range(times):
+        for name, measure in measures.items():
+            found[name].append(measure())
+    return {name: min(values) for name, values in found.items()}
+
+
+def whisper_tiny() -> Callable[[list[np.ndarray]], object]:
+    """A Whisper-tiny with random weights; log-mel of 30 s included."""
+    import torch
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        d_model=384,
+        encoder_layers=4,
+        decoder_layers=4,
+        encoder_attention_heads=6,
+        decoder_attention_heads=6,
+        encoder_ffn_dim=1536,
+        decoder_ffn_dim=1536,
+    )
+    model, features = WhisperForConditionalGeneration(config).eval(), WhisperFeatureExtractor()
+
+    def caption(batch: list[np.ndarray]) -> object:
+        with torch.inference_mode():
+            x = features(batch, sampling_rate=RATE, return_tensors="pt").input_features
+            h = model.model.encoder(x).last_hidden_state
+            ids, past = torch.full((len(batch), 1), 50258), None
+            for _ in range(TOKENS):
+                out = model.model.decoder(
+                    input_ids=ids, encoder_hidden_states=h, past_key_values=past, use_cache=True
+                )
+                past = out.past_key_values
+                ids = model.proj_out(out.last_hidden_state[:, -1:]).argmax(-1)
+        return ids
+
+    return caption
+
+
+def conette_like() -> Callable[[list[np.ndarray]], object]:
+    """A ConvNeXt-tiny over 224 log-mel bands at 32 kHz, and six decoder layers with three beams."""
+    import torch
+    from torch import nn
+    from transformers import ConvNextConfig, ConvNextModel
+
+    from earwitness import audio
+    from earwitness.encoders.log_mel import LogMel, LogMelConfig
+
+    torch.manual_seed(0)
+    front = LogMel(
+        LogMelConfig(sample_rate=32000, n_fft=1024, hop_samples=320, n_mels=224, f_max=14000.0)
+    )
+    encoder = ConvNextModel(ConvNextConfig(num_channels=1)).eval()
+    project, words = nn.Linear(768, 256), nn.Embedding(5000, 256)
+    layer = nn.TransformerDecoderLayer(256, 8, 2048, batch_first=True)
+    decoder, head = nn.TransformerDecoder(layer, 6).eval(), nn.Linear(256, 5000)
+
+    def caption(batch: list[np.ndarray]) -> object:
+        with torch.inference_mode():
+            clips = [torch.from_numpy(audio.load((clip, RATE), 32000)) for clip in batch]
+            x = torch.stack([front(clip).T for clip in clips])[:, None]
+            h = encoder(x).last_hidden_state.mean(3).transpose(1, 2)
+            h = project(h).repeat_interleave(3, dim=0)
+            ids = torch.zeros(len(h), 1, dtype=torch.long)
+            for _ in range(TOKENS):
+                found = head(decoder(words(ids), h)[:, -1])
+                ids = torch.cat([ids, found.argmax(-1, keepdim=True)], dim=1)
+        return ids
+
+    return caption
+
+
+def limit(ours: object, theirs: object, batch: list[np.ndarray], per_clip: float) -> None:
+    """Multiply-adds of the model over the machine's matrix rate, as a share of the time taken."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from earwitness.runtime.decoder import LanguageModel
+
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        theirs.audio_tokens(theirs.encode(batch))  # type: ignore[attr-defined]
+    products = counter.get_total_flops() / 2
+    tokens = 0
+    start, step = LanguageModel.start, LanguageModel.step
+
+    def counted_start(self: LanguageModel, z: list[np.ndarray]) -> object:
+        nonlocal tokens
+        settings = self._settings
+        tokens += sum(len(one) + len(settings.before) + len(settings.after) for one in z)
+        return start(self, z)
+
+    def counted_step(self: LanguageModel, cache: object, ids: np.ndarray, parents: np.ndarray):
+        nonlocal tokens
+        tokens += len(ids)
+        return step(self, cache, ids, parents)  # type: ignore[arg-type]
+
+    LanguageModel.start, LanguageModel.step = counted_start, counted_step  # type: ignore[method-assign]
+    try:
+        ours.caption_waveforms(batch)  # type: ignore[attr-defined]
+    finally:
+        LanguageModel.start, LanguageModel.step = start, step  # type: ignore[method-assign]
+    weights = sum(p.numel() for p in theirs.decoder.model.parameters())  # type: ignore[attr-defined]
+    products += tokens * weights
+    x = torch.rand(1536, 1536)
+    rate = 1536**3 / min(timed(lambda: x @ x) for _ in range(20))
+    share = products / len(batch) / rate / per_clip
+    print(
+        f"| share of the machine's matrix rate ({rate / 1e9:.0f} GMAC/s, "
+        f"{products / len(batch) / 1e9:.2f} G per clip) | {100 * share:.0f} % | | |"
+    )
+
+
+if __name__ == "__main__":
+    main()
