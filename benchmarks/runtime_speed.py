@@ -71,7 +71,8 @@ def install() -> None:
 
 def cold(model: str) -> None:
     """CPU seconds and peak memory of one caption in a fresh process; the best of three."""
-    command = f"from earwitness.cli import app; app(['caption', {str(EXAMPLE)!r}, '--model', {model!r}, '-q'])"
+    arguments = ["caption", str(EXAMPLE), "--model", model, "-q"]
+    command = f"from earwitness.cli import app; app({arguments!r})"
     with_torch = (
         "from earwitness.system.captioner import TorchCaptioner; "
         f"print(TorchCaptioner.load({model!r}).caption({str(EXAMPLE)!r}).text)"
