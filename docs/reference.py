@@ -96,13 +96,12 @@ def _fields(operation: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
 
 def recipes() -> Iterator[str]:
     """The keys of each stage's recipe, from its model."""
-    from importlib import import_module
-
-    from earwitness.training.stages import stages
+    from earwitness.plugins import plugins
+    from earwitness.training.stages import STAGES, recipe_class
 
     yield "# Recipes\n\nThe keys of a recipe (TOML), stage by stage.\n"
-    for stage, (module, name) in stages().items():
-        model = getattr(import_module(module), name)
+    for stage in (*STAGES, *plugins("stages")):
+        model = recipe_class(stage, "the reference")
         yield f"\n## {stage}\n\n{' '.join((model.__doc__ or '').split())}\n"
         schema = model.model_json_schema()
         yield from _keys(schema, schema.get("$defs", {}), "", set())
