@@ -137,7 +137,7 @@ def _caption(model: str, clips: Path, out: Path, kind: str) -> int:
     from earwitness.cli.caption_job import Input, Model, Output, OutputFormat
     from earwitness.cli.caption_job import run as run_job
 
-    chosen = Model(model, CaptionOptions(), "cpu", batch_size=2)
+    chosen = Model(model, CaptionOptions.model_validate({}), "cpu", batch_size=2)
     return run_job(chosen, Input((str(clips),)), Output(out, OutputFormat(kind)), quiet=True)
 
 
