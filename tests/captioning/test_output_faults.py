@@ -37,7 +37,6 @@ def shell(place: Path, line: str) -> tuple[int, list[str]]:
     ("line", "sentence"),
     [
         ("-q clips > /dev/full", "standard output: cannot be written (No space left on device)"),
-        ("-q clips --json > /dev/full", "standard output: cannot be written (No space left"),
         ("-q clips -f json >&-", "standard output: cannot be written (Bad file descriptor)"),
         ("-q clips/0.wav -f srt >&-", "standard output: cannot be written (Bad file descriptor)"),
         ("-q - <&-", "standard input is closed; expected a sound"),
