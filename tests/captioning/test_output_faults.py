@@ -6,14 +6,16 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders import noise, tiny_model_folder
 from heard import write_sound
 
+from earwitness import audio
 from earwitness.captioning.journal import Failures, Journal
 from earwitness.captioning.locked import LockedFile
 from earwitness.captioning.sinks import JournalledFile, Sidecars, SubtitleOutput
-from earwitness.errors import DataError
+from earwitness.errors import AudioError, DataError
 
 ONE = {"file": "a.wav", "caption": "rain", "score": 0.5, "model": "m", "seconds": 1.0}
 
@@ -49,6 +51,13 @@ def test_stream_that_cannot_be_used_is_one_sentence(place, line, sentence):
     assert code == 1
     assert len(said) == 1
     assert said[0].startswith(f"earwitness: {sentence}")
+
+
+def test_decoders_print_nothing_of_their_own(tmp_path, capfd):
+    (tmp_path / "x.mp3").write_bytes(np.random.default_rng(0).bytes(3000))
+    with pytest.raises(AudioError, match="is not a sound"):
+        audio.load(tmp_path / "x.mp3", 16_000)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_closed_streams_lose_nothing_that_goes_to_a_file(place):

@@ -44,6 +44,8 @@ _PLACED = ("FLAC", "OGG", "CAF")
 # libsndfile's report of a chunk that reaches beyond the end of the file.
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.M)
 _SHORT_RF64 = re.compile(r"does not match value from 'ds64' chunk of (\d+)")
+_MPEG = (".mp1", ".mp2", ".mp3", ".mpa", ".m1a", ".m2a", ".m3a")
+_CONTAINERS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd")
 _ZIP = b"PK\x03\x04"
 
 
@@ -86,6 +88,9 @@ def _is_plain(path: Path, head: bytes) -> bool:
     Raises OSError.
     """
     if head.startswith(b"ID3") or (head[0] == 0xFF and head[1:2] >= b"\xe0"):
+        return False
+    # By such an ending libsndfile would ask libmpg123, which prints its complaints on stderr.
+    if path.suffix.lower() in _MPEG and not head.startswith(_CONTAINERS):
         return False
     return not (head.startswith(b"fLaC") and headers.is_joined_flac(path))
 
