@@ -4,6 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples at every run; `pytest --hypothesis-profile=explore` tries others, and more.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore", max_examples=2000)
+settings.load_profile("same")
 
 _ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sounds import FFMPEG_KINDS, NEEDS_FFMPEG, encode, half, tone, wav_bytes
 
@@ -275,7 +275,19 @@ def test_random_bytes_raise_nothing_but_audio_errors(mark: bytes, rest: bytes) -
     read_or_refuse(mark + rest)
 
 
+def test_a_place_beyond_all_files_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    contents = bytearray(wav_bytes(tone(16000, 0.2), 16000, format="CAF"))
+    at = contents.index(b"data") - 8
+    for chunk in range(8, at, 12):
+        size = contents[chunk + 4 : chunk + 12]
+        contents[chunk + 4 : chunk + 12] = b"\x7f" + b"\xff" * 7
+        read_or_refuse(bytes(contents))
+        contents[chunk + 4 : chunk + 12] = size
+    assert capfd.readouterr().err == ""
+
+
 @settings(max_examples=60, deadline=None)
+@example("CAF", [(28, 0)])  # a codec that no decoder has a name for
 @given(
     st.sampled_from(["WAV", "FLAC", "OGG", "MP3", "AIFF", "CAF", "W64", "AU"]),
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=8),

@@ -65,7 +65,9 @@ class Slice:
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         base = (self._start, self._file.tell(), self._end)[whence]
-        return self._file.seek(max(self._start, base + offset)) - self._start
+        # A broken header may name a place that no file system has; behind the end nothing is read.
+        place = min(max(self._start, base + offset), self._end)
+        return self._file.seek(place) - self._start
 
     def tell(self) -> int:
         return self._file.tell() - self._start
@@ -84,6 +86,9 @@ def blocks(
             container = _opened(Slice(file, start, end), name)
             with closing(container):
                 stream = chosen(container, name, track, note)
+                if stream.codec_context is None:
+                    # No decoder has a name for what the header says: a broken one, or a rare codec.
+                    raise damaged(name)
                 promised = _promise(container, stream, path)
                 yield from _Decoder(container, stream, name, note, promised).run()
                 # What was said of the first link holds for all.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -129,7 +129,7 @@ class ClapEncoder(nn.Module):
 
     @torch.no_grad()
     def embed_audio(
-        self, waveforms: Sequence[Float[Tensor, " _"] | Float[np.ndarray, " _"]]
+        self, waveforms: Sequence[Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]]
     ) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of mono clips of any length at `sample_rate`, float32.
 
