@@ -290,7 +290,7 @@ def limit(ours: object, theirs: object, batch: list[np.ndarray], per_clip: float
 
     from earwitness.runtime.decoder import LanguageModel
 
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter:
         theirs.audio_tokens(theirs.encode(batch))  # type: ignore[attr-defined]
     products = counter.get_total_flops() / 2
     tokens = 0
