@@ -88,7 +88,7 @@ class Served:
         found = re.search(r"http://\S+", self.process.stderr.readline())
         if found is None:
             raise SystemExit(f"the service did not start: {self.process.stderr.read()}")
-        while httpx.get(f"{found.group()}/ready", timeout=60).status_code != 200:
+        while httpx.get(f"{found.group()}/ready", timeout=600).status_code != 200:
             time.sleep(0.1)
         return found.group()
 

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-from builders import tiny_captioner
+from builders import noise, tiny_captioner
+from muxing import Track, mux
 from serving import Process, in_thread, noise_silence_noise, sound, wav
 
 from earwitness.captioning.options import CaptionOptions
@@ -378,3 +379,24 @@ def test_uploads_of_the_page_obey_the_limits_and_leave_nothing_behind(tmp_path: 
     finally:
         assert running.stop() == 0
     assert running.files() == []
+
+
+def test_odd_sounds_are_captioned_with_a_note(url: str, tmp_path: Path) -> None:
+    tracks = [Track(sounding, 16000, language="eng") for sounding in (noise(2.0), noise(1.0))]
+    film = mux(tmp_path / "film.mkv", *tracks).read_bytes()
+    answer = post(url, contents=film)
+    note = "'a.wav': track 1 of 2 audio tracks (1 eng, 2 eng)"
+    assert answer.json()["notes"] == [note]
+    for path in (CAPTIONS, TRANSCRIPTIONS):
+        for kind in ("json", "text", "srt", "vtt"):
+            noted = post(url, path, film, response_format=kind, model="whisper-1")
+            assert noted.headers["X-Notes"] == note
+    second = post(url, contents=film, track="2")
+    assert second.json()["seconds"] == pytest.approx(1.0, abs=0.05)
+    assert "notes" not in second.json()
+    assert post(url, contents=film, track="3").status_code == 415
+    unfinished = bytearray(wav(2.0))
+    unfinished[40:44] = bytes(4)
+    told = post(url, contents=bytes(unfinished)).json()
+    assert told["seconds"] == 2.0
+    assert told["notes"] == ["'a.wav': its header states 0.00 s; all 2.00 s are read"]
