@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from builders import noise, tiny_model_folder
 from heard import TONES, knowing_captioner, silence, tone, write_sound
 
 from earwitness.captioning.subtitles import parse
-from earwitness.cli import app
+from earwitness.cli import app, caption_progress
 from earwitness.cli.caption import caption
 from earwitness.system.captioner import TorchCaptioner
 
@@ -347,3 +348,14 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(run, tmp_path, monke
     assert len(read("c.jsonl").splitlines()) == 6
     assert run("clips", "-o", "c.jsonl")[0] == 0
     assert len(read("c.jsonl").splitlines()) == 9
+
+
+def test_progress_of_one_long_file_is_in_seconds_of_sound(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(caption_progress, "_EVERY_SECONDS", 0.0)
+    write_sound(tmp_path / "long.wav", silence(75.0))
+    counts = re.findall(r"(\d:\d\d) of 1:15 of sound", run("long.wav", "-o", "long.json")[2])
+    assert len(counts) >= 7
+    assert counts == sorted(counts)
+    assert counts[-1] == "1:15"
+    write_sound(tmp_path / "short.wav", silence(5.0))
+    assert "0/1 files" in run("short.wav", "-o", "short.json")[2]
