@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from heard import TONES, knowing_captioner, silence, tone, write_sound
 from muxing import Track, mux
 
 from earwitness.captioning.subtitles import parse
-from earwitness.cli import app
+from earwitness.cli import app, caption_progress
 from earwitness.cli.caption import caption
 from earwitness.system.captioner import TorchCaptioner
 
@@ -365,3 +366,14 @@ def test_track_is_chosen_and_several_are_named(run, tmp_path) -> None:
     code, _, err = run("film.mkv", "--track", "fre", "-q")
     assert code == 1
     assert "has no audio track 'fre'; expected 1 to 2 (1 ger, 2 eng)" in " ".join(err.split())
+
+
+def test_progress_of_one_long_file_is_in_seconds_of_sound(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(caption_progress, "_EVERY_SECONDS", 0.0)
+    write_sound(tmp_path / "long.wav", silence(75.0))
+    counts = re.findall(r"(\d:\d\d) of 1:15 of sound", run("long.wav", "-o", "long.json")[2])
+    assert len(counts) >= 7
+    assert counts == sorted(counts)
+    assert counts[-1] == "1:15"
+    write_sound(tmp_path / "short.wav", silence(5.0))
+    assert "0/1 files" in run("short.wav", "-o", "short.json")[2]

@@ -27,7 +27,7 @@ from earwitness.caption import (
     Decoding,
     Reranks,
 )
-from earwitness.errors import MissingDependencyError
+from earwitness.errors import MissingDependencyError, pip_install
 from earwitness.models.sound_classes import SoundClassifier
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Captioner(Protocol):
             return with_own_rerank(RuntimeCaptioner.load(folder))
         if find_spec("torch") is None:
             raise MissingDependencyError(
-                f"{model} on device {device} needs torch: pip install 'earwitness[train]'"
+                f"{model} on device {device} needs torch: {pip_install('train')}"
             )
         from earwitness.system.captioner import TorchCaptioner
         from earwitness.system.devices import torch_device

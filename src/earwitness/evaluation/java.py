@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from earwitness.errors import MissingDependencyError
+from earwitness.errors import MissingDependencyError, pip_install
 
 OLDEST_JAVA = 8
 _JAVA_HINT = (
@@ -137,7 +137,7 @@ def required_jar(given: Path | None, *parts: str) -> Path:
     if found is None:
         raise MetricNotRunError(
             f"{parts[-1]} is missing; it comes with the package pycocoevalcap: "
-            "pip install 'earwitness[eval]'"
+            f"{pip_install('eval')}"
         )
     return found
 

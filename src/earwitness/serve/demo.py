@@ -26,6 +26,7 @@ from earwitness.captioning.rerank import CONSENSUS, Reranker
 from earwitness.captioning.segments import Segment
 from earwitness.config import validate
 from earwitness.errors import EarwitnessError
+from earwitness.io.shipped import shipped
 from earwitness.serve import card
 from earwitness.serve.limits import knows_key, slow_down
 from earwitness.serve.options import request_settings
@@ -291,13 +292,12 @@ def _constant(value: str) -> Any:
 
 
 def _example_files() -> list[tuple[str, Path]]:
-    """The example clips, in an installed package or in a checkout; none where there are none."""
-    package = Path(str(resources.files("earwitness")))
-    for folder in (package / "examples", package.parent.parent / "examples"):
-        found = [(text, folder / f"{name}.flac") for name, text in _EXAMPLES.items()]
-        if all(path.is_file() for _, path in found):
-            return found
-    return []
+    """The example clips by their labels; none where they did not ship."""
+    folder = shipped("examples")
+    if folder is None:
+        return []
+    found = [(text, folder / f"{name}.flac") for name, text in _EXAMPLES.items()]
+    return [(text, path) for text, path in found if path.is_file()]
 
 
 def _asset(name: str) -> str:
