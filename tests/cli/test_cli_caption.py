@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from builders import noise, tiny_model_folder
 from heard import TONES, knowing_captioner, silence, tone, write_sound
+from muxing import Track, mux
 
 from earwitness.captioning.subtitles import parse
 from earwitness.cli import app, caption_progress
@@ -348,6 +349,23 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(run, tmp_path, monke
     assert len(read("c.jsonl").splitlines()) == 6
     assert run("clips", "-o", "c.jsonl")[0] == 0
     assert len(read("c.jsonl").splitlines()) == 9
+
+
+def test_track_is_chosen_and_several_are_named(run, tmp_path) -> None:
+    tracks = [
+        Track(tone(hertz, 2.0), 16000, language=language)
+        for hertz, language in zip(TONES, ("ger", "eng"), strict=False)
+    ]
+    film = mux(tmp_path / "film.mkv", *tracks)
+    code, out, err = run("film.mkv")
+    assert (code, out) == (0, "a dog barks\n")
+    assert "track 1 of 2 audio tracks (1 ger, 2 eng)" in " ".join(err.split())
+    for track in ("2", "eng"):
+        code, out, err = run(str(film), "--track", track, "-q")
+        assert (code, out) == (0, "rain falls\n")
+    code, _, err = run("film.mkv", "--track", "fre", "-q")
+    assert code == 1
+    assert "has no audio track 'fre'; expected 1 to 2 (1 ger, 2 eng)" in " ".join(err.split())
 
 
 def test_progress_of_one_long_file_is_in_seconds_of_sound(run, monkeypatch, tmp_path):

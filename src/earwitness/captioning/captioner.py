@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.audio import AudioSource
+from earwitness.audio.tracks import Track
 from earwitness.caption import (
     AudioTextEncoder,
     BridgeEffect,
@@ -111,8 +112,11 @@ class Captioner(Protocol):
         *,
         decoding: Decoding | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> Caption:
         """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
+
+        `track` is a sound track of a file with several, by its number from 1 or its language.
 
         Raises:
             AudioError: the sound cannot be read.
@@ -126,6 +130,7 @@ class Captioner(Protocol):
         *,
         decoding: Decoding | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> list[Caption]:
         """The `count` best captions of one sound, best first. Raises AudioError."""
         ...
@@ -137,6 +142,7 @@ class Captioner(Protocol):
         decoding: Decoding | None = None,
         batch_size: int | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> list[Caption]:
         """The best caption of each sound, in order. Raises AudioError."""
         ...

@@ -251,6 +251,7 @@ class Model:
             (windows, timed, options.silence, self.precision.value, options.min_score),
             sorted(options.search_changes().items()),
             (options.rerank, options.rerank_weight),
+            options.track,
         )
         digest = blake2b(repr(asked).encode(), digest_size=4)
         names = ("earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors")

@@ -117,6 +117,8 @@ class Service:
             _BLOCK_SECONDS,
             max_seconds=limits.max_seconds,
             max_bytes=limits.max_bytes,
+            track=sound.settings.track,
+            note=sound.note,
         )
         windows = _Reader(cut(blocks, sound.rate, sound.settings.windows))
         count = 0
