@@ -183,8 +183,17 @@ class Explains(Protocol):
         """Whether the model has a bridge."""
         ...
 
-    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
+    def guide_words(
+        self,
+        waveform: Float[np.ndarray, " T"],
+        count: int,
+        against: Sequence[Float[np.ndarray, " _"]] = (),
+    ) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one.
+
+        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and what is left says what this one has that others have not.
+        """
         ...
 
     def bridge_effect(self, waveform: Float[np.ndarray, " T"]) -> BridgeEffect | None:
