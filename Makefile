@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 FILE ?= examples/storm.flac
 DATA ?= ../shared/data
-WORKERS ?= auto
+WORKERS ?= logical
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints-cpu.txt
