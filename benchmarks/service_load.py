@@ -78,8 +78,9 @@ def measure(url: str, sounds: list[bytes], clients: int, seconds: float) -> str:
 class Served:
     """`earwitness serve` for the time of a `with`."""
 
-    def __init__(self, *arguments: str) -> None:
-        argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", "--no-demo", *arguments]
+    def __init__(self, *arguments: str, page: bool = False) -> None:
+        argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", *arguments]
+        argv += [] if page else ["--no-demo"]
         self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self) -> str:
@@ -87,7 +88,7 @@ class Served:
         found = re.search(r"http://\S+", self.process.stderr.readline())
         if found is None:
             raise SystemExit(f"the service did not start: {self.process.stderr.read()}")
-        while httpx.get(f"{found.group()}/ready", timeout=60).status_code != 200:
+        while httpx.get(f"{found.group()}/ready", timeout=600).status_code != 200:
             time.sleep(0.1)
         return found.group()
 
