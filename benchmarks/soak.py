@@ -166,6 +166,8 @@ def main() -> int:
     with served as url:
         print("| requests | minutes | MiB |\n|---|---|---|")
         curve = soak(served, url, args.minutes * 60, args.rate)
+        if "Traceback" in served.said():
+            raise SystemExit(f"the service has tracebacks in its log:\n{served.said()[-2000:]}")
     draw(curve, args.out)
     warm = next((row for row in curve if row[0] >= WARM), curve[0])
     growth = curve[-1][2] / warm[2] - 1
