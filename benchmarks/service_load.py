@@ -83,7 +83,7 @@ class Served:
         argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", *arguments]
         argv += [] if page else ["--no-demo"]
         # Not a pipe: nobody would read it.
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(argv, stderr=self.log)
 
     def said(self) -> str:
