@@ -1,5 +1,6 @@
 """Captions without torch against those of the torch captioner of the same folder."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,14 @@ def test_caption_command_never_imports_torch(model: str) -> None:
     assert loaded == "[]"
 
 
+def test_caption_command_writes_nothing_and_reports_nothing(tmp_path: Path) -> None:
+    own = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {name: os.environ[name] for name in os.environ if "TELEMETRY" not in name} | own
+    argv = [sys.executable, "-m", "earwitness", "caption", str(EXAMPLES / "storm.flac")]
+    subprocess.run(argv, env=environment, capture_output=True, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_captioner_without_graphs_is_torch(tmp_path: Path) -> None:
     tiny_captioner().save(tmp_path / "tiny")
     assert isinstance(load(tmp_path / "tiny"), TorchCaptioner)
@@ -185,5 +194,5 @@ def test_captioner_without_graphs_is_torch(tmp_path: Path) -> None:
 def test_model_that_needs_torch_says_so(tmp_path: Path, monkeypatch) -> None:
     tiny_captioner().save(tmp_path / "tiny")
     monkeypatch.setattr("earwitness.captioning.captioner.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="needs torch: pip install"):
+    with pytest.raises(MissingDependencyError, match="needs torch: .*pip install .*train"):
         load(tmp_path / "tiny")

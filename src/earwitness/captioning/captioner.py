@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.audio import AudioSource
+from earwitness.audio.tracks import Track
 from earwitness.caption import (
     AudioTextEncoder,
     BridgeEffect,
@@ -26,7 +27,7 @@ from earwitness.caption import (
     Decoding,
     Reranks,
 )
-from earwitness.errors import MissingDependencyError
+from earwitness.errors import MissingDependencyError, pip_install
 from earwitness.models.sound_classes import SoundClassifier
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Captioner(Protocol):
             return with_own_rerank(RuntimeCaptioner.load(folder))
         if find_spec("torch") is None:
             raise MissingDependencyError(
-                f"{model} on device {device} needs torch: pip install 'earwitness[train]'"
+                f"{model} on device {device} needs torch: {pip_install('train')}"
             )
         from earwitness.system.captioner import TorchCaptioner
         from earwitness.system.devices import torch_device
@@ -111,8 +112,11 @@ class Captioner(Protocol):
         *,
         decoding: Decoding | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> Caption:
         """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
+
+        `track` is a sound track of a file with several, by its number from 1 or its language.
 
         Raises:
             AudioError: the sound cannot be read.
@@ -126,6 +130,7 @@ class Captioner(Protocol):
         *,
         decoding: Decoding | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> list[Caption]:
         """The `count` best captions of one sound, best first. Raises AudioError."""
         ...
@@ -137,6 +142,7 @@ class Captioner(Protocol):
         decoding: Decoding | None = None,
         batch_size: int | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> list[Caption]:
         """The best caption of each sound, in order. Raises AudioError."""
         ...
@@ -177,8 +183,17 @@ class Explains(Protocol):
         """Whether the model has a bridge."""
         ...
 
-    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
+    def guide_words(
+        self,
+        waveform: Float[np.ndarray, " T"],
+        count: int,
+        against: Sequence[Float[np.ndarray, " _"]] = (),
+    ) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one.
+
+        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and what is left says what this one has that others have not.
+        """
         ...
 
     def bridge_effect(self, waveform: Float[np.ndarray, " T"]) -> BridgeEffect | None:

@@ -195,6 +195,10 @@ def caption(
             rich_help_panel=_LONG,
         ),
     ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="N|LANGUAGE", help=option_help("track"), rich_help_panel=_IN),
+    ] = None,
     merge: Annotated[
         Path | None,
         typer.Option(
@@ -262,6 +266,7 @@ def caption(
             "window": window,
             "hop": hop,
             "whole": whole,
+            "track": track,
         },
         "the options",
     )

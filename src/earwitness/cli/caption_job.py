@@ -3,6 +3,7 @@
 The heavy modules are imported inside the functions, so that `earwitness --help` stays fast.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from earwitness.captioning.options import CaptionOptions
 from earwitness.cli.caption_progress import Progress
-from earwitness.errors import ConfigError, DataError
+from earwitness.errors import AudioError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from earwitness.captioning.captioner import Captioner
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from earwitness.captioning.sources import Source
     from earwitness.captioning.subtitles import Subtitles
     from earwitness.captioning.writers import Format
+
+_LONG = 60.0
+"""seconds from which a single sound has a progress of its own"""
 
 
 class OutputFormat(StrEnum):
@@ -247,6 +251,7 @@ class Model:
             (windows, timed, options.silence, self.precision.value, options.min_score),
             sorted(options.search_changes().items()),
             (options.rerank, options.rerank_weight),
+            options.track,
         )
         digest = blake2b(repr(asked).encode(), digest_size=4)
         names = ("earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors")
@@ -288,6 +293,22 @@ def load_reranker(
     return None if name in (None, "none") else Reranker.load(name, weight, str(captioner.device))
 
 
+def long_sound(sources: "list[Source]") -> float | None:
+    """Seconds of the one sound, where its progress is worth counting in them; None otherwise."""
+    from earwitness import audio
+
+    if (
+        len(sources) > 1
+        or sources[0].problem is not None
+        or not isinstance(sources[0].audio, str | Path)
+    ):
+        return None
+    with suppress(AudioError):
+        seconds = audio.duration(sources[0].audio)
+        return seconds if seconds >= _LONG else None
+    return None
+
+
 def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
     """Captions the sounds into the output; the number of sounds that failed."""
     output = output.of_shard(given.shard)
@@ -295,7 +316,8 @@ def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
     output.check_sources(sources)
     speech = output.speech()
     timed = output.format in ("srt", "vtt")
-    progress = Progress(quiet, len(sources), prints=output.path is None and output.sidecar is None)
+    prints = output.path is None and output.sidecar is None
+    progress = Progress(quiet, len(sources), prints, None if quiet else long_sound(sources))
     sink = output.open(sources, speech, model.fingerprint(timed), progress)
     failures: Failures | None = None
     failed = 0
@@ -344,6 +366,7 @@ class Job:
         )
         try:
             for results in arriving:
+                self.progress.before_output()
                 good = [one for one in results if one.error is None]
                 self.sink.add([one.record(self.captioner.name) for one in good])
                 failed_now = 0

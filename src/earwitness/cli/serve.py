@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from earwitness.errors import ConfigError, MissingDependencyError
+from earwitness.errors import ConfigError, MissingDependencyError, pip_install
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KEYS_VARIABLE = "EARWITNESS_API_KEYS"
@@ -155,19 +155,12 @@ def serve(
 def _check_installed(demo: bool) -> None:
     from importlib.util import find_spec
 
-    for module, extra in (
-        ("fastapi", "serve"),
-        ("uvicorn", "serve"),
-        ("prometheus_client", "serve"),
-    ):
+    install = pip_install("serve,demo" if demo else "serve")
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
         if find_spec(module) is None:
-            raise MissingDependencyError(
-                f"the service needs the package {module}; pip install 'earwitness[{extra}]'"
-            )
+            raise MissingDependencyError(f"the service needs the package {module}: {install}")
     if demo and find_spec("gradio") is None:
-        raise MissingDependencyError(
-            "the web page needs the package gradio; pip install 'earwitness[demo]', or --no-demo"
-        )
+        raise MissingDependencyError(f"the web page needs gradio: {install}, or --no-demo")
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:

@@ -148,13 +148,23 @@ class RuntimeCaptioner(CaptionCalls):
         """Whether the model has a bridge that can be left out."""
         return self._settings.bridge
 
-    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
-        _, bias = self.audio_tokens([waveform])
+    def guide_words(
+        self,
+        waveform: Float[np.ndarray, " T"],
+        count: int,
+        against: Sequence[Float[np.ndarray, " _"]] = (),
+    ) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one.
+
+        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and what is left says what this one has that others have not.
+        """
+        _, bias = self.audio_tokens([waveform, *against])
         if bias is None:
             return []
+        boosts = bias[0] - bias[1:].mean(0) if against else bias[0]
         # Pieces of words are boosted too, but say nothing to a reader.
-        words = np.where(self._content, bias[0], -np.inf)
+        words = np.where(self._content, boosts, -np.inf)
         best = np.argsort(-words, kind="stable")[:count]
         return [
             (self._tokenizer.decode([int(word)]).strip(), float(words[word]))

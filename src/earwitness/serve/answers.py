@@ -28,11 +28,12 @@ def captions(
     """The answer of /v1/audio/captions; `json` is the record that the command line writes."""
     record = result.record(model)
     if kind == "json":
-        return JSONResponse(record)
+        return JSONResponse(record, headers=_noted(result))
     if kind == "text":
-        return PlainTextResponse("\n".join(as_lines(record, named=False)) + "\n")
+        lines = "\n".join(as_lines(record, named=False)) + "\n"
+        return PlainTextResponse(lines, headers=_noted(result))
     text, without_gap = subtitle_text(record, kind, speech)
-    found: dict[str, str] = {}
+    found = _noted(result)
     if speech is not None:
         found["X-Sounds-Without-Gap"] = str(without_gap)
         found["X-Cues-Left-Out"] = str(len(speech.problems))
@@ -42,21 +43,30 @@ def captions(
 def transcription(result: SoundResult, kind: TranscriptionFormat, decoding: Decoding) -> Response:
     """The answer of /v1/audio/transcriptions."""
     text, _ = summary(result.segments)
+    notes = _noted(result)
     if kind == "text":
-        return PlainTextResponse(text + "\n")
+        return PlainTextResponse(text + "\n", headers=notes)
     if kind in ("srt", "vtt"):
-        record = result.record("")
-        return Response(subtitle_text(record, kind)[0], media_type=_SUBTITLE_TYPES[kind])
+        subtitles, _ = subtitle_text(result.record(""), kind)
+        return Response(subtitles, media_type=_SUBTITLE_TYPES[kind], headers=notes)
     usage = {"type": "duration", "seconds": math.ceil(result.seconds)}
     if kind == "json":
-        return JSONResponse({"text": text, "usage": usage})
+        return JSONResponse({"text": text, "usage": usage}, headers=notes)
     temperature = decoding.temperature if decoding.sample else 0.0
     segments = [
         verbose_segment(number, segment, temperature)
         for number, segment in enumerate(result.segments)
     ]
     verbose = {"task": "transcribe", "language": "english", "duration": round(result.seconds, 3)}
-    return JSONResponse({**verbose, "text": text, "segments": segments, "usage": usage})
+    return JSONResponse(
+        {**verbose, "text": text, "segments": segments, "usage": usage}, headers=notes
+    )
+
+
+def _noted(result: SoundResult) -> dict[str, str]:
+    """The header with what is odd about a sound that was read all the same."""
+    text = " ".join("; ".join(result.notes).split())
+    return {"X-Notes": text.encode("ascii", "backslashreplace").decode()[:2000]} if text else {}
 
 
 def verbose_segment(number: int, segment: Segment, temperature: float) -> dict[str, Any]:
