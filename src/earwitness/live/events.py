@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from earwitness.live.records import Report
-from earwitness.models.sound_classes import SoundEvent
-from earwitness.models.sound_events import FindsEvents
+from earwitness.models.sound_events import FindsEvents, SoundEvent
 
 HOP_S = 0.5
 """seconds from one look at the stream to the next"""
