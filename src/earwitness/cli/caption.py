@@ -214,6 +214,14 @@ def caption(
         Precision,
         typer.Option(help="Number format of the model's arithmetic.", rich_help_panel=_RUN),
     ] = Precision.fp32,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPU threads of the model; default: OMP_NUM_THREADS, or one per core.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -274,5 +282,9 @@ def caption(
     given.check()
     out.check(given)
     chosen.check()
+    if threads is not None:
+        from earwitness.captioning.captioner import set_threads
+
+        set_threads(threads)
     if run(chosen, given, out, quiet):
         raise typer.Exit(1)
