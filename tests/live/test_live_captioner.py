@@ -13,7 +13,7 @@ from earwitness.live.activity import Activity
 from earwitness.live.captioner import LiveCaptioner, LiveSettings
 from earwitness.live.filters import Filter, class_head, wanted_sounds
 from earwitness.live.records import Report
-from earwitness.models.sound_classes import SoundEvent
+from earwitness.models.sound_events import SoundEvent
 
 RATE = 16000
 

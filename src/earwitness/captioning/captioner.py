@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -24,16 +24,17 @@ from earwitness.caption import (
     AudioTextEncoder,
     BridgeEffect,
     Caption,
+    CaptionCalls,
     Decoding,
     Reranks,
 )
-from earwitness.errors import MissingDependencyError, pip_install
+from earwitness.errors import CheckpointError, MissingDependencyError, pip_install
 from earwitness.models.sound_classes import SoundClassifier
-
-if TYPE_CHECKING:
-    from earwitness.runtime import RuntimeCaptioner
+from earwitness.models.sound_events import SoundEvent
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_Own = TypeVar("_Own", bound=CaptionCalls)
 
 
 @runtime_checkable
@@ -104,7 +105,7 @@ class Captioner(Protocol):
         from earwitness.system.captioner import TorchCaptioner
         from earwitness.system.devices import torch_device
 
-        return TorchCaptioner.load(model, torch_device(device))
+        return with_own_rerank(TorchCaptioner.load(model, torch_device(device)))
 
     def caption(
         self,
@@ -159,6 +160,12 @@ class Captioner(Protocol):
         """
         ...
 
+    def events(self, source: AudioSource, threshold: float = 0.5) -> list[SoundEvent]:
+        """The sounds in one sound of any length, with AudioSet's names and their borders, in order
+        of their start. Raises AudioError, and CheckpointError for a model without a class head.
+        """
+        ...
+
     def precision(self, kind: Precision) -> AbstractContextManager[None]:
         """Captions made inside are computed in this number format. Raises ConfigError."""
         ...
@@ -201,7 +208,7 @@ class Explains(Protocol):
         ...
 
 
-def with_own_rerank(captioner: "RuntimeCaptioner") -> "RuntimeCaptioner":
+def with_own_rerank(captioner: _Own) -> _Own:
     """The captioner, choosing captions by its class head if it has one."""
     from earwitness.captioning.heard import EventReranker
 
@@ -228,16 +235,10 @@ def audio_text_folder(name: str | Path) -> Path:
 
 def sound_classes(model: Path | str, device: str = "cpu") -> SoundClassifier:
     """The class head of a model over its encoder's frames. Raises CheckpointError without one."""
-    folder = captioner_folder(model)
-    if is_exported(folder) and device == "cpu":
-        from earwitness.runtime import RuntimeCaptioner
-
-        found = RuntimeCaptioner.load(folder).classes
-        if found is not None:
-            return found
-    from earwitness.system.sound_classes import load_classifier
-
-    return load_classifier(model, device)
+    captioner = Captioner.load(model, device)
+    if not isinstance(captioner, CaptionCalls) or captioner.classes is None:
+        raise CheckpointError(f"{model}: no class head (classes.json) beside its encoder")
+    return captioner.classes
 
 
 def captioner_folder(model: Path | str) -> Path:

@@ -11,13 +11,13 @@ from jaxtyping import Float32
 
 from earwitness.audio.levels import level_db
 from earwitness.caption import CaptionsWaveforms, best_captions
-from earwitness.captioning.events import FindsEvents
 from earwitness.captioning.pipeline import CaptionSettings, gated
 from earwitness.captioning.segments import Window
 from earwitness.live.activity import STEP_S, Activity, Stretch
 from earwitness.live.events import CONTEXT_S, HOP_S, EventTrack
 from earwitness.live.records import Report
 from earwitness.live.tail import Tail
+from earwitness.models.sound_events import FindsEvents
 from earwitness.text import gist
 
 _BEFORE_S = 0.5

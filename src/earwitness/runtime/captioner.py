@@ -52,12 +52,13 @@ class RuntimeCaptioner(CaptionCalls):
         self._tokenizer = _tokenizer(files.tokenizer, files.runtime.tokenizer)
         self._content = flags(files.runtime.content, files.runtime.vocabulary)
         self._kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        self.classes: SoundClassifier | None = None
-        """the class head over the encoder's frames; None for a model without one"""
-        if files.runtime.windows is None:
-            place = files.places["encoder/model.safetensors"].parent
+        whole = files.runtime.windows is None
+        if whole or len(self._encoder.get_outputs()) > 1:
             self.classes = SoundClassifier.load(
-                place, read_arrays, self._frames, files.runtime.sample_rate
+                files.audio_folder,
+                read_arrays,
+                self._frames if whole else self._frames_of_wholes,
+                files.runtime.sample_rate,
             )
 
     @classmethod
@@ -246,11 +247,15 @@ class RuntimeCaptioner(CaptionCalls):
         units = (sums[clip] for clip in range(len(clips)))
         return [e / np.maximum(np.linalg.norm(e), np.float32(1e-12)) for e in units]
 
-    def _encoded(self, clips: list[np.ndarray]) -> list[np.ndarray]:
+    def _frames_of_wholes(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
+        """The frames below the embedding of each waveform, which is not cut into windows."""
+        return self._encoded([self._at_least_a_window(one) for one in waveforms], "frames")
+
+    def _encoded(self, clips: list[np.ndarray], output: str = "h") -> list[np.ndarray]:
         found: list[np.ndarray] = [np.empty(0)] * len(clips)
         for places in _alike([clip.shape for clip in clips]):
             waveforms = np.stack([clips[place] for place in places])
-            h = computed(self._encoder, ["h"], {"waveform": waveforms})[0]
+            h = computed(self._encoder, [output], {"waveform": waveforms})[0]
             for place, frames in zip(places, h, strict=True):
                 found[place] = frames
         return found
