@@ -9,14 +9,15 @@ import torch
 from pydantic import ValidationError
 
 from earwitness.caption import Caption, Decoding
+from earwitness.captioning.captioner import sound_classes
 from earwitness.captioning.heard import EventReranker
 from earwitness.encoders.class_head import ClassHead
 from earwitness.errors import CheckpointError
 from earwitness.models.sound_classes import ClassHeadConfig, SoundClassifier
-from earwitness.system.sound_classes import load_classifier
 
 LABELS = ("dog_barking", "rain", "owl_hooting")
 SENTENCES = (("a dog is barking",), ("rain is falling",), ("an owl is hooting", "an owl hoots"))
+WORDS = (("bark", "barks", "barking", "dog", "dogs"), ("rain",), ("hooting", "hoots", "owl"))
 FRAME_RATE = 6.25
 
 
@@ -27,6 +28,7 @@ def head(temperature: float = 1.0) -> ClassHead:
         labels=LABELS,
         names=("Bark", "Rain", "Owl"),
         sentences=SENTENCES,
+        words=WORDS,
         temperature=temperature,
     )
     made = ClassHead(config)
@@ -55,6 +57,7 @@ class Classes:
 
     sample_rate = 16000
     sentences = SENTENCES
+    words = tuple(map(frozenset, WORDS))
 
     def __init__(self, whole: Sequence[float], parts: Sequence[float]) -> None:
         self.whole, self.parts = np.array([whole]), np.array([parts])
@@ -138,13 +141,13 @@ def test_a_saved_head_is_the_same_and_half_a_head_is_an_error(tmp_path: Path) ->
 
 
 def test_a_class_without_a_sentence_is_refused() -> None:
-    with pytest.raises(ValidationError, match="one name and at least one sentence"):
-        ClassHeadConfig(dim=3, labels=("a",), names=("A",), sentences=((),))
+    with pytest.raises(ValidationError, match="a name, words and at least one sentence"):
+        ClassHeadConfig(dim=3, labels=("a",), names=("A",), sentences=((),), words=((),))
 
 
 def test_a_model_without_a_class_head_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no class head|no such"):
-        load_classifier(tmp_path)
+        sound_classes(tmp_path)
 
 
 def test_a_caption_whose_sound_is_not_there_loses() -> None:

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -25,17 +25,21 @@ from earwitness.caption import (
     AudioTextEncoder,
     BridgeEffect,
     Caption,
+    CaptionCalls,
     Decoding,
     Reranks,
 )
-from earwitness.errors import MissingDependencyError, pip_install
+from earwitness.errors import CheckpointError, MissingDependencyError, pip_install
 from earwitness.models.sound_classes import SoundClassifier
+from earwitness.models.sound_events import SoundEvent
 
 if TYPE_CHECKING:
     from earwitness.runtime import RuntimeCaptioner
     from earwitness.system.captioner import TorchCaptioner
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_Own = TypeVar("_Own", bound=CaptionCalls)
 
 
 @runtime_checkable
@@ -98,12 +102,12 @@ class Captioner(Protocol):
         if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
             from earwitness.runtime import RuntimeCaptioner
 
-            return _completed(RuntimeCaptioner.load(folder), folder)
+            return with_own_rerank(_with_torch(RuntimeCaptioner.load(folder), folder))
         _need_torch(f"{model} on device {device}")
         from earwitness.system.captioner import TorchCaptioner
         from earwitness.system.devices import torch_device
 
-        return TorchCaptioner.load(model, torch_device(device))
+        return with_own_rerank(TorchCaptioner.load(model, torch_device(device)))
 
     def caption(
         self,
@@ -158,6 +162,12 @@ class Captioner(Protocol):
         """
         ...
 
+    def events(self, source: AudioSource, threshold: float = 0.5) -> list[SoundEvent]:
+        """The sounds in one sound of any length, with AudioSet's names and their borders, in order
+        of their start. Raises AudioError, and CheckpointError for a model without a class head.
+        """
+        ...
+
     def precision(self, kind: Precision) -> AbstractContextManager[None]:
         """Captions made inside are computed in this number format. Raises ConfigError."""
         ...
@@ -182,8 +192,17 @@ class Explains(Protocol):
         """Whether the model has a bridge."""
         ...
 
-    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
+    def guide_words(
+        self,
+        waveform: Float[np.ndarray, " T"],
+        count: int,
+        against: Sequence[Float[np.ndarray, " _"]] = (),
+    ) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one.
+
+        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and what is left says what this one has that others have not.
+        """
         ...
 
     def bridge_effect(self, waveform: Float[np.ndarray, " T"]) -> BridgeEffect | None:
@@ -191,11 +210,19 @@ class Explains(Protocol):
         ...
 
 
-def _completed(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner":
-    """The captioner with what its graphs do not hold: captions are chosen by its class head if it
-    has one, and torch, where it is installed, computes in half precision and reads text.
-    """
+def with_own_rerank(captioner: _Own) -> _Own:
+    """The captioner, choosing captions by its class head if it has one."""
     from earwitness.captioning.heard import EventReranker
+
+    if captioner.classes is not None:
+        captioner.own_rerank = EventReranker(captioner.classes, as_score=True)
+    return captioner
+
+
+def _with_torch(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner":
+    """The captioner with what its graphs do not hold: torch, where it is installed, computes in
+    half precision and reads text.
+    """
 
     def in_torch() -> "TorchCaptioner":
         _need_torch("half precision on the CPU")
@@ -203,8 +230,6 @@ def _completed(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner
 
         return TorchCaptioner.load(folder)
 
-    if captioner.classes is not None:
-        captioner.own_rerank = EventReranker(captioner.classes, as_score=True)
     captioner.in_torch = in_torch
     if captioner.embeds and find_spec("torch") is not None:
         captioner.audio_text = _LaterAudioText(folder, captioner.sample_rate)
@@ -264,16 +289,10 @@ def audio_text_folder(name: str | Path) -> Path:
 
 def sound_classes(model: Path | str, device: str = "cpu") -> SoundClassifier:
     """The class head of a model over its encoder's frames. Raises CheckpointError without one."""
-    folder = captioner_folder(model)
-    if is_exported(folder) and device == "cpu":
-        from earwitness.runtime import RuntimeCaptioner
-
-        found = RuntimeCaptioner.load(folder).classes
-        if found is not None:
-            return found
-    from earwitness.system.sound_classes import load_classifier
-
-    return load_classifier(model, device)
+    captioner = Captioner.load(model, device)
+    if not isinstance(captioner, CaptionCalls) or captioner.classes is None:
+        raise CheckpointError(f"{model}: no class head (classes.json) beside its encoder")
+    return captioner.classes
 
 
 def captioner_folder(model: Path | str) -> Path:

@@ -117,7 +117,7 @@ def parse(text: str, name: str = "the subtitles") -> Subtitles:
 def to_srt(subtitles: Subtitles | Sequence[Cue]) -> str:
     """SubRip text: numbered cues, comma before the milliseconds, an empty line after each."""
     blocks = [
-        f"{number}\n{_stamp(cue.start, ',')} --> {_stamp(cue.end, ',')}\n{_body(cue.text)}\n\n"
+        f"{number}\n{stamp(cue.start, ',')} --> {stamp(cue.end, ',')}\n{_body(cue.text)}\n\n"
         for number, cue in enumerate(_cues(subtitles), start=1)
     ]
     return "".join(blocks)
@@ -127,7 +127,7 @@ def to_vtt(subtitles: Subtitles | Sequence[Cue]) -> str:
     """WebVTT text, with header, preamble, names and settings of the cues where there are any."""
     first = subtitles if isinstance(subtitles, Subtitles) else Subtitles(())
     head = f"WEBVTT{first.header}\n\n" + (f"{first.preamble}\n\n" if first.preamble else "")
-    return head + "".join(_vtt_block(cue) for cue in _cues(subtitles))
+    return head + "".join(vtt_block(cue) for cue in _cues(subtitles))
 
 
 def bracketed(caption: str) -> str:
@@ -272,7 +272,8 @@ def _seconds(groups: Sequence[str | None]) -> float:
     return (1000 * whole + int((fraction or "0").ljust(3, "0"))) / 1000
 
 
-def _stamp(seconds: float, point: str) -> str:
+def stamp(seconds: float, point: str) -> str:
+    """Seconds as 00:01:02.345, with `point` before the milliseconds."""
     total = _milliseconds(seconds)
     hours, rest = divmod(total, 3_600_000)
     minutes, rest = divmod(rest, 60_000)
@@ -287,10 +288,11 @@ def _cues(subtitles: Subtitles | Sequence[Cue]) -> Sequence[Cue]:
     return subtitles.cues if isinstance(subtitles, Subtitles) else subtitles
 
 
-def _vtt_block(cue: Cue) -> str:
+def vtt_block(cue: Cue) -> str:
+    """A cue of a WebVTT file, with the empty line after it."""
     name = f"{cue.name}\n" if cue.name and not cue.name.isdigit() else ""
     settings = f" {cue.settings}" if cue.settings else ""
-    times = f"{_stamp(cue.start, '.')} --> {_stamp(cue.end, '.')}{settings}"
+    times = f"{stamp(cue.start, '.')} --> {stamp(cue.end, '.')}{settings}"
     return f"{name}{times}\n{_body(cue.text)}\n\n"
 
 

@@ -7,8 +7,8 @@ numpy, whatever makes the frames.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
 from earwitness.models.json_files import read_json, read_settings
+from earwitness.models.sound_events import SoundEvent as SoundEvent
 
 SETTINGS, WEIGHTS = "classes.json", "classes.safetensors"
 
@@ -34,13 +35,16 @@ Read = Callable[[Path], Mapping[str, np.ndarray]]
 
 
 class ClassHeadConfig(Strict):
-    """The classes: `labels` are our own, `names` AudioSet's, `sentences` describe each alone."""
+    """The classes: `labels` are our own, `names` AudioSet's, `sentences` describe each alone, and
+    `words` are those by which a caption names it.
+    """
 
     dim: PositiveInt
     """width of the encoder's frames"""
     labels: tuple[str, ...]
     names: tuple[str, ...]
     sentences: tuple[tuple[str, ...], ...]
+    words: tuple[tuple[str, ...], ...]
     temperature: PositiveFloat = 1.0
     """that makes the probabilities right as often as they say, on held-out recordings"""
     frame_rate: PositiveFloat = 6.25
@@ -48,20 +52,10 @@ class ClassHeadConfig(Strict):
 
     @model_validator(mode="after")
     def _one_each(self) -> "ClassHeadConfig":
-        sizes = {len(self.labels), len(self.names), len(self.sentences)}
+        sizes = {len(self.labels), len(self.names), len(self.sentences), len(self.words)}
         if len(sizes) > 1 or not all(self.sentences):
-            raise ValueError("expected one name and at least one sentence for each label")
+            raise ValueError("expected a name, words and at least one sentence for each label")
         return self
-
-
-class SoundEvent(NamedTuple):
-    """A sound of an AudioSet class from `start_s` to `end_s`, and its highest probability."""
-
-    name: str
-    label: str
-    start_s: float
-    end_s: float
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -108,6 +102,11 @@ class SoundClassifier:
     def sentences(self) -> Sequence[Sequence[str]]:
         """For each class, what is said of it alone."""
         return self.config.sentences
+
+    @cached_property
+    def words(self) -> Sequence[frozenset[str]]:
+        """For each class, the words by which a caption names it."""
+        return [frozenset(words) for words in self.config.words]
 
     def probabilities(self, parts: Float[np.ndarray, "B N D"]) -> Float[np.ndarray, "B K"]:
         """The probability of each class over all frames of each part; they add up to 1."""

@@ -73,12 +73,13 @@ class RuntimeCaptioner(CaptionCalls):
         self._kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._stand_in: InTorch | None = None
         self._stands_in = False
-        self.classes: SoundClassifier | None = None
-        """the class head over the encoder's frames; None for a model without one"""
-        if files.runtime.windows is None:
-            place = files.places["encoder/model.safetensors"].parent
+        whole = files.runtime.windows is None
+        if whole or len(self._encoder.get_outputs()) > 1:
             self.classes = SoundClassifier.load(
-                place, read_arrays, self._frames, files.runtime.sample_rate
+                files.audio_folder,
+                read_arrays,
+                self._frames if whole else self._frames_of_wholes,
+                files.runtime.sample_rate,
             )
 
     @classmethod
@@ -189,13 +190,23 @@ class RuntimeCaptioner(CaptionCalls):
         """Whether the model has a bridge that can be left out."""
         return self._settings.bridge
 
-    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
-        _, bias = self.audio_tokens([waveform])
+    def guide_words(
+        self,
+        waveform: Float[np.ndarray, " T"],
+        count: int,
+        against: Sequence[Float[np.ndarray, " _"]] = (),
+    ) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one.
+
+        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and what is left says what this one has that others have not.
+        """
+        _, bias = self.audio_tokens([waveform, *against])
         if bias is None:
             return []
+        boosts = bias[0] - bias[1:].mean(0) if against else bias[0]
         # Pieces of words are boosted too, but say nothing to a reader.
-        words = np.where(self._content, bias[0], -np.inf)
+        words = np.where(self._content, boosts, -np.inf)
         best = np.argsort(-words, kind="stable")[:count]
         return [
             (self._tokenizer.decode([int(word)]).strip(), float(words[word]))
@@ -277,11 +288,15 @@ class RuntimeCaptioner(CaptionCalls):
         units = (sums[clip] for clip in range(len(clips)))
         return [e / np.maximum(np.linalg.norm(e), np.float32(1e-12)) for e in units]
 
-    def _encoded(self, clips: list[np.ndarray]) -> list[np.ndarray]:
+    def _frames_of_wholes(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
+        """The frames below the embedding of each waveform, which is not cut into windows."""
+        return self._encoded([self._at_least_a_window(one) for one in waveforms], "frames")
+
+    def _encoded(self, clips: list[np.ndarray], output: str = "h") -> list[np.ndarray]:
         found: list[np.ndarray] = [np.empty(0)] * len(clips)
         for places in _alike([clip.shape for clip in clips]):
             waveforms = np.stack([clips[place] for place in places])
-            h = computed(self._encoder, ["h"], {"waveform": waveforms})[0]
+            h = computed(self._encoder, [output], {"waveform": waveforms})[0]
             for place, frames in zip(places, h, strict=True):
                 found[place] = frames
         return found

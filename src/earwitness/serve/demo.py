@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from earwitness import audio
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import CaptionSettings, SoundResult
 from earwitness.captioning.rerank import CONSENSUS, Reranker
@@ -270,9 +272,15 @@ async def _insight(
     longest = max(captioned, key=lambda segment: segment.end - segment.start)
     end = min(longest.end, longest.start + _INSIGHT_SECONDS)
     part = samples[round(longest.start * rate) : round(end * rate)]
-    words = await service.guide_words(part, _WORDS)
+    words = await service.guide_words(part, _WORDS, _others(rate))
     view = await service.bridge_view(part, longest.start, end)
     return card.Insight(card.GuideWords(words, longest.start, end), view)
+
+
+@cache
+def _others(rate: int) -> list[np.ndarray]:
+    """The example sounds, which tell what the guide does for any sound."""
+    return [audio.load(path, rate) for _, path in _example_files()]
 
 
 def _second_name(name: str) -> str:

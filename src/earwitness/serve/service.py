@@ -143,12 +143,15 @@ class Service:
                 self._decoders.submit(windows.close)
 
     async def guide_words(
-        self, waveform: Float[np.ndarray, " T"], count: int
+        self,
+        waveform: Float[np.ndarray, " T"],
+        count: int,
+        against: Sequence[Float[np.ndarray, " _"]],
     ) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
-        if not isinstance(self.captioner, Explains):
+        """The whole words that the Token Guide boosts more than in the sounds `against`."""
+        if not isinstance(self.captioner, Explains) or not against:
             return []
-        return await self.batcher.run(self.captioner.guide_words, waveform, count)
+        return await self.batcher.run(self.captioner.guide_words, waveform, count, against)
 
     async def bridge_view(
         self, waveform: Float[np.ndarray, " T"], start: float, end: float

@@ -1,9 +1,11 @@
 """The uploads of the web page: the limits of the service, and nothing left of what broke off."""
 
+import contextlib
 import time
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,7 +64,8 @@ class Tidied:
         start = time.time()
         self._starts.append(start)
         try:
-            await self._app(scope, receiving, sending)
+            with contextlib.suppress(ClientDisconnect):
+                await self._app(scope, receiving, sending)
         finally:
             self._starts.remove(start)
             self._tidy()

@@ -3,7 +3,8 @@ recordings.
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -16,9 +17,11 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from earwitness.config import tomllib
+from earwitness.data.captions import development_ids, read_audiocaps, read_clotho, without
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.class_head import ClassHead
 from earwitness.models.sound_classes import ClassHeadConfig
+from earwitness.text import gist, normalize
 from earwitness.training.pool import Pool, build_pool
 from earwitness.training.recipe import Job, StageRecipe
 from earwitness.training.settings import FitConfig
@@ -80,6 +83,7 @@ def run(recipe: ClassesRecipe, run_folder: Path) -> dict[str, float]:
         labels=tuple(labels),
         names=tuple(names[label] for label in labels),
         sentences=tuple(said[label] for label in labels),
+        words=naming_words(recipe.data, [said[label] for label in labels]),
     )
     with torch.no_grad():
         logits = linear(torch.from_numpy(examples.features))
@@ -97,6 +101,32 @@ def run(recipe: ClassesRecipe, run_folder: Path) -> dict[str, float]:
         "temperature": temperature,
         "ece": calibration_error((logits[whole] / temperature).softmax(1), target[whole]),
     }
+
+
+_VAGUE = frozenset(
+    gist(
+        "someone somebody something person people run make sound loud continuously repeatedly "
+        "several time go goes off play steady background many other each pass device machine "
+        "electronic up down open close small large quiet faint almost surface hit noise out into "
+        "over use"
+    )
+)
+"""stems that name no sound by themselves"""
+
+
+def naming_words(data: Path, sentences: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """For each class the words of human captions that share a stem with one of its sentences."""
+    folder = data / "captions"
+    rows = read_audiocaps(folder / "audiocaps_train.csv") + read_clotho(folder / "clotho_train.csv")
+    rows = without(rows, development_ids(data))
+    said = {word for row in rows for word in normalize(row.caption).split()}
+    said |= {word for several in sentences for text in several for word in text.split()}
+    by_stem: dict[str, set[str]] = defaultdict(set)
+    for word in said:
+        for stem in gist(word):
+            by_stem[stem].add(word)
+    stems = [frozenset(gist(" ".join(several))) - _VAGUE for several in sentences]
+    return tuple(tuple(sorted(set().union(*(by_stem[s] for s in own)))) for own in stems)
 
 
 def audioset_names() -> dict[str, str]:
