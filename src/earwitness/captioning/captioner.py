@@ -102,7 +102,7 @@ class Captioner(Protocol):
         if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
             from earwitness.runtime import RuntimeCaptioner
 
-            return _completed(RuntimeCaptioner.load(folder), folder)
+            return with_own_rerank(_with_torch(RuntimeCaptioner.load(folder), folder))
         _need_torch(f"{model} on device {device}")
         from earwitness.system.captioner import TorchCaptioner
         from earwitness.system.devices import torch_device
@@ -219,9 +219,9 @@ def with_own_rerank(captioner: _Own) -> _Own:
     return captioner
 
 
-def _completed(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner":
-    """The captioner with what its graphs do not hold: captions are chosen by its class head if it
-    has one, and torch, where it is installed, computes in half precision and reads text.
+def _with_torch(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner":
+    """The captioner with what its graphs do not hold: torch, where it is installed, computes in
+    half precision and reads text.
     """
 
     def in_torch() -> "TorchCaptioner":
@@ -233,7 +233,7 @@ def _completed(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner
     captioner.in_torch = in_torch
     if captioner.embeds and find_spec("torch") is not None:
         captioner.audio_text = _LaterAudioText(folder, captioner.sample_rate)
-    return with_own_rerank(captioner)
+    return captioner
 
 
 def _need_torch(what: str) -> None:
