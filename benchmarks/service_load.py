@@ -13,6 +13,7 @@ import io
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -78,22 +79,30 @@ def measure(url: str, sounds: list[bytes], clients: int, seconds: float) -> str:
 class Served:
     """`earwitness serve` for the time of a `with`."""
 
-    def __init__(self, *arguments: str) -> None:
-        argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", "--no-demo", *arguments]
-        self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    def __init__(self, *arguments: str, page: bool = False) -> None:
+        argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", *arguments]
+        argv += [] if page else ["--no-demo"]
+        # Not a pipe: nobody would read it.
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(argv, stderr=self.log)
+
+    def said(self) -> str:
+        """What the service has written to its log so far."""
+        self.log.seek(0)
+        return self.log.read()
 
     def __enter__(self) -> str:
-        assert self.process.stderr is not None
-        found = re.search(r"http://\S+", self.process.stderr.readline())
-        if found is None:
-            raise SystemExit(f"the service did not start: {self.process.stderr.read()}")
-        while httpx.get(f"{found.group()}/ready", timeout=60).status_code != 200:
+        while (found := re.search(r"http://\S+", self.said())) is None:
+            if self.process.poll() is not None:
+                raise SystemExit(f"the service did not start: {self.said()}")
+            time.sleep(0.1)
+        while httpx.get(f"{found.group()}/ready", timeout=600).status_code != 200:
             time.sleep(0.1)
         return found.group()
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.communicate()
+        self.process.wait()
 
 
 def table(url: str, sounds: list[bytes], clients: list[int], seconds: float) -> None:

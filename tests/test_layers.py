@@ -39,6 +39,7 @@ LAYERS: dict[str, int] = {
     "system": 5,
     "captioning": 6,
     "training": 6,
+    "live": 6,
     "serve": 6,
     "browser": 6,
     "cli": 7,

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from earwitness import audio
 from earwitness.audio import AudioSource
 from earwitness.audio.levels import SILENCE_DB, level_db
+from earwitness.audio.tracks import Track
 from earwitness.decoding import Decoding as Decoding
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.models.sound_classes import SoundClassifier
@@ -164,17 +165,19 @@ class CaptionCalls:
         *,
         decoding: Decoding | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> Caption:
         """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
 
-        Silence, below -60 dB, gives "no distinct sound" with the score 0.
+        Silence, below -60 dB, gives "no distinct sound" with the score 0. `track` is a sound track
+        of a file with several, by its number from 1 or its language ("eng"); None: its default.
 
         Raises:
             AudioError: the sound cannot be read.
             ConfigError: `source` is a list, a tuple of paths, or a generator.
         """
         _check_one(source)
-        return self._n_best([source], decoding, rerank)[0][0]
+        return self._n_best([source], decoding, rerank, track)[0][0]
 
     def n_best(
         self,
@@ -183,11 +186,12 @@ class CaptionCalls:
         *,
         decoding: Decoding | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> list[Caption]:
         """The `count` best captions of one sound, best first. Raises like `caption`."""
         _check_one(source)
         settings = (decoding or self.decoding).model_dump() | {"n_best": count}
-        return self._n_best([source], Decoding.model_validate(settings), rerank)[0]
+        return self._n_best([source], Decoding.model_validate(settings), rerank, track)[0]
 
     def caption_batch(
         self,
@@ -196,6 +200,7 @@ class CaptionCalls:
         decoding: Decoding | None = None,
         batch_size: int | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> list[Caption]:
         """The best caption of each sound, in order; sources as in `caption`.
 
@@ -215,7 +220,7 @@ class CaptionCalls:
         while part := list(islice(arriving, batch_size or self.batch_hint)):
             for source in part:
                 _check_one(source)
-            found += [row[0] for row in self._n_best(part, decoding, rerank)]
+            found += [row[0] for row in self._n_best(part, decoding, rerank, track)]
         return found
 
     def events(self, source: AudioSource, threshold: float = 0.5) -> list[SoundEvent]:
@@ -237,10 +242,15 @@ class CaptionCalls:
         return events_in(self.classes, source, threshold)
 
     def _n_best(
-        self, sources: list[AudioSource], decoding: Decoding | None, rerank: Reranks | None
+        self,
+        sources: list[AudioSource],
+        decoding: Decoding | None,
+        rerank: Reranks | None,
+        track: Track,
     ) -> list[list[Caption]]:
         waveforms = [
-            audio.load(source, self.sample_rate, max_seconds=self.max_seconds) for source in sources
+            audio.load(source, self.sample_rate, max_seconds=self.max_seconds, track=track)
+            for source in sources
         ]
         rate, settings = self.sample_rate, decoding or self.decoding
         loud = [level_db(waveform, rate) >= SILENCE_DB for waveform in waveforms]

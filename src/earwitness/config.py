@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from earwitness.errors import ConfigError
+from earwitness.io.shipped import shipped
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -23,6 +24,29 @@ class Strict(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that ship with earwitness, such as tiny and paper/link_bridge."""
+    folder = shipped("recipes")
+    found = sorted(folder.rglob("*.toml")) if folder else []
+    return [path.relative_to(folder).with_suffix("").as_posix() for path in found if folder]
+
+
+def recipe_file(recipe: Path | str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships. Raises ConfigError."""
+    path, folder = Path(recipe), shipped("recipes")
+    if path.is_file():
+        return path
+    name = path.as_posix().removesuffix(".toml").removeprefix("recipes/")
+    names = recipe_names()
+    if folder is not None and name in names:
+        return folder / f"{name}.toml"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"; did you mean '{near[0]}'?" if near else f", such as {', '.join(names[:3])}"
+    raise ConfigError(
+        f"{recipe}: no such recipe; expected a .toml file or the name of a recipe that ships{hint}"
+    )
 
 
 def read_toml(path: Path, *, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -2,6 +2,15 @@
 expected.
 """
 
+import json
+import shlex
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
 
 class EarwitnessError(Exception):
     """Base class of every error that earwitness raises on purpose."""
@@ -33,6 +42,41 @@ class MissingDependencyError(EarwitnessError):
 
 class TrainingError(EarwitnessError):
     """A training run that cannot continue."""
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs an extra (`train`; or several, `serve,demo`) from the place where
+    earwitness came from: an index, a wheel, a clone or a repository.
+
+    It names this Python where the `pip` of the shell belongs to another one.
+    """
+    pip = shutil.which("pip")
+    own = pip is not None and Path(pip).parent == Path(sys.executable).parent
+    program = ["pip"] if own else [sys.executable, "-m", "pip"]
+    return " ".join([*map(shlex.quote, program), "install", *_with_extra(_origin(), extra)])
+
+
+def _origin() -> dict[str, Any]:
+    """What pip noted of where earwitness came from (PEP 610); empty for an index."""
+    try:
+        return json.loads(distribution("earwitness").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return {}
+
+
+def _with_extra(origin: dict[str, Any], extra: str) -> list[str]:
+    """The arguments of `pip install`, quoted where they hold no brackets alone."""
+    url = str(origin.get("url", ""))
+    if "vcs_info" in origin:
+        return [f"'earwitness[{extra}] @ {origin['vcs_info'].get('vcs', 'git')}+{url}'"]
+    from urllib.request import url2pathname  # an HTTP client comes with it
+
+    folder = Path(url2pathname(urlsplit(url).path)) if url.startswith("file:") else None
+    if folder is None or not folder.exists():
+        return [f"'earwitness[{extra}]'"]
+    here = "." if folder == Path.cwd() else str(folder)
+    editable = origin.get("dir_info", {}).get("editable", False)
+    return [*(["-e"] if editable else []), shlex.quote(f"{here}[{extra}]")]
 
 
 def one_line(error: object) -> str:

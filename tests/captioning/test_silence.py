@@ -1,9 +1,12 @@
 """What holds no sound is called so, by the class as by the command line."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
-from builders import tiny_captioner
+from builders import noise, tiny_captioner
+from muxing import Track, mux
 from sounds import tone
 
 from earwitness.audio.levels import SILENCE_DB, level_db
@@ -49,3 +52,12 @@ def test_class_calls_silence_by_its_name() -> None:
     assert [c.text == NOTHING for c in captions] == [True, False, *[True] * 4]
     assert captions[1] == captioner.caption((tone(16000, 2.0), 16000))
     assert (captions[0].score, captions[0].end_s) == (0.0, 1.0)
+
+
+def test_caption_of_a_track(tmp_path: Path) -> None:
+    loud, still = noise(2.0), np.zeros(32000, np.float32)
+    film = mux(tmp_path / "film.mkv", Track(loud, 16000), Track(still, 16000))
+    captioner = tiny_captioner()
+    assert captioner.caption(film, track=2).text == NOTHING
+    assert captioner.caption(film, track="1").text != NOTHING
+    assert [one.text for one in captioner.n_best(film, 2, track=2)] == [NOTHING]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 from builders import noise, tiny_model_folder
 from heard import TONES, knowing_captioner, silence, tone, write_sound
+from muxing import Track, mux
 
 from earwitness.captioning.subtitles import parse
-from earwitness.cli import app
+from earwitness.cli import app, caption_progress
 from earwitness.cli.caption import caption
 from earwitness.system.captioner import TorchCaptioner
 
@@ -347,3 +349,31 @@ def test_interrupt_keeps_what_is_done_and_says_how_to_go_on(run, tmp_path, monke
     assert len(read("c.jsonl").splitlines()) == 6
     assert run("clips", "-o", "c.jsonl")[0] == 0
     assert len(read("c.jsonl").splitlines()) == 9
+
+
+def test_track_is_chosen_and_several_are_named(run, tmp_path) -> None:
+    tracks = [
+        Track(tone(hertz, 2.0), 16000, language=language)
+        for hertz, language in zip(TONES, ("ger", "eng"), strict=False)
+    ]
+    film = mux(tmp_path / "film.mkv", *tracks)
+    code, out, err = run("film.mkv")
+    assert (code, out) == (0, "a dog barks\n")
+    assert "track 1 of 2 audio tracks (1 ger, 2 eng)" in " ".join(err.split())
+    for track in ("2", "eng"):
+        code, out, err = run(str(film), "--track", track, "-q")
+        assert (code, out) == (0, "rain falls\n")
+    code, _, err = run("film.mkv", "--track", "fre", "-q")
+    assert code == 1
+    assert "has no audio track 'fre'; expected 1 to 2 (1 ger, 2 eng)" in " ".join(err.split())
+
+
+def test_progress_of_one_long_file_is_in_seconds_of_sound(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(caption_progress, "_EVERY_SECONDS", 0.0)
+    write_sound(tmp_path / "long.wav", silence(75.0))
+    counts = re.findall(r"(\d:\d\d) of 1:15 of sound", run("long.wav", "-o", "long.json")[2])
+    assert len(counts) >= 7
+    assert counts == sorted(counts)
+    assert counts[-1] == "1:15"
+    write_sound(tmp_path / "short.wav", silence(5.0))
+    assert "0/1 files" in run("short.wav", "-o", "short.json")[2]

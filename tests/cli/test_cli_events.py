@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from muxing import Track, mux
 from typer.testing import CliRunner
 
 from earwitness.cli import app
@@ -89,3 +90,13 @@ def test_labels_of_two_files_are_refused_and_a_bad_file_does_not_stop_the_others
     many = ["events", str(good), str(EXAMPLES / "siren.flac"), "--format", "labels"]
     refused = CliRunner().invoke(app, many)
     assert "holds the events of one file, got 2 files" in str(refused.exception)
+
+
+def test_events_are_those_of_the_track(tmp_path) -> None:
+    siren, rate = soundfile.read(EXAMPLES / "siren.flac", dtype="float32")
+    tracks = [Track(siren[: 5 * rate], rate), Track(np.zeros(5 * rate, np.float32), rate)]
+    film = str(mux(tmp_path / "film.mkv", *tracks))
+    found = CliRunner().invoke(app, ["events", film])
+    assert "Siren" in found.stdout
+    assert "track 1 of 2 audio tracks" in found.stderr
+    assert [one["event"] for one in json.loads(run(film, "--track", "2"))["events"]] == ["Silence"]

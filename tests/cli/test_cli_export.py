@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from earwitness import cli
 from earwitness.encoders.ced import CED, CEDConfig
-from earwitness.errors import ConfigError
+from earwitness.errors import ConfigError, pip_install
 from earwitness.export import model as export
 from earwitness.export.decoder import LlamaSizes
 from earwitness.lamb.baselines import QFormerConfig
@@ -137,4 +137,4 @@ def test_command_without_torch_names_the_extra(monkeypatch, capsys) -> None:
         cli.app()
     assert stopped.value.code == 1
     error = capsys.readouterr().err
-    assert error == "earwitness: this needs torch: pip install 'earwitness[train]'\n"
+    assert error == f"earwitness: this needs torch: {pip_install('train')}\n"

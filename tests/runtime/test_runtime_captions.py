@@ -1,5 +1,6 @@
 """Captions without torch against those of the torch captioner of the same folder."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from link_parts import untrained_link
 
 from earwitness.caption import Decoding
 from earwitness.captioning.captioner import Captioner, Explains
+from earwitness.captioning.rerank import Reranker
 from earwitness.errors import ConfigError, MissingDependencyError
 from earwitness.export.folder import write_graphs
 from earwitness.lamb.baselines import LinearPrefixConfig
@@ -140,8 +142,39 @@ def test_runtime_is_a_captioner(lamb) -> None:
     assert [word for word, _ in words] == [word for word, _ in wanted]
     with runtime.precision("fp32"):
         pass
-    with pytest.raises(ConfigError, match="bf16"):
-        runtime.precision("bf16")
+    with pytest.raises(ConfigError, match="bf16"), runtime.precision("bf16"):
+        pass
+
+
+def test_half_precision_is_computed_by_torch_or_names_the_extra(lamb, monkeypatch) -> None:
+    first, runtime = lamb
+    folder = runtime.folder
+    made = load(folder)
+    with first.precision("bf16"):
+        wanted = first.caption_waveforms(waveforms())
+    with made.precision("bf16"):
+        found = made.caption_waveforms(waveforms())
+    assert found == wanted
+    assert made.caption_waveforms(waveforms()) == runtime.caption_waveforms(waveforms())
+    monkeypatch.setattr("earwitness.captioning.captioner.find_spec", lambda name: None)
+    bare = load(folder)
+    with pytest.raises(MissingDependencyError, match="half precision .* needs torch: .*train"):
+        bare.precision("bf16").__enter__()
+
+
+def test_diffusion_link_reads_text_by_torch_or_names_the_extra(tmp_path, monkeypatch) -> None:
+    first, runtime = exported(untrained_link(), tmp_path / "link")
+    assert runtime.audio_text is None
+    made = load(tmp_path / "link")
+    assert isinstance(made, Explains)
+    texts = ["a dog barks", "rain falls"]
+    assert np.array_equal(made.audio_text.embed_text(texts), first.audio_text.embed_text(texts))
+    sounds = [noise(1.0)]
+    assert np.array_equal(made.audio_text.embed_audio(sounds), first.audio_text.embed_audio(sounds))
+    monkeypatch.setattr("earwitness.captioning.captioner.find_spec", lambda name: None)
+    assert load(tmp_path / "link").audio_text is None
+    with pytest.raises(MissingDependencyError, match="reranking by .* needs torch: .*train"):
+        Reranker.load(tmp_path / "link")
 
 
 @pytest.mark.parametrize("model", ["pocket-lamb", "pocket-link"])
@@ -175,6 +208,14 @@ def test_caption_command_never_imports_torch(model: str) -> None:
     assert loaded == "[]"
 
 
+def test_caption_command_writes_nothing_and_reports_nothing(tmp_path: Path) -> None:
+    own = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {name: os.environ[name] for name in os.environ if "TELEMETRY" not in name} | own
+    argv = [sys.executable, "-m", "earwitness", "caption", str(EXAMPLES / "storm.flac")]
+    subprocess.run(argv, env=environment, capture_output=True, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_captioner_without_graphs_is_torch(tmp_path: Path) -> None:
     tiny_captioner().save(tmp_path / "tiny")
     assert isinstance(load(tmp_path / "tiny"), TorchCaptioner)
@@ -185,5 +226,5 @@ def test_captioner_without_graphs_is_torch(tmp_path: Path) -> None:
 def test_model_that_needs_torch_says_so(tmp_path: Path, monkeypatch) -> None:
     tiny_captioner().save(tmp_path / "tiny")
     monkeypatch.setattr("earwitness.captioning.captioner.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="needs torch: pip install"):
+    with pytest.raises(MissingDependencyError, match="needs torch: .*pip install .*train"):
         load(tmp_path / "tiny")

@@ -172,7 +172,7 @@ def test_settings_of_another_format_are_refused(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="unknown key 'surprise'"):
         RuntimeCaptioner.load(folder)
     (folder / "runtime.json").unlink()
-    with pytest.raises(CheckpointError, match=r"pip install 'earwitness\[train\]'"):
+    with pytest.raises(CheckpointError, match=r"pip install .*\[train\]'"):
         RuntimeCaptioner.load(folder)
 
 

@@ -8,13 +8,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
-from builders import tiny_captioner
-from serving import in_thread, noise_silence_noise, sound, wav
+from builders import noise, tiny_captioner
+from muxing import Track, mux
+from serving import Process, in_thread, noise_silence_noise, sound, wav
 
 from earwitness.captioning.options import CaptionOptions
 from earwitness.config import validate
@@ -331,3 +334,70 @@ def test_brake_is_let_go_is_per_address_and_forgets_the_oldest() -> None:
         brake.wrong(client(f"host{number}"))
     assert brake.wait(client("10.0.0.1")) == 0
     assert len(brake._wrong) == 10_000
+
+
+def broken_off(host: str, port: int) -> None:
+    """An upload to the page whose client goes away in the middle."""
+    with socket.create_connection((host, port)) as connection:
+        connection.sendall(
+            b"POST /demo/gradio_api/upload HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 500000\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            b'Content-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+            + bytes(50_000)
+        )
+        time.sleep(0.5)
+
+
+def test_uploads_of_the_page_obey_the_limits_and_leave_nothing_behind(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the web page needs gradio")
+
+    def stalled() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+        yield bytes(100_000)
+        time.sleep(2)
+        yield b"\r\n--x--\r\n"
+
+    # In a process of its own: Gradio's event loops outlive the application.
+    running = Process(tmp_path, "--model", "pocket-lamb", "--timeout", "1", "--max-mb", "1")
+    try:
+        upload = f"{running.url}/demo/gradio_api/upload"
+        large = [("files", (f"{n}.wav", bytes(600_000))) for n in range(2)]
+        assert httpx.post(upload, files=large, timeout=TIMEOUT).status_code == 413
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        late = httpx.post(upload, content=stalled(), headers=kind, timeout=TIMEOUT)
+        assert (late.status_code, message(late)) == (
+            408,
+            "the upload took longer than the limit of 1 s",
+        )
+        assert running.files() == []
+        where = urlsplit(running.url)
+        broken_off(where.hostname, where.port)
+        small = httpx.post(upload, files={"files": ("a.wav", wav())}, timeout=TIMEOUT)
+        assert (small.status_code, Path(small.json()[0]).name) == (200, "a.wav")
+        assert running.files() == small.json()
+    finally:
+        assert running.stop() == 0
+    assert running.files() == []
+    assert "Traceback" not in running.log.read_text()
+
+
+def test_odd_sounds_are_captioned_with_a_note(url: str, tmp_path: Path) -> None:
+    tracks = [Track(sounding, 16000, language="eng") for sounding in (noise(2.0), noise(1.0))]
+    film = mux(tmp_path / "film.mkv", *tracks).read_bytes()
+    answer = post(url, contents=film)
+    note = "'a.wav': track 1 of 2 audio tracks (1 eng, 2 eng)"
+    assert answer.json()["notes"] == [note]
+    for path in (CAPTIONS, TRANSCRIPTIONS):
+        for kind in ("json", "text", "srt", "vtt"):
+            noted = post(url, path, film, response_format=kind, model="whisper-1")
+            assert noted.headers["X-Notes"] == note
+    second = post(url, contents=film, track="2")
+    assert second.json()["seconds"] == pytest.approx(1.0, abs=0.05)
+    assert "notes" not in second.json()
+    assert post(url, contents=film, track="3").status_code == 415
+    unfinished = bytearray(wav(2.0))
+    unfinished[40:44] = bytes(4)
+    told = post(url, contents=bytes(unfinished)).json()
+    assert told["seconds"] == 2.0
+    assert told["notes"] == ["'a.wav': its header states 0.00 s; all 2.00 s are read"]

@@ -11,14 +11,16 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from earwitness.audio import AudioSource
+from earwitness.audio.tracks import Track
 from earwitness.caption import (
     AudioTextEncoder,
     BridgeEffect,
@@ -27,9 +29,13 @@ from earwitness.caption import (
     Decoding,
     Reranks,
 )
-from earwitness.errors import CheckpointError, MissingDependencyError
+from earwitness.errors import CheckpointError, MissingDependencyError, pip_install
 from earwitness.models.sound_classes import SoundClassifier
 from earwitness.models.sound_events import SoundEvent
+
+if TYPE_CHECKING:
+    from earwitness.runtime import RuntimeCaptioner
+    from earwitness.system.captioner import TorchCaptioner
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -96,11 +102,8 @@ class Captioner(Protocol):
         if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
             from earwitness.runtime import RuntimeCaptioner
 
-            return with_own_rerank(RuntimeCaptioner.load(folder))
-        if find_spec("torch") is None:
-            raise MissingDependencyError(
-                f"{model} on device {device} needs torch: pip install 'earwitness[train]'"
-            )
+            return with_own_rerank(_with_torch(RuntimeCaptioner.load(folder), folder))
+        _need_torch(f"{model} on device {device}")
         from earwitness.system.captioner import TorchCaptioner
         from earwitness.system.devices import torch_device
 
@@ -112,8 +115,11 @@ class Captioner(Protocol):
         *,
         decoding: Decoding | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> Caption:
         """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
+
+        `track` is a sound track of a file with several, by its number from 1 or its language.
 
         Raises:
             AudioError: the sound cannot be read.
@@ -127,6 +133,7 @@ class Captioner(Protocol):
         *,
         decoding: Decoding | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> list[Caption]:
         """The `count` best captions of one sound, best first. Raises AudioError."""
         ...
@@ -138,6 +145,7 @@ class Captioner(Protocol):
         decoding: Decoding | None = None,
         batch_size: int | None = None,
         rerank: Reranks | None = None,
+        track: Track = None,
     ) -> list[Caption]:
         """The best caption of each sound, in order. Raises AudioError."""
         ...
@@ -184,8 +192,17 @@ class Explains(Protocol):
         """Whether the model has a bridge."""
         ...
 
-    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
+    def guide_words(
+        self,
+        waveform: Float[np.ndarray, " T"],
+        count: int,
+        against: Sequence[Float[np.ndarray, " _"]] = (),
+    ) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one.
+
+        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and what is left says what this one has that others have not.
+        """
         ...
 
     def bridge_effect(self, waveform: Float[np.ndarray, " T"]) -> BridgeEffect | None:
@@ -202,17 +219,69 @@ def with_own_rerank(captioner: _Own) -> _Own:
     return captioner
 
 
+def _with_torch(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner":
+    """The captioner with what its graphs do not hold: torch, where it is installed, computes in
+    half precision and reads text.
+    """
+
+    def in_torch() -> "TorchCaptioner":
+        _need_torch("half precision on the CPU")
+        from earwitness.system.captioner import TorchCaptioner
+
+        return TorchCaptioner.load(folder)
+
+    captioner.in_torch = in_torch
+    if captioner.embeds and find_spec("torch") is not None:
+        captioner.audio_text = _LaterAudioText(folder, captioner.sample_rate)
+    return captioner
+
+
+def _need_torch(what: str) -> None:
+    if find_spec("torch") is None:
+        raise MissingDependencyError(f"{what} needs torch: {pip_install('train')}")
+
+
+class _LaterAudioText:
+    """The CLAP in a folder, loaded when it is first asked."""
+
+    def __init__(self, folder: Path, sample_rate: int) -> None:
+        self._folder, self.sample_rate = folder, sample_rate
+
+    def embed_audio(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, "B C"]:
+        """Unit-norm embeddings of mono waveforms of any length."""
+        return self._encoder.embed_audio(waveforms)
+
+    def embed_text(self, texts: Sequence[str]) -> Float[np.ndarray, "B C"]:
+        """Unit-norm embeddings of sentences."""
+        return self._encoder.embed_text(texts)
+
+    @cached_property
+    def _encoder(self) -> AudioTextEncoder:
+        return load_audio_text(self._folder)
+
+
 def load_audio_text(name: str | Path, device: str = "cpu") -> AudioTextEncoder:
     """The CLAP called `name`: a Diffusion-Link model (its encoder), or the folder of a dual encoder
-    or of a Hugging Face CLAP. Raises CheckpointError.
+    or of a Hugging Face CLAP.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+        MissingDependencyError: torch is not installed.
     """
+    _need_torch(f"reranking by {name}")
     from earwitness.system.audio_text import TorchAudioText
 
     return TorchAudioText.load(name, device)
 
 
 def audio_text_folder(name: str | Path) -> Path:
-    """The folder that the CLAP called `name` is in. Raises CheckpointError."""
+    """The folder that the CLAP called `name` is in.
+
+    Raises:
+        CheckpointError: there is none.
+        MissingDependencyError: torch is not installed.
+    """
+    _need_torch(f"reranking by {name}")
     from earwitness.system.audio_text import encoder_folders
 
     return encoder_folders(name)[0]

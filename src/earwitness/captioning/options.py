@@ -82,6 +82,13 @@ class CaptionOptions(Strict):
         "1.5 windows.",
     )
 
+    track: str | None = Field(
+        None,
+        min_length=1,
+        description="Sound track of a file with several, by its number from 1 or its language "
+        "(eng). Default: the one that the file marks.",
+    )
+
     def conflict(self) -> Conflict | None:
         """The first pair of options that do not fit together, or None."""
         for name in _SAMPLING:

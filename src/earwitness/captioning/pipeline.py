@@ -75,6 +75,7 @@ def settings_for(
         captioner.min_score if options.min_score is None else options.min_score,
         decoding,
         reranker=reranker,
+        track=options.track,
     )
 
 
@@ -94,10 +95,13 @@ class SoundResult:
     notes: tuple[str, ...] = ()
 
     def record(self, model: str) -> dict[str, Any]:
-        """The result as a JSON object: file, caption, score, model, seconds; segments if cut."""
+        """The result as a JSON object: file, caption, score, model, seconds; notes if there are
+        any; segments if cut.
+        """
         caption, score = summary(self.segments)
         record: dict[str, Any] = {"file": self.name, "caption": caption, "score": score}
         record |= {"model": model, "seconds": round(self.seconds, 3)}
+        record |= {"notes": list(self.notes)} if self.notes else {}
         only = self.segments[0].as_dict()
         if not self.whole:
             return record | {"segments": [segment.as_dict() for segment in self.segments]}
@@ -157,6 +161,11 @@ class SoundInProgress:
         place.segment = gated(window, self.rate, n_best, self.settings.min_score)
         if self.on_seconds is not None:
             self.on_seconds(len(window.samples) / self.rate)
+
+    def note(self, sentence: str) -> None:
+        """Takes a sentence on what is odd about the sound; once, however often it is said."""
+        if sentence not in self.notes:
+            self.notes = (*self.notes, sentence)
 
     @property
     def done(self) -> bool:

@@ -1,24 +1,31 @@
 """The `earwitness` command. One module per command; each imports what it needs when it runs."""
 
 import os
+import shlex
+from contextlib import suppress
 from importlib.metadata import version as _installed_version
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from earwitness.cli import streams
 from earwitness.cli.caption import caption
+from earwitness.cli.doctor import doctor
 from earwitness.cli.evaluate import evaluate
 from earwitness.cli.events import events
 from earwitness.cli.export import export
 from earwitness.cli.gap import gap
+from earwitness.cli.listen import listen
 from earwitness.cli.metrics import app as metrics
 from earwitness.cli.models import app as models
 from earwitness.cli.page import page
 from earwitness.cli.prepare import app as prepare
 from earwitness.cli.serve import serve
 from earwitness.cli.train import train
-from earwitness.errors import EarwitnessError
+from earwitness.errors import CheckpointError, EarwitnessError, pip_install
+from earwitness.io.shipped import shipped
 from earwitness.plugins import plugins
 
 _TRAINING = ("torch", "transformers", "peft", "accelerate", "einops", "safetensors", "onnx")
@@ -44,22 +51,63 @@ class _App(typer.Typer):
             package = str(error.name).partition(".")[0]
             if package not in _TRAINING:
                 raise
-            streams.fail(f"this needs {package}: pip install 'earwitness[train]'")
+            streams.fail(f"this needs {package}: {pip_install('train')}")
             raise SystemExit(1) from None
+
+
+_WELCOME = """\
+{version} turns any sound into a sentence.
+
+  earwitness caption {sound}
+      a sentence for one sound
+  earwitness caption film.mp4 -o sounds.srt
+      subtitles for hours of sound; folders go to CSV, JSON or parquet
+  earwitness serve
+      a web page and an HTTP service on this machine
+
+earwitness --help lists all commands; earwitness doctor says what is installed;
+earwitness --install-completion completes commands and options with Tab.
+"""
+
+
+class _Welcoming(TyperGroup):
+    """Without a word behind the program's name, says what it is for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            examples = shipped("examples")
+            sound = shlex.quote(str(_near(examples / "siren.flac"))) if examples else "sound.wav"
+            typer.echo(_WELCOME.format(version=_version(), sound=sound), nl=False)
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
+def _near(path: Path) -> Path:
+    """The path from here, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 app = _App(
     name="earwitness",
+    cls=_Welcoming,
     help="Turns any sound into a sentence.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _version() -> str:
+    return f"earwitness {_installed_version('earwitness')}"
+
+
 def _print_version(wanted: bool) -> bool:
     if wanted:
-        typer.echo(f"earwitness {_installed_version('earwitness')}")
+        from earwitness.models.names import POCKET_MODELS, model_folder, weights_version
+
+        typer.echo(_version())
+        for name in POCKET_MODELS:
+            with suppress(CheckpointError):
+                typer.echo(f"{name} {weights_version(model_folder(name))}")
         raise typer.Exit
     return wanted
 
@@ -69,7 +117,10 @@ def main(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version, and those of the models' weights.",
         ),
     ] = False,
 ) -> None:
@@ -78,12 +129,14 @@ def main(
 
 app.command()(caption)
 app.command()(events)
+app.command()(listen)
 app.command()(train)
 app.command()(evaluate)
 app.command()(export)
 app.command()(gap)
-app.command()(serve)
+app.command(context_settings={"auto_envvar_prefix": "EARWITNESS"})(serve)
 app.command()(page)
+app.command()(doctor)
 app.add_typer(models, name="models", help="Models that ship, weights of the hub, and model cards.")
 app.add_typer(metrics, name="metrics", help="What caption metrics need on this machine.")
 app.add_typer(prepare, name="prepare", help="Turns data sets on disk into manifests to train on.")

@@ -19,12 +19,16 @@ _EVERY_SECONDS = 30.0
 class Progress:
     """A bar on a terminal, a line every half minute elsewhere, and always the errors."""
 
-    def __init__(self, quiet: bool, files: int, prints: bool) -> None:
-        """`files` in all; `prints`: captions go to standard output."""
-        self._quiet = quiet or (files == 1 and prints and sys.stdout.isatty())
-        # Captions on the same terminal show the progress themselves.
-        self._bar_wanted = sys.stderr.isatty() and not (prints and sys.stdout.isatty())
+    def __init__(self, quiet: bool, files: int, prints: bool, length: float | None = None) -> None:
+        """`files` in all; `prints`: captions go to standard output; `length` is that of a single
+        long sound in seconds, whose progress is counted in them.
+        """
+        self._quiet = quiet or (files == 1 and prints and sys.stdout.isatty() and not length)
+        # Captions of several files on the same terminal show the progress themselves.
+        shown = prints and sys.stdout.isatty() and not length
+        self._bar_wanted = sys.stderr.isatty() and not shown
         self._many = files > 1
+        self._length = length
         self._total = self._finished = self._failed = 0
         self._seconds = 0.0
         self._start = self._last = time.monotonic()
@@ -40,7 +44,10 @@ class Progress:
             self._note(f"{before} of {before + files} already captioned; {rest}")
         if files and self._bar_wanted and not self._quiet:
             self._bar = _bar()
-            self._task = self._bar.add_task("loading the model", total=files, speed="")
+            total = self._length or files
+            self._task = self._bar.add_task(
+                "loading the model", total=total, count=self._count(), speed=""
+            )
             self._bar.start()
 
     def ready(self) -> None:
@@ -51,6 +58,11 @@ class Progress:
         """`seconds` of sound went through the model or a gate."""
         self._seconds += seconds
         self._show()
+
+    def before_output(self) -> None:
+        """Captions of a single sound may follow on the same terminal: the bar makes room."""
+        if self._length:
+            self.close()
 
     def done(self, files: int, failed: int) -> None:
         """`files` more are finished, `failed` of them without a caption."""
@@ -109,13 +121,24 @@ class Progress:
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task,
-                completed=self._finished,
+                completed=self._seconds if self._length else self._finished,
                 description="captioning",
+                count=self._count(),
                 speed=self._pace(),
             )
         elif not self._quiet and time.monotonic() - self._last >= _EVERY_SECONDS:
             self._last = time.monotonic()
-            self._note(f"{self._finished}/{self._total} files, {self._speed()}{self._left()}")
+            counted = f"{self._count()} of sound, {self._pace()}"
+            if not self._length:
+                counted = f"{self._count()} files, {self._speed()}"
+            self._note(f"{counted}{self._left()}")
+
+    def _count(self) -> str:
+        """What is done of how much: time of the one long sound, or else files."""
+        if self._length:
+            done = min(self._seconds, self._length)
+            return f"{_duration(done)} of {_duration(self._length)}"
+        return f"{self._finished}/{self._total}"
 
     def _speed(self) -> str:
         return f"{_duration(self._seconds)} of sound, {self._pace()}"
@@ -128,25 +151,20 @@ class Progress:
 
     def _left(self) -> str:
         passed = time.monotonic() - self._start
-        if not self._finished:
-            return ""
-        return f", {_duration(passed / self._finished * (self._total - self._finished))} left"
+        done, total = self._finished, self._total
+        if self._length:
+            done, total = self._seconds, max(self._seconds, self._length)
+        return f", {_duration(passed / done * (total - done))} left" if done else ""
 
 
 def _bar() -> "Bar":
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(compact=True),
         TextColumn("left"),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from earwitness.captioning.options import option_help
+
 
 class Form(StrEnum):
     """What is written."""
@@ -27,6 +29,10 @@ def events(
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Least probability of an event.")
     ] = 0.5,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="N|LANGUAGE", help=option_help("track")),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file; standard output unless named.")
     ] = None,
@@ -58,6 +64,7 @@ def events(
     from earwitness.captioning.sources import find
     from earwitness.errors import ConfigError, DataError, EarwitnessError
     from earwitness.io.atomic import write_text
+    from earwitness.io.names import for_terminal
     from earwitness.models.sound_events import events_in
 
     endings = {".csv": Form.csv, ".txt": Form.labels, ".srt": Form.srt}
@@ -66,12 +73,16 @@ def events(
     if len(sources) > 1 and chosen in (Form.labels, Form.srt):
         raise ConfigError(f"{chosen} holds the events of one file, got {len(sources)} files")
     classes = sound_classes(model)
+
+    def say(sentence: str) -> None:
+        print(for_terminal(f"earwitness: {sentence}"), file=sys.stderr)
+
     text, failed = [CSV_HEAD] if chosen is Form.csv else [], 0
     for source in sources:
         try:
-            found = events_in(classes, source.audio, threshold)
+            found = events_in(classes, source.audio, threshold, track=track, note=say)
         except EarwitnessError as error:
-            print(f"earwitness: {error}", file=sys.stderr)
+            say(str(error))
             failed += 1
             continue
         text.append(written(source.name, found, chosen.value))

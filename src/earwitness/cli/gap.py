@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from earwitness.cli.outputs import by_ending
-from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.errors import ConfigError, DataError, MissingDependencyError, pip_install
 
 if TYPE_CHECKING:
     import numpy as np
@@ -206,7 +206,7 @@ def _methods(projection: str) -> list[str]:
         raise ConfigError(f"--projection {projection!r}: expected pca, umap or pca,umap")
     if "umap" in methods and find_spec("umap") is None:
         raise MissingDependencyError(
-            "the UMAP projection needs umap-learn; install it with: pip install 'earwitness[umap]'"
+            f"the UMAP projection needs umap-learn; install it with: {pip_install('umap')}"
         )
     return methods
 

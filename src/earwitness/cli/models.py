@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from earwitness.errors import CheckpointError
+from earwitness.models.names import POCKET_MODELS, model_folder, weights_version
 
 
 class _ListByDefault(TyperGroup):
@@ -19,14 +20,18 @@ class _ListByDefault(TyperGroup):
 
 app = typer.Typer(cls=_ListByDefault)
 
-Folder = Annotated[Path, typer.Argument(help="A model folder.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A pocket model, a model folder, or owner/name on the Hugging Face hub.",
+        autocompletion=lambda: POCKET_MODELS,
+    ),
+]
 
 
 @app.command("list")
 def models() -> None:
     """Lists the models that ship with earwitness; `earwitness models` alone does the same."""
-    from earwitness.models.names import POCKET_MODELS, model_folder
-
     for name in POCKET_MODELS:
         try:
             folder = model_folder(name)
@@ -35,7 +40,8 @@ def models() -> None:
             continue
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         card = json.loads((folder / "earwitness.json").read_text(encoding="utf-8")).get("card", {})
-        typer.echo(f"{name}\t{size / 1e6:.1f} MB\t{card.get('summary', '')}\t{folder}")
+        version = weights_version(folder)
+        typer.echo(f"{name}\t{version}\t{size / 1e6:.1f} MB\t{card.get('summary', '')}\t{folder}")
 
 
 @app.command()
@@ -62,21 +68,23 @@ def fetch(
 
 
 @app.command()
-def card(folder: Folder) -> None:
-    """Prints the model card of a model folder.
+def card(model: Model) -> None:
+    """Prints the card of a model: scores, parts, training, data, license, limits.
 
-    Example:
+    Examples:
+
+        earwitness models card pocket-lamb
 
         earwitness models card runs/lamb/best > runs/lamb/best/README.md
     """
     from earwitness.models.card import model_card
 
-    typer.echo(model_card(folder), nl=False)
+    typer.echo(model_card(model_folder(model)), nl=False)
 
 
 @app.command()
 def push(
-    folder: Folder,
+    folder: Annotated[Path, typer.Argument(help="A model folder.")],
     repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository visible to its owner only.")

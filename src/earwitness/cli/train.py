@@ -5,9 +5,17 @@ from typing import Annotated
 
 import typer
 
+from earwitness.config import recipe_file, recipe_names
+
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML), such as recipes/tiny.toml.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe: a TOML file, or the name of one that ships, such as tiny.",
+            autocompletion=recipe_names,
+        ),
+    ],
     run: Annotated[
         Path | None,
         typer.Option(
@@ -29,12 +37,13 @@ def train(
 
     Examples:
 
-        earwitness train recipes/tiny.toml
+        earwitness train tiny
 
-        earwitness train recipes/pocket_lamb.toml --data data --set fit.epochs=4
+        earwitness train mine.toml --data data --set fit.epochs=4
     """
     from earwitness.training.stages import run_recipe
 
-    scores = run_recipe(recipe, run or Path("runs") / recipe.stem, change, data)
+    path = recipe_file(recipe)
+    scores = run_recipe(path, run or Path("runs") / path.stem, change, data)
     for name, value in scores.items():
         typer.echo(f"{name}\t{value:.4f}")

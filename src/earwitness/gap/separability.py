@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from earwitness.errors import MissingDependencyError
+from earwitness.errors import MissingDependencyError, pip_install
 from earwitness.gap.clouds import PairedClouds, draw_clips
 from earwitness.gap.kernels import sampled
 from earwitness.statistics import Estimate
@@ -29,8 +29,7 @@ def _held_out_accuracy(
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise MissingDependencyError(
-            "linear separability needs scikit-learn; install it with: "
-            "pip install 'earwitness[plots]'"
+            f"linear separability needs scikit-learn; install it with: {pip_install('plots')}"
         ) from error
     shuffled = np.random.default_rng([seed, len(audio), 4]).permutation(len(audio))
     accuracy = np.empty(len(audio))

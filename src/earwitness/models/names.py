@@ -6,6 +6,7 @@ second folder's `earwitness.json` names the other model, the part, and the SHA-2
 named by repository and commit (`parts`).
 """
 
+import hashlib
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -44,6 +45,12 @@ def model_folder(model: Path | str) -> Path:
         f"{model}: no such model folder; expected a folder, one of {', '.join(POCKET_MODELS)}, or "
         "a model of the Hugging Face hub: owner/name or owner/name@revision"
     )
+
+
+def weights_version(folder: Path) -> str:
+    """Eight hex digits that all weights of a model folder have in common with no other weights."""
+    digests = [sha256_of(path) for path in sorted(folder.rglob("*.safetensors"))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:8]
 
 
 def part_folder(folder: Path, part: str, settings: dict[str, Any]) -> Path:

@@ -8,6 +8,9 @@ from jaxtyping import Float
 
 from earwitness import audio
 from earwitness.audio import AudioSource
+from earwitness.audio.loading import unnoted
+from earwitness.audio.sound import Note
+from earwitness.audio.tracks import Track
 
 _BLOCK_S = 30.0
 
@@ -36,11 +39,21 @@ class FindsEvents(Protocol):
         ...
 
 
-def events_in(classes: FindsEvents, source: AudioSource, threshold: float) -> list[SoundEvent]:
-    """The events of one sound of any length, in order of their start. Raises AudioError."""
+def events_in(
+    classes: FindsEvents,
+    source: AudioSource,
+    threshold: float,
+    *,
+    track: Track = None,
+    note: Note = unnoted,
+) -> list[SoundEvent]:
+    """The events of one sound of any length, in order of their start.
+
+    `track` and `note` are those of `audio.load`. Raises AudioError.
+    """
     found: list[SoundEvent] = []
     start = 0.0
-    for block in audio.stream(source, classes.sample_rate, _BLOCK_S):
+    for block in audio.stream(source, classes.sample_rate, _BLOCK_S, track=track, note=note):
         end = start + len(block) / classes.sample_rate
         for event in classes.events(block, threshold):
             times = start + event.start_s, min(start + event.end_s, end)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.caption import Decoding
-from earwitness.errors import CheckpointError
+from earwitness.errors import CheckpointError, pip_install
 from earwitness.models.json_files import read_json, read_settings
 from earwitness.models.names import model_folder, part_folder
 from earwitness.models.tensors import check_inside
@@ -46,7 +46,7 @@ class ModelFiles:
         if not (folder / "runtime.json").is_file():
             raise CheckpointError(
                 f"{folder}: was not exported to ONNX, so captioning with it needs torch: "
-                "pip install 'earwitness[train]'"
+                f"{pip_install('train')}"
             )
         written = read_json(folder / "runtime.json")
         version = written.get("format")

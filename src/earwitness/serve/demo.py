@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,19 @@ import numpy as np
 from fastapi import FastAPI
 from gradio.themes import Base
 from gradio.utils import get_upload_folder
+from starlette._utils import get_route_path
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from earwitness import audio
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import CaptionSettings, SoundResult
 from earwitness.captioning.rerank import CONSENSUS, Reranker
 from earwitness.captioning.segments import Segment
 from earwitness.config import validate
 from earwitness.errors import EarwitnessError
+from earwitness.io.shipped import shipped
 from earwitness.serve import card
 from earwitness.serve.limits import knows_key, slow_down
 from earwitness.serve.options import request_settings
@@ -73,6 +77,7 @@ def mount(app: FastAPI, service: Service) -> None:
             app,
             blocks,
             PATH,
+            root_path=f"{service.settings.root_path}{PATH}" if service.settings.root_path else None,
             footer_links=[],
             run_history=False,
             show_error=True,
@@ -108,7 +113,7 @@ class PageGuard:
         self._app, self._brake = app, service.brake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
+        path = get_route_path(scope) if scope["type"] == "http" else ""
         inside = path.removeprefix(PATH)
         if (
             scope["type"] == "http"
@@ -269,9 +274,15 @@ async def _insight(
     longest = max(captioned, key=lambda segment: segment.end - segment.start)
     end = min(longest.end, longest.start + _INSIGHT_SECONDS)
     part = samples[round(longest.start * rate) : round(end * rate)]
-    words = await service.guide_words(part, _WORDS)
+    words = await service.guide_words(part, _WORDS, _others(rate))
     view = await service.bridge_view(part, longest.start, end)
     return card.Insight(card.GuideWords(words, longest.start, end), view)
+
+
+@cache
+def _others(rate: int) -> list[np.ndarray]:
+    """The example sounds, which tell what the guide does for any sound."""
+    return [audio.load(path, rate) for _, path in _example_files()]
 
 
 def _second_name(name: str) -> str:
@@ -291,13 +302,12 @@ def _constant(value: str) -> Any:
 
 
 def _example_files() -> list[tuple[str, Path]]:
-    """The example clips, in an installed package or in a checkout; none where there are none."""
-    package = Path(str(resources.files("earwitness")))
-    for folder in (package / "examples", package.parent.parent / "examples"):
-        found = [(text, folder / f"{name}.flac") for name, text in _EXAMPLES.items()]
-        if all(path.is_file() for _, path in found):
-            return found
-    return []
+    """The example clips by their labels; none where they did not ship."""
+    folder = shipped("examples")
+    if folder is None:
+        return []
+    found = [(text, folder / f"{name}.flac") for name, text in _EXAMPLES.items()]
+    return [(text, path) for text, path in found if path.is_file()]
 
 
 def _asset(name: str) -> str:

@@ -1,5 +1,6 @@
-"""The names under which a service answers: a page of another site cannot pass for it."""
+"""The names under which a service answers: a page of another site cannot pass for it; HEAD."""
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -41,11 +42,28 @@ def is_allowed(given: str, settings: Settings) -> bool:
         return False
     if settings.any_address and _is_address(name):
         return True
-    for pattern in (one.lower().strip("[]") for one in settings.allowed_hosts):
+    return is_named(name, settings.allowed_hosts)
+
+
+def is_named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a host is one of `patterns`: a name, `*.example.org` for all below it, or `*`."""
+    for pattern in (one.lower().strip("[]") for one in patterns):
         below = pattern.startswith("*.") and name.endswith(pattern[1:])
         if pattern in ("*", name) or below:
             return True
     return False
+
+
+class HeadAsGet:
+    """ASGI middleware: HEAD is answered as GET is; the server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 def _is_address(name: str) -> bool:

@@ -16,7 +16,7 @@ from torch import nn
 
 from earwitness.encoders import save_encoder
 from earwitness.encoders.base import FrameEncoder
-from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError
+from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError, pip_install
 from earwitness.models.building import check_foreign_size
 from earwitness.models.foreign import check_foreign, foreign_errors
 from earwitness.models.hub import FETCHED, HubPart, WeightsOrigin
@@ -119,7 +119,7 @@ def open_decoder(folder: Path, config: DecoderConfig, *, train: bool = False) ->
         )
     if importlib.util.find_spec("peft") is None:
         raise MissingDependencyError(
-            f"{folder}: its LoRA weights need peft: pip install 'earwitness[train]'"
+            f"{folder}: its LoRA weights need peft: {pip_install('train')}"
         )
     decoder = load_decoder(base, config)
     _load_lora(decoder, folder / LORA)
@@ -163,7 +163,7 @@ def _nf4(config: DecoderConfig) -> Any:
         raise ConfigError("decoder.tune 'full' with quantize 'nf4': expected 'lora' or 'frozen'")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
-            "decoder.quantize 'nf4' needs bitsandbytes: pip install 'earwitness[qlora]'"
+            f"decoder.quantize 'nf4' needs bitsandbytes: {pip_install('qlora')}"
         )
     from transformers import BitsAndBytesConfig
 

@@ -160,13 +160,23 @@ class Inference(CaptionCalls):
         return isinstance(self.prefix, LinkPrefix) and not isinstance(self.prefix.bridge, NoBridge)
 
     @torch.inference_mode()
-    def guide_words(self, waveform: Float[np.ndarray, " T"], count: int) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one."""
-        bias = self.guide_bias(self.audio_tokens(self.encode([waveform])))
+    def guide_words(
+        self,
+        waveform: Float[np.ndarray, " T"],
+        count: int,
+        against: Sequence[Float[np.ndarray, " _"]] = (),
+    ) -> list[tuple[str, float]]:
+        """The whole words that the Token Guide boosts most, and their boosts; none without one.
+
+        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and what is left says what this one has that others have not.
+        """
+        bias = self.guide_bias(self.audio_tokens(self.encode([waveform, *against])))
         if bias is None:
             return []
+        own = bias[0] - bias[1:].mean(0) if against else bias[0]
         # Pieces of words are boosted too, but say nothing to a reader.
-        words = bias[0].masked_fill(~self.decoder.content_ids(), -math.inf)
+        words = own.masked_fill(~self.decoder.content_ids(), -math.inf)
         boosts, ids = words.topk(min(count, len(words)))
         names = self.decoder.tokenizer.batch_decode(ids[:, None])
         return [

@@ -78,10 +78,10 @@ class DatasetsSource(SourceConfig):
         try:
             import datasets
         except ImportError:
-            from earwitness.errors import MissingDependencyError
+            from earwitness.errors import MissingDependencyError, pip_install
 
             raise MissingDependencyError(
-                "source.kind = 'datasets' needs the package datasets: pip install 'earwitness[hub]'"
+                f"source.kind = 'datasets' needs the package datasets: {pip_install('hub')}"
             ) from None
         from datasets.exceptions import DatasetsError
 

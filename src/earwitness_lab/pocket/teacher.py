@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from earwitness.errors import DataError, MissingDependencyError
+from earwitness.errors import DataError, MissingDependencyError, pip_install
 
 WINDOW_SAMPLES = 15600
 """samples of one teacher patch at 16 kHz (0.975 s)"""
@@ -45,7 +45,7 @@ class Yamnet:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise MissingDependencyError(
-                "the YAMNet teacher needs ai-edge-litert: pip install 'earwitness[pocket]'"
+                f"the YAMNet teacher needs ai-edge-litert: {pip_install('pocket')}"
             ) from None
         files = sorted(folder.glob("yamnet_waveform_in_*.tflite"))
         if not files:

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from earwitness.config import read_toml
 from earwitness.errors import ConfigError, TrainingError
+from earwitness.io.shipped import shipped
 from earwitness.training.settings import FitConfig
 from earwitness.training.stages import read_recipe, run_recipe
 from earwitness_lab.reproduce.tiny import TINY_LINK, tiny_lamb, tiny_weights, write_tiny_world
@@ -183,10 +183,8 @@ def recipes_folder(given: Path | None = None) -> Path:
     Raises:
         ConfigError: there are none.
     """
-    package = Path(str(resources.files("earwitness")))
-    known = (Path("recipes"), package / "recipes", package.parent.parent / "recipes")
-    for folder in (given,) if given else known:
-        if (folder / "lamb_pretrain.toml").is_file():
+    for folder in (given,) if given else (Path("recipes"), shipped("recipes")):
+        if folder and (folder / "lamb_pretrain.toml").is_file():
             return folder
     raise ConfigError(
         f"{given or 'recipes'}: no recipes there (lamb_pretrain.toml, ...); name the folder "

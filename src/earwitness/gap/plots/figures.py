@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from earwitness.errors import DataError, MissingDependencyError
+from earwitness.errors import DataError, MissingDependencyError, pip_install
 from earwitness.gap.plots.projection import first_captions, project, unit
 from earwitness.io.atomic import replacing
 
@@ -35,7 +35,7 @@ def _new(xlabel: str, ylabel: str) -> "tuple[Figure, Axes]":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError(
-            "figures need matplotlib; install it with: pip install 'earwitness[plots]'"
+            f"figures need matplotlib; install it with: {pip_install('plots')}"
         ) from error
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.add_subplot()

@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 from jaxtyping import Float, Int
 
-from earwitness.errors import ConfigError, DataError, MissingDependencyError
+from earwitness.errors import ConfigError, DataError, MissingDependencyError, pip_install
 
 METHODS = ("pca", "umap")
 _UMAP_LIMIT = 5000
@@ -138,7 +138,7 @@ def _umap(
     except ImportError as error:
         raise MissingDependencyError(
             "the UMAP projection needs umap-learn; install it with: "
-            "pip install 'earwitness[umap]', or choose pca"
+            f"{pip_install('umap')}, or choose pca"
         ) from error
     points = np.concatenate([unit(source[fitted]) for source in sources])
     model = model_class(n_components=2, metric="cosine", random_state=seed, n_jobs=1)
