@@ -30,7 +30,7 @@ from earwitness.config import validate
 from earwitness.errors import AudioTooLargeError, ConfigError, EarwitnessError
 from earwitness.serve import answers, api_page, faults, schema
 from earwitness.serve.connections import STREAM_PATH
-from earwitness.serve.hosts import HeadAsGet, HostCheck
+from earwitness.serve.hosts import HostCheck, Outside
 from earwitness.serve.job_routes import router
 from earwitness.serve.jobs import Jobs
 from earwitness.serve.limits import Gate, problem
@@ -79,7 +79,6 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        root_path=settings.root_path,
     )
     app.state.service, app.state.jobs, app.state.on_drain = service, jobs, []
     app.add_middleware(Gate, service=service)
@@ -93,7 +92,7 @@ def create_app(
             expose_headers=shown,
         )
     app.add_middleware(HostCheck, settings=settings)
-    app.add_middleware(HeadAsGet)
+    app.add_middleware(Outside, root_path=settings.root_path)
     faults.handle(app)
     app.post("/v1/audio/captions", responses=schema.CAPTIONS)(_captions)
     app.post("/v1/audio/transcriptions", responses=schema.TRANSCRIPTIONS)(_transcriptions)

@@ -68,15 +68,21 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
     return False
 
 
-class HeadAsGet:
-    """ASGI middleware: HEAD is answered as GET is; the server leaves the body out."""
+class Outside:
+    """ASGI middleware: the path below which a proxy shows the service, and HEAD as GET.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    The proxy may take that path off or leave it. The server leaves the body of HEAD out.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app, self._root_path = app, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}
+        if scope["type"] == "http":
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            scope = {**scope, "method": method}
+            if self._root_path:
+                scope["root_path"] = self._root_path
         await self._app(scope, receive, send)
 
 
