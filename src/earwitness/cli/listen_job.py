@@ -16,6 +16,7 @@ from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import settings_for
 from earwitness.cli.outputs import by_ending
+from earwitness.config import validate
 from earwitness.errors import ConfigError
 from earwitness.io.names import for_terminal
 from earwitness.io.webhook import check_address, post
@@ -81,8 +82,9 @@ class ListenJob:
         for one in wanted:
             if one.names and [one.phrase.lower()] != [name.lower() for name in one.names]:
                 say(f"{one.phrase!r} stands for {', '.join(repr(name) for name in one.names)}")
+        options = validate(CaptionOptions, {"silence": self.silence}, "the options")
         settings = LiveSettings(
-            settings_for(CaptionOptions(silence=self.silence), captioner),
+            settings_for(options, captioner),
             self.every,
             self.above,
             captions=self.only != "events",

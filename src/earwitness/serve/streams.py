@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import settings_for
+from earwitness.config import validate
 from earwitness.errors import AudioTooLargeError, ConfigError, EarwitnessError
 from earwitness.live.captioner import LiveCaptioner, LiveSettings
 from earwitness.live.filters import Filter, class_head, wanted_sounds
@@ -91,7 +92,7 @@ class _Stream:
         captioner = service.captioner
         classes = class_head(captioner)
         self._filter = Filter(wanted_sounds(options.on, classes), options.cool_down)
-        silence = CaptionOptions(silence=self._limits.silence_db)
+        silence = validate(CaptionOptions, {"silence": self._limits.silence_db}, "the settings")
         settings = LiveSettings(
             settings_for(silence, captioner),
             options.every,
