@@ -10,14 +10,15 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from earwitness.adapters.settings import AdapterOptions
 from earwitness.audio import AudioSource
 from earwitness.audio.tracks import Track
 from earwitness.caption import (
@@ -27,7 +28,12 @@ from earwitness.caption import (
     Decoding,
     Reranks,
 )
-from earwitness.errors import MissingDependencyError, pip_install
+from earwitness.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    pip_install,
+)
 from earwitness.models.sound_classes import SoundClassifier
 
 if TYPE_CHECKING:
@@ -80,31 +86,8 @@ class Captioner(Protocol):
 
     @staticmethod
     def load(model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
-        """The captioner of a model folder, a pocket model by name, or one of the hub (owner/name or
-        owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is
-        one.
-
-        On the CPU a folder with ONNX graphs is run by onnxruntime; torch is not even imported.
-
-        Raises:
-            MissingDependencyError: the model or the device needs torch, which is not installed.
-            CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
-                such model, or cannot be reached.
-            ConfigError: this machine has no such device.
-        """
-        folder = captioner_folder(model)
-        if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
-            from earwitness.runtime import RuntimeCaptioner
-
-            return with_own_rerank(RuntimeCaptioner.load(folder))
-        if find_spec("torch") is None:
-            raise MissingDependencyError(
-                f"{model} on device {device} needs torch: {pip_install('train')}"
-            )
-        from earwitness.system.captioner import TorchCaptioner
-        from earwitness.system.devices import torch_device
-
-        return TorchCaptioner.load(model, torch_device(device))
+        """The captioner of a model, as `open_captioner` with an adapter's own defaults."""
+        return open_captioner(model, device)
 
     def caption(
         self,
@@ -201,6 +184,72 @@ class Explains(Protocol):
         ...
 
 
+def open_captioner(
+    model: Path | str = "pocket-lamb", device: str = "cpu", options: AdapterOptions | None = None
+) -> Captioner:
+    """The captioner of a model folder, a pocket model by name, or one of the hub (owner/name or
+    owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
+
+    On the CPU a folder with ONNX graphs is run by onnxruntime; torch is not even imported.
+    `hf:owner/name` (or a folder) is an audio-language model of transformers, and `openai:name` one
+    behind an OpenAI-compatible server; `options` are for these two alone.
+
+    Raises:
+        MissingDependencyError: the model or the device needs a package that is not installed.
+        CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
+            such model, or cannot be reached.
+        ConfigError: this machine has no such device, or `options` that the model does not have.
+    """
+    scheme, name = scheme_of(model)
+    if scheme:
+        return _adapter(scheme, name, device, options)
+    if options not in (None, AdapterOptions()):
+        raise ConfigError(
+            f"{model}: a prompt, a quantization or a base URL is for hf: and openai: models"
+        )
+    folder = captioner_folder(model)
+    if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
+        from earwitness.runtime import RuntimeCaptioner
+
+        return with_own_rerank(RuntimeCaptioner.load(folder))
+    _need_torch(model, device)
+    from earwitness.system.captioner import TorchCaptioner
+    from earwitness.system.devices import torch_device
+
+    return TorchCaptioner.load(model, torch_device(device))
+
+
+def _adapter(
+    scheme: Literal["hf", "openai"], name: str, device: str, options: AdapterOptions | None
+) -> Captioner:
+    # Their `load` has no model of its own to fall back on, as the protocol's has.
+    if scheme == "openai":
+        from earwitness.adapters.endpoint import EndpointCaptioner
+
+        return cast(Captioner, EndpointCaptioner.load(name, options))
+    _need_torch(f"hf:{name}", device)
+    from earwitness.adapters.audio_language import AudioLanguageCaptioner
+
+    return cast(Captioner, AudioLanguageCaptioner.load(name, device, options))
+
+
+def scheme_of(model: Path | str) -> tuple[Literal["", "hf", "openai"], str]:
+    """The scheme before a model's name, and the name: ("hf", "owner/name") of "hf:owner/name"."""
+    scheme, _, name = str(model).partition(":")
+    if scheme == "hf" and name:
+        return "hf", name
+    if scheme == "openai" and name:
+        return "openai", name
+    return "", str(model)
+
+
+def _need_torch(model: Path | str, device: str) -> None:
+    if find_spec("torch") is None:
+        raise MissingDependencyError(
+            f"{model} on device {device} needs torch: {pip_install('train')}"
+        )
+
+
 def with_own_rerank(captioner: "RuntimeCaptioner") -> "RuntimeCaptioner":
     """The captioner, choosing captions by its class head if it has one."""
     from earwitness.captioning.heard import EventReranker
@@ -240,11 +289,36 @@ def sound_classes(model: Path | str, device: str = "cpu") -> SoundClassifier:
     return load_classifier(model, device)
 
 
+def class_head(captioner: Captioner, model: Path | str) -> SoundClassifier | None:
+    """The class head of the loaded captioner of `model`; None if it has none."""
+    if hasattr(captioner, "classes"):
+        return captioner.classes  # type: ignore[attr-defined]
+    with suppress(CheckpointError):
+        return sound_classes(model, str(captioner.device))
+    return None
+
+
 def captioner_folder(model: Path | str) -> Path:
     """The folder that the captioner called `model` is in. Raises CheckpointError."""
     from earwitness.models.names import model_folder
 
     return model_folder(model)
+
+
+def captioner_files(model: Path | str) -> list[Path]:
+    """The files that tell one captioner from another. Raises CheckpointError."""
+    scheme, name = scheme_of(model)
+    if scheme == "openai":
+        return []
+    names = ["earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors"]
+    if scheme == "hf":
+        from earwitness.models.hub import resolve
+
+        folder = resolve(name)
+        index = folder / "model.safetensors.index.json"
+        weights = index if index.is_file() else folder / "model.safetensors"
+        return [folder / "config.json", folder / "generation_config.json", weights]
+    return [captioner_folder(model) / name for name in names]
 
 
 def is_exported(folder: Path) -> bool:

@@ -7,6 +7,14 @@ from typing import Annotated
 
 import typer
 
+from earwitness.cli.adapter_options import (
+    MODEL_HELP,
+    BaseUrl,
+    Prompt,
+    Quantize,
+    Quantized,
+    adapter_of,
+)
 from earwitness.errors import ConfigError, MissingDependencyError, pip_install
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -19,7 +27,7 @@ def serve(
     model: Annotated[
         str,
         typer.Option(
-            help="A pocket model, a model folder, or owner/name on the Hugging Face hub.",
+            help=MODEL_HELP,
             rich_help_panel=_MODEL,
         ),
     ] = "pocket-lamb",
@@ -35,6 +43,9 @@ def serve(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
     ] = "auto",
+    prompt: Prompt = None,
+    quantize: Quantized = Quantize.none,
+    base_url: BaseUrl = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -135,15 +146,15 @@ def serve(
         demo=demo,
     )
     listener = _listener(host, port)
-    from earwitness.captioning.captioner import Captioner
-    from earwitness.cli.caption_job import load_reranker
+    from earwitness.captioning.captioner import open_captioner
+    from earwitness.captioning.choice import load_reranker
     from earwitness.serve.server import run
 
     if threads is not None:
         from earwitness.captioning.captioner import set_threads
 
         set_threads(threads)
-    captioner = Captioner.load(model, device)
+    captioner = open_captioner(model, device, adapter_of(prompt, quantize, base_url))
     reranker = load_reranker(rerank, None, captioner)
     address = f"[{host}]" if ":" in host else host
     typer.echo(
