@@ -16,7 +16,6 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from earwitness.captioning.choice import ModelChoice
 from earwitness.captioning.columns import outcome_of, row_of, schema
-from earwitness.captioning.events import events_in
 from earwitness.captioning.local import outcomes
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import Outcome
@@ -26,6 +25,7 @@ from earwitness.captioning.ray.remote import as_fsspec
 from earwitness.captioning.ray.worker import Extras, Work, Worker
 from earwitness.captioning.sources import Source, find
 from earwitness.errors import ConfigError, DataError
+from earwitness.models.sound_events import events_in
 from earwitness.runtime import RuntimeCaptioner
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"

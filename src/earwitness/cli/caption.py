@@ -14,15 +14,8 @@ from earwitness.cli.adapter_options import (
     Quantized,
     adapter_of,
 )
-from earwitness.cli.caption_job import (
-    Input,
-    Output,
-    OutputFormat,
-    Precision,
-    Sidecar,
-    check_options,
-    run,
-)
+from earwitness.cli.caption_job import Input, Output, check_options, run
+from earwitness.cli.caption_kinds import OutputFormat, Precision, Sidecar
 from earwitness.cli.cluster_options import Engine, cluster_of
 from earwitness.config import validate
 
@@ -228,6 +221,15 @@ def caption(
             rich_help_panel=_LONG,
         ),
     ] = None,
+    speech: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Subtitles of the speech too, by this Whisper model: a folder, or a name such as "
+            "tiny.en that is on this disk; the sounds, as \\[dog barks], stand between the lines.",
+            rich_help_panel=_LONG,
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
     ] = "auto",
@@ -235,6 +237,14 @@ def caption(
         Precision,
         typer.Option(help="Number format of the model's arithmetic.", rich_help_panel=_RUN),
     ] = Precision.fp32,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPU threads of the model; default: OMP_NUM_THREADS, or one per core.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -316,6 +326,8 @@ def caption(
 
       earwitness caption film.mp4 --merge speech.srt -o film.srt
 
+      earwitness caption film.mp4 --speech tiny.en -o film.srt
+
       find . -name '*.flac' | earwitness caption --manifest - --json
 
       earwitness caption s3://sounds/2024/ --engine ray --address auto -o captions/
@@ -328,7 +340,9 @@ def caption(
     cluster = cluster_of(engine, address, workers, cpus, gpus, events, duplicates)
     if kind is None and output and not (output.suffix or as_json or sidecar) and cluster:
         kind = OutputFormat.parts
-    out = Output(output, kind, as_json, sidecar, overwrite, failures, merge, part_rows)
+    out = Output(
+        output, kind, as_json, sidecar, overwrite, failures, merge, speech, part_rows=part_rows
+    )
     options = validate(
         CaptionOptions,
         {
@@ -356,5 +370,9 @@ def caption(
     given.check()
     out.check(given)
     check_options(options)
+    if threads is not None:
+        from earwitness.captioning.captioner import set_threads
+
+        set_threads(threads)
     if run(chosen, given, out, quiet, cluster):
         raise typer.Exit(1)

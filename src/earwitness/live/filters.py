@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from earwitness.captioning.captioner import Captioner
-from earwitness.captioning.events import FindsEvents
 from earwitness.errors import ConfigError
 from earwitness.live.records import Report
 from earwitness.models.sound_classes import SoundClassifier
+from earwitness.models.sound_events import FindsEvents
 from earwitness.text import gist
 
 

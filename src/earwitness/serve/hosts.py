@@ -1,5 +1,6 @@
-"""The names under which a service answers: a page of another site cannot pass for it."""
+"""The names under which a service answers: a page of another site cannot pass for it; HEAD."""
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -41,11 +42,34 @@ def is_allowed(given: str, settings: Settings) -> bool:
         return False
     if settings.any_address and _is_address(name):
         return True
-    for pattern in (one.lower().strip("[]") for one in settings.allowed_hosts):
+    return is_named(name, settings.allowed_hosts)
+
+
+def is_named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a host is one of `patterns`: a name, `*.example.org` for all below it, or `*`."""
+    for pattern in (one.lower().strip("[]") for one in patterns):
         below = pattern.startswith("*.") and name.endswith(pattern[1:])
         if pattern in ("*", name) or below:
             return True
     return False
+
+
+class Outside:
+    """ASGI middleware: the path below which a proxy shows the service, and HEAD as GET.
+
+    The proxy may take that path off or leave it. The server leaves the body of HEAD out.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app, self._root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            scope = {**scope, "method": method}
+            if self._root_path:
+                scope["root_path"] = self._root_path
+        await self._app(scope, receive, send)
 
 
 def _is_address(name: str) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from earwitness.captioning.captioner import class_head
+from earwitness.caption import CaptionCalls
 from earwitness.captioning.choice import ModelChoice
 from earwitness.captioning.columns import row_of, schema
 from earwitness.captioning.duplicates import fingerprint
-from earwitness.captioning.events import as_rows, events_in
+from earwitness.captioning.events import as_rows
 from earwitness.captioning.local import caption_files
 from earwitness.captioning.pipeline import Outcome
 from earwitness.captioning.ray.places import sources_in
@@ -20,6 +20,7 @@ from earwitness.captioning.sources import Source
 from earwitness.data.prepare.packed import PackedFile
 from earwitness.errors import EarwitnessError, unexpected
 from earwitness.io.digests import sha256_of
+from earwitness.models.sound_events import FindsEvents, events_in
 
 if TYPE_CHECKING:
     import pyarrow
@@ -59,8 +60,9 @@ class Worker:
         self._captioner, self._settings = work.choice.load(work.timed)
         with self._captioner.precision(self._settings.precision):
             pass
-        head = class_head(self._captioner, work.choice.name) if work.extras.events else None
-        self._classes = head
+        self._classes: FindsEvents | None = None
+        if work.extras.events and isinstance(self._captioner, CaptionCalls):
+            self._classes = self._captioner.classes
 
     def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
         """A row of `columns.schema` per sound, in order, and the other columns of `table`."""
