@@ -2,11 +2,13 @@
 
     python benchmarks/ray_scale.py scale --rows 1000,10000,100000
     python benchmarks/ray_scale.py nodes --rows 2000
+    python benchmarks/ray_scale.py cost
 
 Clips are half a second of noise, written once as webdataset tars of 1,000 each. `scale` starts a
 cluster on this machine per size and takes the time of the whole command, start included. `nodes`
-starts two nodes with `ray start`, kills the second one in the middle, and counts the rows. Prints a
-JSON object per run.
+starts two nodes with `ray start`, kills the second one in the middle, and counts the rows. `cost`
+counts the CPU seconds of one worker on the example recordings, without Ray. Prints a JSON object
+per run.
 """
 
 import argparse
@@ -53,7 +55,7 @@ def make_shards(folder: Path, rows: int, seconds: float) -> Path:
 def command(clips: Path, out: Path, args: argparse.Namespace, *more: str) -> list[str]:
     """The command line of the job."""
     line = [sys.executable, "-m", "earwitness", "caption", str(clips), "-o", str(out)]
-    line += ["--model", args.model, "--beam", str(args.beam), "--engine", "ray", "-q"]
+    line += ["--model", args.model, "--beam", str(args.beam or 1), "--engine", "ray", "-q"]
     return [*line, "--no-events", "--workers", str(args.workers), *more]
 
 
@@ -98,6 +100,28 @@ def _cpu_seconds(job: subprocess.Popen[bytes]) -> dict[int, float]:
                     used[process.pid] = times.user + times.system
         time.sleep(1.0)
     return used
+
+
+def cost(args: argparse.Namespace, folder: Path) -> None:
+    """CPU seconds of a worker per hour of sound: captions alone, with events, with duplicates."""
+    from earwitness.captioning.choice import ModelChoice
+    from earwitness.captioning.options import CaptionOptions
+    from earwitness.captioning.ray.places import table_of
+    from earwitness.captioning.ray.worker import Extras, Work, Worker
+    from earwitness.captioning.sources import find
+
+    options = CaptionOptions.model_validate({"beam": args.beam})
+    sources = 4 * [one for one in find(["examples"]) if not one.name.endswith("clock.flac")]
+    for events, duplicates in ((False, False), (True, False), (True, True)):
+        extras = Extras(events, duplicates)
+        worker = Worker(Work(ModelChoice(args.model, options, "cpu"), extras=extras))
+        worker(table_of(sources[:2]))
+        start = time.process_time()
+        rows = worker(table_of(sources)).to_pylist()
+        used, seconds = time.process_time() - start, sum(row["seconds"] for row in rows)
+        found = {"events": events, "duplicates": duplicates, "clips": len(rows)}
+        found |= {"seconds": seconds, "cpu_s": round(used, 2)}
+        print(json.dumps(found | {"cpu_s_per_hour": round(3600 * used / seconds, 1)}), flush=True)
 
 
 def nodes(args: argparse.Namespace, folder: Path) -> None:
@@ -145,18 +169,18 @@ def _kill(node: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """Runs one of the two."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["scale", "nodes"])
+    parser.add_argument("what", choices=["scale", "nodes", "cost"])
     parser.add_argument("--rows", type=lambda t: [int(n) for n in t.split(",")], default=[1000])
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--model", default="pocket-lamb")
-    parser.add_argument("--beam", type=int, default=1)
+    parser.add_argument("--beam", type=int, help="default: 1, for cost the model's own")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--port", type=int, default=6399)
     parser.add_argument("--wait", type=float, default=20.0, help="seconds for nodes to start")
     parser.add_argument("--folder", type=Path, help="where clips and parts go; default: temporary")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="earwitness-ray-") as place:
-        {"scale": scale, "nodes": nodes}[args.what](args, args.folder or Path(place))
+        {"scale": scale, "nodes": nodes, "cost": cost}[args.what](args, args.folder or Path(place))
 
 
 if __name__ == "__main__":
