@@ -29,7 +29,8 @@ from earwitness.captioning.subtitles import Subtitles, read
 from earwitness.config import validate
 from earwitness.errors import AudioTooLargeError, ConfigError, EarwitnessError
 from earwitness.serve import answers, api_page, faults, schema
-from earwitness.serve.hosts import HeadAsGet, HostCheck
+from earwitness.serve.connections import STREAM_PATH
+from earwitness.serve.hosts import HostCheck, Outside
 from earwitness.serve.job_routes import router
 from earwitness.serve.jobs import Jobs
 from earwitness.serve.limits import Gate, problem
@@ -41,6 +42,7 @@ from earwitness.serve.options import (
 )
 from earwitness.serve.service import Service, Upload, uploaded
 from earwitness.serve.settings import Settings
+from earwitness.serve.streams import stream
 from earwitness.serve.working import Worker
 
 Result = TypeVar("Result")
@@ -77,7 +79,6 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        root_path=settings.root_path,
     )
     app.state.service, app.state.jobs, app.state.on_drain = service, jobs, []
     app.add_middleware(Gate, service=service)
@@ -91,12 +92,13 @@ def create_app(
             expose_headers=shown,
         )
     app.add_middleware(HostCheck, settings=settings)
-    app.add_middleware(HeadAsGet)
+    app.add_middleware(Outside, root_path=settings.root_path)
     faults.handle(app)
     app.post("/v1/audio/captions", responses=schema.CAPTIONS)(_captions)
     app.post("/v1/audio/transcriptions", responses=schema.TRANSCRIPTIONS)(_transcriptions)
     app.post("/v1/audio/translations", responses=schema.TRANSCRIPTIONS)(_translations)
     app.include_router(router)
+    app.websocket(STREAM_PATH)(stream)
     app.get("/v1/models", responses=schema.problems(400, 401, 429))(_models)
     app.get("/v1/models/{name}", responses=schema.problems(400, 401, 404, 422, 429))(_model)
     app.get("/health", responses=schema.problems(400))(_health)
