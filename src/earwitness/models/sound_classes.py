@@ -25,7 +25,7 @@ PART_S = 1.28
 """length of the parts in which the highest probability is looked for; they overlap by half"""
 
 WINDOW_S = 0.96
-"""length of the stretch around a frame by which its events are told"""
+"""length of the stretch around a frame by which its events are found"""
 
 Frames = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """mono waveforms -> the frames "N D" of each"""

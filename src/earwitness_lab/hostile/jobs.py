@@ -116,7 +116,7 @@ def _name(rng: random.Random) -> bytes:
 def _model(place: Path) -> str:
     folder = place / "captioner"
     if not folder.exists():
-        KINDS["lamb"].make(folder)
+        KINDS["runtime"].make(folder)
     return str(folder)
 
 
