@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness import audio
-from earwitness.caption import Caption, CaptionsWaveforms, Decoding
+from earwitness.caption import NOTHING, Caption, CaptionsWaveforms, Decoding
 from earwitness.captioning.rerank import agreements
 from earwitness.text import normalize
 
@@ -50,6 +50,15 @@ class SoundClasses(Protocol):
         """For each class, the words by which a caption names it."""
         ...
 
+    @property
+    def least_score(self) -> float:
+        """The chance of being right below which a caption is not worth saying."""
+        ...
+
+    def chance(self, support: float) -> float:
+        """The chance that a caption is right whose sounds have the probability `support`."""
+        ...
+
     def heard(
         self, waveforms: Sequence[Float[np.ndarray, " _"]]
     ) -> tuple[Float[np.ndarray, "B K"], Float[np.ndarray, "B K"]]:
@@ -70,7 +79,9 @@ class EventReranker:
     candidates: int = FEWEST
     name: str = EVENTS
     as_score: bool = False
-    """the support is the caption's `score`, not its second one"""
+    """the calibrated support is the caption's `score`, and the answer is "no distinct sound" where
+    the best caption's is too low; else the support is its second score
+    """
 
     @classmethod
     def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "EventReranker":
@@ -102,12 +113,17 @@ class EventReranker:
             self.ordered(row, one, np.maximum(one, part))[: settings.n_best]
             for row, one, part in zip(rows, whole, parts, strict=True)
         ]
-        return [[self._scored(caption) for caption in row] for row in found]
+        return [self._scored(row) for row in found] if self.as_score else found
 
-    def _scored(self, caption: Caption) -> Caption:
-        if not self.as_score or caption.rerank is None:
-            return caption
-        return replace(caption, score=caption.rerank, rerank=None)
+    def _scored(self, row: list[Caption]) -> list[Caption]:
+        chances = [self.classes.chance(caption.rerank or 0.0) for caption in row]
+        scored = [
+            replace(caption, score=chance, rerank=None)
+            for caption, chance in zip(row, chances, strict=True)
+        ]
+        if not scored or scored[0].score >= self.classes.least_score:
+            return scored
+        return [replace(scored[0], text=NOTHING), *scored[1:]]
 
     def ordered(
         self,

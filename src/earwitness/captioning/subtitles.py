@@ -66,6 +66,12 @@ class Placement:
     margin: float = 0.1
     """to the lines of speech on both sides"""
 
+    def versions(self, text: str) -> Iterable[tuple[str, float]]:
+        """The texts that may stand for a caption in brackets, best first, and the seconds that each
+        needs: here the caption as it is.
+        """
+        return [(text, self.shortest)]
+
 
 def read(content: bytes, name: str = "the subtitles") -> Subtitles:
     """The cues of an SRT or WebVTT file in UTF-8, UTF-16 or (where it is neither) Windows-1252.
@@ -156,25 +162,30 @@ def add_sounds(
         overlapping = [span for span in busy if span[0] < sound.end and sound.start < span[1]]
         if overlapping and _only_speech(sound.text):
             continue
-        span = _first_gap(max(sound.start, free_from), sound.end, busy, placement)
-        if span is None:
+        for text, least in placement.versions(bracketed(sound.text)):
+            start = max(sound.start, free_from)
+            if span := _first_gap(start, sound.end, busy, placement, least):
+                added.append(Cue(*span, text))
+                free_from = span[1]
+                break
+        else:
             homeless += 1
-            continue
-        added.append(Cue(*span, bracketed(sound.text)))
-        free_from = span[1]
     cues = sorted([*speech.cues, *added], key=lambda cue: (cue.start, cue.end))
     return replace(speech, cues=tuple(cues)), homeless
 
 
 def _first_gap(
-    start: float, end: float, busy: list[tuple[float, float]], placement: Placement
+    start: float, end: float, busy: list[tuple[float, float]], placement: Placement, least: float
 ) -> tuple[float, float] | None:
-    """The first stretch from `start` to `end` that keeps clear of `busy`, in whole milliseconds."""
+    """The first stretch from `start` to `end` of at least `least` seconds that keeps clear of
+    `busy`, in whole milliseconds.
+    """
     spans = [span for span in busy if span[1] > start - placement.margin]
     for left, right in [*spans, (end + placement.margin, end)]:
         stop = min(end, left - placement.margin)
-        first, last = _milliseconds(start), _milliseconds(min(stop, start + placement.longest))
-        if last - first >= _milliseconds(placement.shortest):
+        longest = max(placement.longest, least)
+        first, last = _milliseconds(start), _milliseconds(min(stop, start + longest))
+        if last - first >= _milliseconds(least):
             return first / 1000, last / 1000
         start = max(start, right + placement.margin)
         if start >= end:

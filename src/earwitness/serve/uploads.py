@@ -4,6 +4,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -25,7 +26,7 @@ class UploadGate(Gate):
         self._inside = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != UPLOAD:
+        if scope["type"] != "http" or scope["method"] != "POST" or get_route_path(scope) != UPLOAD:
             await self._inside(scope, receive, send)
             return
         refusal = self._no_room(scope)

@@ -42,7 +42,7 @@ class ClassesRecipe(StageRecipe):
     """folder of a frame encoder, which stays as it is"""
     crops: PositiveInt = 1
     """parts of each recording that are learned beside the whole, of 0.6 s and more"""
-    plain: PositiveInt = 280
+    plain: PositiveInt = 1400
     """computed sounds"""
     decay: NonNegativeFloat = 0.01
     """of the weights of standardized features; half of it times their squares is added"""
@@ -69,7 +69,7 @@ class Examples(NamedTuple):
 def run(recipe: ClassesRecipe, run_folder: Path) -> dict[str, float]:
     """Fits the head and leaves it in `run_folder`/best/encoder; its scores on held-out recordings.
 
-    `top1`, `top3`: of whole recordings. `crops`: top 1 of parts of them. `ece`: expected
+    `top1`, `top3`: of whole recordings. `crops`: top 1 of their parts and copies. `ece`: expected
     calibration error of the highest probability, at the temperature chosen on them.
     """
     dim = load_frame_encoder(recipe.encoder).dim
@@ -147,6 +147,7 @@ def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
         name: build_pool(runs / "pool" / f"ears-{name}-{size}-{code}", size, rows)
         for name, size, rows in (
             ("recordings", len(sounds), maker("recordings")),
+            ("elsewhere", len(sounds), maker("elsewhere", recipe.fit.seed)),
             ("plain", recipe.plain, maker("plain", recipe.fit.seed)),
         )
     }
@@ -157,14 +158,14 @@ def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
     ]
     rng = np.random.default_rng(recipe.fit.seed)
     rows: list[tuple[np.ndarray, RealSound, bool]] = []
-    for kind, group in (("recordings", sounds), ("plain", plain)):
+    for kind, group in (("recordings", sounds), ("elsewhere", sounds), ("plain", plain)):
         arrays = pools[kind].arrays
         for number, sound in enumerate(group):
             count = int(arrays["count"][number])
             if sound.label not in known or count == 0:
                 continue
             frames = np.array(arrays["frames"][number, :count], np.float32)
-            rows.append((pooled(frames), sound, True))
+            rows.append((pooled(frames), sound, kind == "recordings"))
             parts = [part_of(frames, rng) for _ in range(recipe.crops)]
             rows += [(pooled(part), sound, False) for part in parts]
     heldout = np.array([sound.heldout for _, sound, _ in rows])

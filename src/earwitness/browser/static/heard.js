@@ -1,6 +1,9 @@
 // Which captions fit the sounds that the class head finds: the rules of earwitness.captioning.heard.
 
+import { NOTHING } from "./segments.js";
 import { table } from "./weights.js";
+
+const EDGE = 1e-3;
 
 /** The class head of `facts` with the weights in the safetensors `file`. */
 export function openClasses(facts, file) {
@@ -100,5 +103,13 @@ export function ordered(classes, captions, frames) {
   if (rows.length && rows[0].score < classes.least_support && sure >= classes.least_probability) {
     rows.unshift({ caption: classes.sentences[likeliest][0], score: sure });
   }
-  return rows.map(({ caption, score }) => ({ caption, score }));
+  const scored = rows.map(({ caption, score }) => ({ caption, score: chance(classes, score) }));
+  if (scored.length && scored[0].score < classes.least_score) scored[0].caption = NOTHING;
+  return scored;
+}
+
+/** The chance that a caption with this support is right. */
+function chance({ calibration: [slope, shift] }, support) {
+  const inside = Math.min(Math.max(support, EDGE), 1 - EDGE);
+  return 1 / (1 + Math.exp(-slope * Math.log(inside / (1 - inside)) - shift));
 }
