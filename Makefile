@@ -1,14 +1,15 @@
 # make caption FILE=clip.wav   set up on a bare machine, then print what is heard
-# make test                    set up, then run the tests
+# make test                    set up, then run the tests, on all cores (WORKERS=2 on two of them)
 # make setup | check | docs | browser | pocket
 PYTHON ?= python3
 VENV ?= .venv
 FILE ?= examples/storm.flac
 DATA ?= ../shared/data
+WORKERS ?= logical
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints-cpu.txt
-EXTRAS := train,hub,pocket,eval,plots,serve,demo,docs,dev
+EXTRAS := train,hub,pocket,eval,plots,serve,demo,live,mqtt,speech,docs,dev
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false GRADIO_ANALYTICS_ENABLED=False
 
 .PHONY: caption test setup check docs pocket browser clean
@@ -19,7 +20,7 @@ caption: $(VENV)/.runtime
 setup: $(VENV)/.everything
 
 test: $(VENV)/.everything
-	$(QUIET) OMP_NUM_THREADS=1 EARWITNESS_DATA="$(DATA)" $(BIN)/python -m pytest $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 EARWITNESS_DATA="$(DATA)" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.everything
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,7 +149,7 @@ def reranker(how: str | None, model: str) -> Reranks | None:
     if how is None:
         return None
     if how == EVENTS:
-        return EventReranker.load(model)
+        return replace(EventReranker.load(model), as_score=True)
     return Reranker(CONSENSUS, 1.0, candidates=int(how))
 
 

@@ -56,7 +56,7 @@ def speed() -> str:
             f"{found['cold_cpu_seconds']:.1f} s, {found['cold_peak_mib']:.0f} MiB",
         ),
         ("each further clip of 10 s, reading included", f"{1000 * each:.0f} ms"),
-        ("so that a core is faster than the sound", f"{10 / each:.0f} times"),
+        ("that is, a core against the sound", f"{10 / each:.0f} times faster"),
     ]
     lines = [f"| {found['model']}, time of one CPU core | |", "|---|---|"]
     return "\n".join(lines + [f"| {what} | {took} |" for what, took in rows])

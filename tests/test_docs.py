@@ -59,7 +59,8 @@ def test_documented_commands_and_options_exist(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("http://", "https://")):
+        # Pages of the last two are made while the docs are built, which checks them.
+        if not target.startswith(("http://", "https://", "reference/", "tutorials/")):
             assert (page.parent / target).exists(), f"{page.name}: {target} is not there"
 
 

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 
 class EarwitnessError(Exception):
@@ -70,6 +69,8 @@ def _with_extra(origin: dict[str, Any], extra: str) -> list[str]:
     url = str(origin.get("url", ""))
     if "vcs_info" in origin:
         return [f"'earwitness[{extra}] @ {origin['vcs_info'].get('vcs', 'git')}+{url}'"]
+    from urllib.request import url2pathname  # an HTTP client comes with it
+
     folder = Path(url2pathname(urlsplit(url).path)) if url.startswith("file:") else None
     if folder is None or not folder.exists():
         return [f"'earwitness[{extra}]'"]

@@ -12,7 +12,7 @@ import pytest
 from earwitness import evaluate
 from earwitness.evaluation import spice as spice_module
 from earwitness.evaluation.java import MetricNotRunError, find_java, java_runtime
-from earwitness.evaluation.meteor import meteor
+from earwitness.evaluation.meteor import meteor, meteor_counts
 from earwitness.evaluation.spice import CORENLP_JARS, spice
 from earwitness.evaluation.text import normalize_captions
 
@@ -44,7 +44,7 @@ def test_meteor_corpus_score_is_the_formula_of_the_summed_counts(tmp_path: Path)
     first = [9, 9, 4, 3, 2, 2, 3, 3, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 2, 6, 6]
     second = [12, 10, 7, 5, 1, 1, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4]
     lines = [" ".join(f"{count}.0" for count in counts) for counts in (first, second)]
-    java = program(tmp_path / "java", f"cat > /dev/null; echo '{lines[0]}'; echo '{lines[1]}'")
+    java = program(tmp_path / "java", f"read a; echo '{lines[0]}'; read b; echo '{lines[1]}'")
     result = evaluate(CANDIDATES[:2], REFERENCES[:2], metrics=["meteor"], java=java)
     expected = [0.2854709042299528, 0.11822660098522167]
     assert [clip["meteor"] for clip in result.per_clip] == pytest.approx(expected, abs=1e-15)
@@ -123,9 +123,35 @@ def test_failing_java_gives_its_first_line(tmp_path: Path):
 
 
 def test_unexpected_meteor_output_is_not_a_score(tmp_path: Path):
-    odd = program(tmp_path / "java", "cat > /dev/null; echo 1.0 2.0; echo hello")
+    odd = program(tmp_path / "java", "read line; echo 1.0 2.0; echo hello")
     result = evaluate(CANDIDATES, REFERENCES, metrics=["meteor"], java=odd)
     assert "not counts" in result.not_run["meteor"]
+
+
+COUNTS = "9 9 4 3 2 2 3 3 0 0 0 0 1 1 0 0 0 0 0 0 2 6 6"
+
+
+def test_meteor_is_started_once_and_again_if_it_ended(tmp_path: Path):
+    log, end = tmp_path / "log", tmp_path / "end"
+    java = program(
+        tmp_path / "java",
+        f"echo $$ >> {log}\nwhile read line; do echo '{COUNTS}'; test -e {end} && exit; done",
+    )
+    first = meteor_counts(CANDIDATES, REFERENCES, java=java)
+    assert np.array_equal(meteor_counts(CANDIDATES[:1], REFERENCES[:1], java=java), first[:1])
+    (waiting,) = log.read_text().split()
+    end.touch()
+    meteor_counts(CANDIDATES[:1], REFERENCES[:1], java=java)
+    end.unlink()
+    while Path(f"/proc/{waiting}/stat").exists() and "Z" not in state(waiting):
+        time.sleep(0.01)
+    assert np.array_equal(meteor_counts(CANDIDATES, REFERENCES, java=java), first)
+    assert len(log.read_text().split()) == 2
+
+
+def state(process: str) -> str:
+    """One letter: what a process is doing; Z has ended."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 SPICE_PROGRAM = """#!{python}

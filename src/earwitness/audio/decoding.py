@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earwitness.audio import container, headers
+from earwitness.audio import container, headers, joined
 from earwitness.audio.sound import (
     ACCEPTED,
     TRUNCATION,
@@ -59,7 +59,7 @@ def decoded(
         # FFmpeg would find the frames of an mp3 inside.
         raise not_a_sound(name)
     try:
-        links = headers.ogg_links(path) if head.startswith(b"OggS") else []
+        links = joined.links(path, head)
         plain = len(links) <= 1 and _is_plain(path, head) and track in (None, 1, "1")
         wave = headers.wave(path, head) if plain else None
     except OSError as error:
@@ -92,7 +92,7 @@ def _is_plain(path: Path, head: bytes) -> bool:
     # By such an ending libsndfile would ask libmpg123, which prints its complaints on stderr.
     if path.suffix.lower() in _MPEG and not head.startswith(_CONTAINERS):
         return False
-    return not (head.startswith(b"fLaC") and headers.is_joined_flac(path))
+    return not (head.startswith(b"fLaC") and joined.is_joined_flac(path))
 
 
 def _sndfile(path: Path, name: str, wave: headers.Wave, opened: ExitStack) -> "SoundFile | None":

@@ -1,10 +1,9 @@
-"""Whether the header of a file agrees with the file: sizes of WAV, RF64, AIFF and AU, chained Ogg.
+"""Whether the header of a file agrees with the file: sizes of WAV, RF64, AIFF and AU.
 
 A recorder that dies leaves sizes of 0 or of its last visit; one that runs past 4 GiB leaves the
 rest of a division. Then everything behind the header is sound, and the sizes are mended in a view.
 """
 
-import mmap
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -167,39 +166,6 @@ class Patched:
             if low < high:
                 contents[low - start : high - start] = patch[low - place : high - place]
         return bytes(contents)
-
-
-def ogg_links(path: Path) -> list[tuple[int, int]]:
-    """Where the links of a chained Ogg file start and end; one for an ordinary file, none in ruins.
-
-    A link begins with the pages that begin its streams, one behind the other. Raises OSError.
-    """
-    starts: list[int] = []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        place, expected = view.find(b"OggS\x00\x02"), -1
-        while place >= 0:
-            # The first page of a stream has the number 0.
-            if view[place + 18 : place + 22] == bytes(4):
-                if place != expected:
-                    starts.append(place)
-                expected = _page_end(view, place)
-            place = view.find(b"OggS\x00\x02", place + 4)
-        ends = [*starts[1:], len(view)]
-    return list(zip(starts, ends, strict=False))
-
-
-def _page_end(view: mmap.mmap, place: int) -> int:
-    header = view[place : place + 27]
-    if len(header) < 27:
-        return place + len(header)
-    segments = view[place + 27 : place + 27 + header[26]]
-    return place + 27 + header[26] + sum(segments)
-
-
-def is_joined_flac(path: Path) -> bool:
-    """Whether a second FLAC stream follows the first. Raises OSError."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        return view.find(b"fLaC\x00\x00\x00\x22", 8) >= 0
 
 
 def mpeg_seconds(path: Path) -> float:

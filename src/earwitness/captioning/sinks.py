@@ -9,7 +9,7 @@ from typing import Literal
 
 from earwitness.captioning.journal import Journal
 from earwitness.captioning.locked import is_full, need_regular
-from earwitness.captioning.subtitles import Subtitles
+from earwitness.captioning.subtitles import Placement, Subtitles
 from earwitness.captioning.writers import (
     Format,
     Record,
@@ -134,9 +134,10 @@ class SubtitleOutput(Sink):
         self,
         path: Path | None,
         kind: Literal["srt", "vtt"],
-        speech: Subtitles | None,
+        speech: Callable[[], Subtitles] | None,
         overwrite: bool,
         say: Callable[[str], None],
+        placement: Placement | None = None,
     ) -> None:
         """Raises DataError where the file exists and `overwrite` is not set."""
         if path is not None:
@@ -145,16 +146,18 @@ class SubtitleOutput(Sink):
             raise DataError(f"{path}: exists; choose another --output, or --overwrite")
         super().__init__()
         self._path, self._speech, self._say = path, speech, say
+        self._placement = placement
         self._kind: Literal["srt", "vtt"] = kind
 
     def add(self, records: list[Record]) -> None:
         """Writes the subtitles."""
-        text, without_gap = subtitle_text(records[0], self._kind, self._speech)
+        speech = None if self._speech is None else self._speech()
+        text, without_gap = subtitle_text(records[0], self._kind, speech, self._placement)
         if self._path is None:
             print_out(text)
         else:
             write_text(self._path, text, DataError)
-        for problem in self._speech.problems if self._speech else ():
+        for problem in speech.problems if speech else ():
             self._say(f"the lines of speech, {problem}; this cue is left out")
         if without_gap:
             self._say(f"{without_gap} sounds fit no gap between the lines of speech")

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from earwitness.captioning.options import CaptionOptions, option_help
-from earwitness.cli.caption_job import Input, Model, Output, OutputFormat, Precision, Sidecar, run
+from earwitness.cli.caption_job import Input, Model, Output, run
+from earwitness.cli.caption_kinds import OutputFormat, Precision, Sidecar
 from earwitness.config import validate
 
 _IN, _OUT, _SEARCH, _LONG, _RUN = "Input", "Output", "Captions", "Long sounds", "Running"
@@ -207,6 +208,15 @@ def caption(
             rich_help_panel=_LONG,
         ),
     ] = None,
+    speech: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Subtitles of the speech too, by this Whisper model: a folder, or a name such as "
+            "tiny.en that is on this disk; the sounds, as \\[dog barks], stand between the lines.",
+            rich_help_panel=_LONG,
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
     ] = "auto",
@@ -214,6 +224,14 @@ def caption(
         Precision,
         typer.Option(help="Number format of the model's arithmetic.", rich_help_panel=_RUN),
     ] = Precision.fp32,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="CPU threads of the model; default: OMP_NUM_THREADS, or one per core.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -242,12 +260,14 @@ def caption(
 
       earwitness caption film.mp4 --merge speech.srt -o film.srt
 
+      earwitness caption film.mp4 --speech tiny.en -o film.srt
+
       find . -name '*.flac' | earwitness caption --manifest - --json
     """
     given = Input(
         tuple(files or ()), manifest, column, tuple(include or ()), tuple(exclude or ()), shard
     )
-    out = Output(output, kind, as_json, sidecar, overwrite, failures, merge)
+    out = Output(output, kind, as_json, sidecar, overwrite, failures, merge, speech)
     options = validate(
         CaptionOptions,
         {
@@ -274,5 +294,9 @@ def caption(
     given.check()
     out.check(given)
     chosen.check()
+    if threads is not None:
+        from earwitness.captioning.captioner import set_threads
+
+        set_threads(threads)
     if run(chosen, given, out, quiet):
         raise typer.Exit(1)

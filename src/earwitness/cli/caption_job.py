@@ -3,15 +3,16 @@
 The heavy modules are imported inside the functions, so that `earwitness --help` stays fast.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from earwitness.captioning.options import CaptionOptions
+from earwitness.cli.caption_kinds import OutputFormat, Precision, Sidecar
 from earwitness.cli.caption_progress import Progress
 from earwitness.errors import AudioError, ConfigError, DataError
 
@@ -27,35 +28,6 @@ if TYPE_CHECKING:
 
 _LONG = 60.0
 """seconds from which a single sound has a progress of its own"""
-
-
-class OutputFormat(StrEnum):
-    """What is written."""
-
-    text = "text"
-    jsonl = "jsonl"
-    json = "json"
-    csv = "csv"
-    parquet = "parquet"
-    srt = "srt"
-    vtt = "vtt"
-
-
-class Sidecar(StrEnum):
-    """What is written beside each sound."""
-
-    txt = "txt"
-    json = "json"
-    srt = "srt"
-    vtt = "vtt"
-
-
-class Precision(StrEnum):
-    """Number format of the model's arithmetic."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
 
 
 @dataclass(frozen=True)
@@ -109,6 +81,14 @@ class Output:
     overwrite: bool = False
     failures: Path | None = None
     merge: Path | None = None
+    speech_model: str | None = None
+
+    @property
+    def between(self) -> str | None:
+        """The option that puts the sounds between lines of speech; None without one."""
+        if self.speech_model is not None:
+            return "--speech"
+        return "--merge" if self.merge is not None else None
 
     def check(self, given: Input) -> None:
         """Raises BadParameter for options that do not fit together."""
@@ -116,10 +96,12 @@ class Output:
             raise typer.BadParameter("is --format jsonl; give one of them", param_hint="--json")
         if self.sidecar and self.kind:
             raise typer.BadParameter("and --sidecar both name a format", param_hint="--format")
-        if self.merge and (
+        if self.merge and self.speech_model:
+            raise typer.BadParameter("and --merge exclude each other", param_hint="--speech")
+        if self.between and (
             self.sidecar or self.as_json or (self.kind and self.kind.value not in ("srt", "vtt"))
         ):
-            raise typer.BadParameter("gives srt or vtt, no other format", param_hint="--merge")
+            raise typer.BadParameter("gives srt or vtt, no other format", param_hint=self.between)
         if self.sidecar and "-" in given.files:
             raise typer.BadParameter("standard input has no place for one", param_hint="--sidecar")
         if self.sidecar and self.path and self.path.is_file():
@@ -149,12 +131,14 @@ class Output:
         if self.as_json:
             return "jsonl"
         chosen = self.kind.value if self.kind else format_of(self.path) if self.path else None
-        if self.merge is None:
+        if self.between is None:
             return chosen or "text"
         if chosen is None:
-            return "vtt" if self.merge.suffix.lower() == ".vtt" else "srt"
+            return "vtt" if self.merge and self.merge.suffix.lower() == ".vtt" else "srt"
         if chosen not in ("srt", "vtt"):
-            raise ConfigError(f"{self.path}: --merge gives subtitles; expected a file .srt or .vtt")
+            raise ConfigError(
+                f"{self.path}: {self.between} gives subtitles; expected a file .srt or .vtt"
+            )
         return chosen
 
     def check_sources(self, sources: "list[Source]") -> None:
@@ -165,23 +149,35 @@ class Output:
                 f"--sidecar {self.format} writes a file for each"
             )
 
-    def speech(self) -> "Subtitles | None":
-        """The subtitles of --merge. Raises DataError."""
+    def speech(
+        self, sources: "list[Source]", model: "Model", progress: Progress
+    ) -> "Callable[[], Subtitles] | None":
+        """What gives the subtitles of --merge, which are read now, or of the speech that --speech
+        finds in the sound, once its captions are there.
+
+        Raises DataError, CheckpointError and MissingDependencyError.
+        """
         from earwitness.captioning.subtitles import read
 
+        if self.speech_model is not None:
+            from earwitness.cli.spoken import spoken
+
+            track = model.options.track
+            return spoken(self.speech_model, sources[0], model.device, track, progress.say)
         if self.merge is None:
             return None
         try:
-            return read(self.merge.read_bytes(), str(self.merge))
+            found = read(self.merge.read_bytes(), str(self.merge))
         except OSError as error:
             raise DataError(
                 f"{self.merge}: cannot be read ({error.strerror}); expected SRT or WebVTT"
             ) from None
+        return lambda: found
 
     def open(
         self,
         sources: "list[Source]",
-        speech: "Subtitles | None",
+        speech: "Callable[[], Subtitles] | None",
         fingerprint: str,
         progress: Progress,
     ) -> "Sink":
@@ -194,7 +190,12 @@ class Output:
             paths = sidecar_paths(names, f".{self.sidecar.value}", self.path)
             return Sidecars(paths, self.format, self.overwrite)
         if self.format in ("srt", "vtt"):
-            return SubtitleOutput(self.path, self.format, speech, self.overwrite, progress.say)
+            from earwitness.captioning.speech_lines import ReadablePlacement
+
+            placement = ReadablePlacement() if self.speech_model else None
+            return SubtitleOutput(
+                self.path, self.format, speech, self.overwrite, progress.say, placement
+            )
         if self.path is not None:
             return JournalledFile(self.path, self.format, fingerprint, self.overwrite)
         return Printer(self.format, named=len(sources) > 1)
@@ -314,10 +315,10 @@ def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
     output = output.of_shard(given.shard)
     sources = given.sources()
     output.check_sources(sources)
-    speech = output.speech()
     timed = output.format in ("srt", "vtt")
     prints = output.path is None and output.sidecar is None
     progress = Progress(quiet, len(sources), prints, None if quiet else long_sound(sources))
+    speech = output.speech(sources, model, progress)
     sink = output.open(sources, speech, model.fingerprint(timed), progress)
     failures: Failures | None = None
     failed = 0

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from earwitness.errors import MissingDependencyError, pip_install
 
@@ -81,36 +82,62 @@ def run_java(
         MetricNotRunError: it does not start, takes longer than `timeout` seconds, or fails.
     """
     command = [str(program), *arguments]
+    with start(command, subprocess.PIPE) as process:
+        try:
+            output, errors = process.communicate(text, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            raise too_slow(timeout) from None
+        except BaseException:
+            kill(process)
+            raise
+    if process.returncode != 0:
+        raise failure(process.returncode, errors)
+    return subprocess.CompletedProcess(command, 0, output, errors)
+
+
+def start(command: Sequence[str], errors: IO[str] | int) -> "subprocess.Popen[str]":
+    """A program with pipes in and out and a process group of its own, which `kill` ends.
+
+    Raises:
+        MetricNotRunError: it does not start.
+    """
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             text=True,
             encoding="utf-8",
             errors="replace",
             start_new_session=sys.platform != "win32",
         )
     except OSError as error:
-        raise MetricNotRunError(f"{program}: does not start ({error.strerror})") from None
-    with process:
-        try:
-            output, errors = process.communicate(text, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            raise MetricNotRunError(
-                f"Java took longer than the limit of {timeout:g} s and was stopped; a longer "
-                "limit may help"
-            ) from None
-        except BaseException:
-            _kill(process)
-            raise
-    if process.returncode != 0:
-        raise MetricNotRunError(
-            f"Java failed with exit code {process.returncode}: {_first_line(errors)}"
-        )
-    return subprocess.CompletedProcess(command, 0, output, errors)
+        raise MetricNotRunError(f"{command[0]}: does not start ({error.strerror})") from None
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """Ends a program that `start` started, and what it started."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def too_slow(timeout: float) -> MetricNotRunError:
+    """The error of a run over its limit."""
+    return MetricNotRunError(
+        f"Java took longer than the limit of {timeout:g} s and was stopped; a longer limit may help"
+    )
+
+
+def failure(code: int, errors: str) -> MetricNotRunError:
+    """The error of a run that failed: its exit code and the first line of what it said."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return MetricNotRunError(
+        f"Java failed with exit code {code}: {lines[0][:300] if lines else 'no message'}"
+    )
 
 
 def package_file(*parts: str) -> Path | None:
@@ -140,15 +167,3 @@ def required_jar(given: Path | None, *parts: str) -> Path:
             f"{pip_install('eval')}"
         )
     return found
-
-
-def _kill(process: "subprocess.Popen[str]") -> None:
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0][:300] if lines else "no message"

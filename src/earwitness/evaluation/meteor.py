@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from earwitness.evaluation.java import MetricNotRunError, find_java, required_jar, run_java
+from earwitness.evaluation.java import MetricNotRunError, find_java, required_jar
+from earwitness.evaluation.java_server import ask_java
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 _WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
@@ -40,13 +41,8 @@ def meteor_counts(
     path = required_jar(jar, "meteor", "meteor-1.5.jar")
     arguments = ["-Duser.country=US", "-Duser.language=en", "-Xmx2G", "-jar", str(path)]
     arguments += ["-", "-", "-stdio", "-l", "en", "-norm"]
-    output = run_java(
-        find_java(java),
-        arguments,
-        text="".join(map(_score_line, candidates, references)),
-        timeout=timeout,
-    ).stdout
-    lines = [line for line in output.splitlines() if line.strip()]
+    questions = list(map(_score_line, candidates, references))
+    lines = ask_java(find_java(java), arguments, questions, timeout=timeout)
     try:
         counts = np.array([[float(x) for x in line.split()] for line in lines], dtype=np.float64)
     except ValueError:

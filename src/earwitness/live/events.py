@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float32
 
-from earwitness.captioning.events import FindsEvents
 from earwitness.live.records import Report
-from earwitness.models.sound_classes import SoundEvent
+from earwitness.models.sound_events import FindsEvents, SoundEvent
 
 HOP_S = 0.5
 """seconds from one look at the stream to the next"""

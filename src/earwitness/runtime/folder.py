@@ -28,6 +28,12 @@ class ModelFiles:
     """weight files by the names that graphs have for them"""
     tokenizer: Path
 
+    @property
+    def audio_folder(self) -> Path:
+        """The folder of the frame encoder, which may lie inside an embedding encoder."""
+        part = "encoder" if self.runtime.windows is None else "encoder/audio"
+        return self.places[f"{part}/model.safetensors"].parent
+
     @classmethod
     def of(cls, model: Path | str) -> "ModelFiles":
         """The files of `model`: a folder, a pocket model by name, or one of the hub.

@@ -208,7 +208,7 @@ def _walk(
 
 
 def _drawn(
-    log_probabilities: Float[np.ndarray, "R V"], dice: list[np.random.Generator], rows: int
+    log_probabilities: Float[np.ndarray, "R V"], dice: "list[np.random.Generator]", rows: int
 ) -> Int[np.ndarray, " R"]:
     """A token for each row: where its clip's random number falls on the summed probabilities."""
     summed = np.exp(log_probabilities, dtype=np.float64).cumsum(axis=1)

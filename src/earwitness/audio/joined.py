@@ -1,0 +1,105 @@
+"""Where files that were joined one behind the other start and end: chained Ogg, WAV, AIFF, AU, MP4.
+
+Formats without a header for the whole file (MP3, AAC, AC-3, MPEG-TS, Matroska) need none of this:
+their demuxers read on.
+"""
+
+import mmap
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+_CHUNKED = (b"RIFF", b"RIFX", b"RF64", b"FORM")
+
+
+def links(path: Path, head: bytes) -> list[tuple[int, int]]:
+    """Where each file in the file `path`, which begins with `head`, starts and ends.
+
+    One for an ordinary file, none for an Ogg file in ruins. Raises OSError.
+    """
+    if head.startswith(b"OggS"):
+        return ogg_links(path)
+    size = path.stat().st_size
+    starts = [0]
+    with path.open("rb") as file:
+        while (end := _end(file, starts[-1], size)) < size:
+            starts.append(end)
+    return list(zip(starts, [*starts[1:], size], strict=True))
+
+
+def _end(file: BinaryIO, start: int, size: int) -> int:
+    """Where a file of the same kind follows on the one that begins at `start`, else `size`."""
+    file.seek(start)
+    head = file.read(32)
+    if len(head) < 32:
+        return size
+    if head[4:8] == b"ftyp":
+        return _next_movie(file, start, size)
+    if head[:4] in _CHUNKED:
+        order = "<" if head[:4] in (b"RIFF", b"RF64") else ">"
+        (length,) = struct.unpack(f"{order}I", head[4:8])
+        if head[:4] == b"RF64" and head[12:16] == b"ds64":
+            (length,) = struct.unpack("<Q", head[20:28])
+        end, kind = start + 8 + length, head[8:12]
+    elif head[:4] == b".snd":
+        offset, length = struct.unpack(">2I", head[4:12])
+        end, kind = start + offset + length, b""
+    else:
+        return size
+    # Chunks of odd length are followed by a byte of padding, which some writers leave out.
+    for place in (end, end + 1):
+        file.seek(place)
+        if (follows := file.read(12))[:4] == head[:4] and follows[8:].startswith(kind):
+            return place
+    return size
+
+
+def _next_movie(file: BinaryIO, start: int, size: int) -> int:
+    """Where the next box `ftyp` is among the boxes of an MP4 file, which begins with one."""
+    place = start
+    while place + 8 <= size:
+        file.seek(place)
+        head = file.read(16)
+        length, kind = struct.unpack(">I4s", head[:8])
+        if kind == b"ftyp" and place > start:
+            return place
+        if length == 1 and len(head) == 16:
+            (length,) = struct.unpack(">Q", head[8:])
+        if length < 8:
+            # 0: to the end of the file; less cannot be.
+            return size
+        place += length
+    return size
+
+
+def ogg_links(path: Path) -> list[tuple[int, int]]:
+    """Where the links of a chained Ogg file start and end; one for an ordinary file, none in ruins.
+
+    A link begins with the pages that begin its streams, one behind the other. Raises OSError.
+    """
+    starts: list[int] = []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        place, expected = view.find(b"OggS\x00\x02"), -1
+        while place >= 0:
+            # The first page of a stream has the number 0.
+            if view[place + 18 : place + 22] == bytes(4):
+                if place != expected:
+                    starts.append(place)
+                expected = _page_end(view, place)
+            place = view.find(b"OggS\x00\x02", place + 4)
+        ends = [*starts[1:], len(view)]
+    return list(zip(starts, ends, strict=False))
+
+
+def _page_end(view: mmap.mmap, place: int) -> int:
+    header = view[place : place + 27]
+    if len(header) < 27:
+        return place + len(header)
+    segments = view[place + 27 : place + 27 + header[26]]
+    return place + 27 + header[26] + sum(segments)
+
+
+def is_joined_flac(path: Path) -> bool:
+    """Whether a second FLAC stream follows the first. Raises OSError."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        return view.find(b"fLaC\x00\x00\x00\x22", 8) >= 0
