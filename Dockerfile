@@ -18,7 +18,8 @@ COPY recipes recipes
 RUN pip install -c constraints-cpu.txt ".[serve,demo]"
 
 # Nothing is written but temporary files: the root may be mounted read-only with a tmpfs on /tmp.
-RUN useradd --create-home --uid 10001 listener
+RUN useradd --create-home --uid 10001 listener \
+ && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/earwitness
 # By number: Kubernetes' runAsNonRoot cannot tell by a name.
 USER 10001
 WORKDIR /home/listener

@@ -1,4 +1,5 @@
-"""Requests per second and response times of `earwitness serve` at 1, 4, 16 and 64 clients.
+"""Requests per second and response times of `earwitness serve` at 1, 4, 16 and 64 clients, with 1
+and 2 workers.
 
     OMP_NUM_THREADS=1 python benchmarks/service_load.py --seconds 60
 
@@ -13,6 +14,7 @@ import io
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -81,20 +83,27 @@ class Served:
     def __init__(self, *arguments: str, page: bool = False) -> None:
         argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", *arguments]
         argv += [] if page else ["--no-demo"]
-        self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        # Not a pipe: nobody would read it.
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(argv, stderr=self.log)
+
+    def said(self) -> str:
+        """What the service has written to its log so far."""
+        self.log.seek(0)
+        return self.log.read()
 
     def __enter__(self) -> str:
-        assert self.process.stderr is not None
-        found = re.search(r"http://\S+", self.process.stderr.readline())
-        if found is None:
-            raise SystemExit(f"the service did not start: {self.process.stderr.read()}")
+        while (found := re.search(r"http://\S+", self.said())) is None:
+            if self.process.poll() is not None:
+                raise SystemExit(f"the service did not start: {self.said()}")
+            time.sleep(0.1)
         while httpx.get(f"{found.group()}/ready", timeout=600).status_code != 200:
             time.sleep(0.1)
         return found.group()
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.communicate()
+        self.process.wait()
 
 
 def table(url: str, sounds: list[bytes], clients: list[int], seconds: float) -> None:
@@ -114,13 +123,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="time for each row")
     parser.add_argument("--clip", type=float, default=10.0, help="seconds of a clip")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="a table for each")
     parser.add_argument("--overload", type=int, default=64, help="clients of the second table")
     parser.add_argument("--places", type=int, default=8, help="places of the service for them")
     args = parser.parse_args()
     sounds = clips(args.clip)
-    with Served("--model", args.model, "--queue", str(max(args.clients))) as url:
-        print(f"\n{args.clip:g} s clips, {args.seconds:g} s a row\n")
-        table(url, sounds, args.clients, args.seconds)
+    for workers in args.workers:
+        options = ("--model", args.model, "--queue", str(max(args.clients)))
+        with Served(*options, "--workers", str(workers)) as url:
+            print(f"\n{args.clip:g} s clips, {args.seconds:g} s per row, workers: {workers}\n")
+            table(url, sounds, args.clients, args.seconds)
     with Served("--model", args.model, "--queue", str(args.places)) as url:
         print(f"\nOverloaded: {args.places} places\n")
         table(url, sounds, [args.overload], args.seconds)

@@ -62,36 +62,11 @@ def _paragraphs(help_text: str) -> str:
 def http() -> Iterator[str]:
     """The service's endpoints, from its OpenAPI schema."""
     from earwitness.captioning.captioner import Captioner
+    from earwitness.serve.api_page import operations
     from earwitness.serve.app import create_app
 
-    schema = create_app(Captioner.load("pocket-lamb")).openapi()
-    yield "# HTTP\n"
-    yield "\nThe running service shows the same at `/docs`; its schema is at `/openapi.json`.\n"
-    for path, methods in schema["paths"].items():
-        for method, operation in methods.items():
-            yield f"\n## {method.upper()} {path}\n\n{operation.get('summary', '')}\n"
-            yield f"\n{operation.get('description', '')}\n"
-            yield from _fields(operation, schema)
-            answers = operation.get("responses", {})
-            rows = [
-                f"| {code} | {found.get('description', '')} |" for code, found in answers.items()
-            ]
-            yield "\n| status | meaning |\n|---|---|\n" + "\n".join(rows) + "\n"
-
-
-def _fields(operation: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
-    content = operation.get("requestBody", {}).get("content", {})
-    for body in content.values():
-        found = body["schema"]
-        if "$ref" in found:
-            found = schema["components"]["schemas"][found["$ref"].rpartition("/")[2]]
-        rows = [
-            f"| `{name}` | {' '.join(str(field.get('description', '')).split())} "
-            f"| {_written(field.get('default'))} |"
-            for name, field in found.get("properties", {}).items()
-        ]
-        if rows:
-            yield "\n| form field | meaning | default |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    yield "# HTTP\n\nA running service shows the same at `/docs`; the schema: `/openapi.json`.\n\n"
+    yield from operations(create_app(Captioner.load("pocket-lamb")).openapi())
 
 
 def recipes() -> Iterator[str]:

@@ -379,6 +379,7 @@ def test_uploads_of_the_page_obey_the_limits_and_leave_nothing_behind(tmp_path: 
     finally:
         assert running.stop() == 0
     assert running.files() == []
+    assert "Traceback" not in running.log.read_text()
 
 
 def test_odd_sounds_are_captioned_with_a_note(url: str, tmp_path: Path) -> None:

@@ -2,24 +2,47 @@
 
 import os
 import socket
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from earwitness.adapters.settings import AdapterOptions
+from earwitness.cli.adapter_options import (
+    MODEL_HELP,
+    BaseUrl,
+    Prompt,
+    Quantize,
+    Quantized,
+    adapter_of,
+)
 from earwitness.errors import ConfigError, MissingDependencyError, pip_install
+
+if TYPE_CHECKING:
+    from earwitness.serve.logs import Logs
+    from earwitness.serve.settings import Settings
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KEYS_VARIABLE = "EARWITNESS_API_KEYS"
+SECRET_VARIABLE = "EARWITNESS_WEBHOOK_SECRET"
 
-_MODEL, _NET, _RUN, _LIMITS = "Model", "Service", "Running", "Limits"
+_MODEL, _NET, _RUN, _LIMITS, _JOBS, _LOG = "Model", "Service", "Running", "Limits", "Jobs", "Log"
+
+
+class LogFormat(StrEnum):
+    """How lines of the log look."""
+
+    text = "text"
+    json = "json"
 
 
 def serve(
     model: Annotated[
         str,
         typer.Option(
-            help="A pocket model, a model folder, or owner/name on the Hugging Face hub.",
+            help=MODEL_HELP,
             rich_help_panel=_MODEL,
         ),
     ] = "pocket-lamb",
@@ -35,6 +58,9 @@ def serve(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
     ] = "auto",
+    prompt: Prompt = None,
+    quantize: Quantized = Quantize.none,
+    base_url: BaseUrl = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -44,9 +70,23 @@ def serve(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Windows per batch.", rich_help_panel=_RUN)
     ] = 8,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes that each load the model; --queue, --threads and the brake on wrong "
+            "keys count for each.",
+            rich_help_panel=_RUN,
+        ),
+    ] = 1,
     demo: Annotated[
-        bool, typer.Option("--demo/--no-demo", help="Serve the web page.", rich_help_panel=_NET)
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--demo/--no-demo",
+            help="Serve the web page. Default: with one worker, as it keeps its state there.",
+            rich_help_panel=_NET,
+        ),
+    ] = None,
     rerank: Annotated[
         str | None,
         typer.Option(
@@ -60,8 +100,42 @@ def serve(
         typer.Option(
             metavar="NAME",
             help="A name under which the service may be asked, such as sounds.example.org or "
-            "\\*.example.org; \\* for any; repeat it. Always: localhost, and --host.",
+            "*.example.org; * for any; repeat it. Always: localhost, and --host.",
             rich_help_panel=_NET,
+        ),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Web site whose scripts may ask the service, as https://sounds.example.org; * for "
+            "any; repeat it.",
+            rich_help_panel=_NET,
+        ),
+    ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Path below which a proxy shows the service, as /sounds.",
+            rich_help_panel=_NET,
+        ),
+    ] = "",
+    jobs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Take jobs for long sounds (/v1/jobs), and keep them in this folder.",
+            rich_help_panel=_JOBS,
+        ),
+    ] = None,
+    webhook_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Host that jobs may report their end to, as hooks.example.org or *.example.org; "
+            f"repeat it. {SECRET_VARIABLE} holds the key of the signatures.",
+            rich_help_panel=_JOBS,
         ),
     ] = None,
     keys: Annotated[
@@ -96,33 +170,56 @@ def serve(
         float,
         typer.Option(min=0.1, help="Seconds that a request may take.", rich_help_panel=_LIMITS),
     ] = 300.0,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Log a line per request and per step of a job; nothing of their contents.",
+            rich_help_panel=_LOG,
+        ),
+    ] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="Lines of text, or a JSON object each.", rich_help_panel=_LOG)
+    ] = LogFormat.text,
     access_log: Annotated[
         bool,
         typer.Option(
             "--access-log",
             help="Log one line per request: its path, nothing more.",
-            rich_help_panel=_NET,
+            rich_help_panel=_LOG,
         ),
     ] = False,
 ) -> None:
     """Serves sound captions over HTTP, and a web page to try them.
 
     POST /v1/audio/captions and OpenAI's POST /v1/audio/transcriptions;
-    /v1/models, /health, /ready, /metrics; the page is /demo/. Accepted
-    requests are finished before the service stops.
+    /v1/models, /health, /ready, /metrics; /docs lists them all; the page
+    is /demo/. Accepted requests are finished before the service stops.
+    Each option can be set by a variable, as EARWITNESS_MAX_MB=50.
 
     Examples:
 
       earwitness serve
 
-      earwitness serve --host 0.0.0.0 --keys keys.txt --no-demo
+      earwitness serve --host 0.0.0.0 --keys keys.txt --workers 4
+
+      earwitness serve --jobs /var/lib/earwitness
 
       curl -F file=@dog.wav http://127.0.0.1:8000/v1/audio/captions
     """
+    if demo and workers > 1:
+        raise ConfigError(
+            f"--workers {workers} and --demo exclude each other: the page keeps its state in one "
+            "process"
+        )
+    demo = workers == 1 if demo is None else demo
     _check_installed(demo)
-    from earwitness.serve.settings import Settings
+    from earwitness.serve.logs import Logs
+    from earwitness.serve.settings import settings_from
 
-    settings = Settings(
+    lists = {"cors_origins": cors, "aliases": alias, "webhook_hosts": webhook_host}
+    settings = settings_from(
         max_bytes=round(max_mb * 1e6),
         max_seconds=max_seconds,
         max_requests=queue,
@@ -131,32 +228,70 @@ def serve(
         allowed_hosts=(*LOOPBACK, host, *(allowed_host or ())),
         any_address=host not in LOOPBACK,
         api_keys=_keys(keys),
-        aliases=tuple(alias) if alias is not None else ("whisper-1",),
+        root_path=_root_path(root_path),
+        jobs=jobs,
         demo=demo,
+        **{name: tuple(given) for name, given in lists.items() if given is not None},
     )
+    if settings.webhook_hosts and not settings.webhook_secret:
+        raise ConfigError(f"--webhook-host needs {SECRET_VARIABLE}, the key of the signatures")
+    if settings.jobs is not None:
+        from earwitness.serve.jobs import Jobs
+
+        # A folder that cannot be used shows before anything is loaded.
+        Jobs(settings.jobs)
     listener = _listener(host, port)
-    from earwitness.captioning.captioner import Captioner
-    from earwitness.cli.caption_job import load_reranker
+    address = f"[{host}]" if ":" in host else host
+    url = f"http://{address}:{listener.getsockname()[1]}"
+    adapter = adapter_of(prompt, quantize, base_url)
+    logs = Logs(log_format.value, verbose, access_log)
+    if workers == 1:
+        _serve(model, device, adapter, threads, rerank, settings, logs, url, listener)
+        return
+    from earwitness.serve.workers import run_workers
+
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    work = partial(_serve, model, device, adapter, threads, rerank, settings, logs, url)
+    if status := run_workers(workers, work, listener):
+        raise typer.Exit(status)
+
+
+def _serve(
+    model: str,
+    device: str,
+    adapter: AdapterOptions,
+    threads: int | None,
+    rerank: str | None,
+    settings: "Settings",
+    logs: "Logs",
+    url: str,
+    listener: socket.socket,
+) -> None:
+    """Loads the model and serves it, in this process."""
+    from earwitness.captioning.captioner import open_captioner, set_threads
+    from earwitness.captioning.choice import load_reranker
     from earwitness.serve.server import run
 
     if threads is not None:
-        from earwitness.captioning.captioner import set_threads
-
         set_threads(threads)
-    captioner = Captioner.load(model, device)
+    captioner = open_captioner(model, device, adapter)
     reranker = load_reranker(rerank, None, captioner)
-    address = f"[{host}]" if ":" in host else host
-    typer.echo(
-        f"{captioner.name} listens on http://{address}:{listener.getsockname()[1]}", err=True
-    )
-    run(captioner, settings, listener, reranker=reranker, access_log=access_log)
+    typer.echo(f"{captioner.name} listens on {url}", err=True)
+    run(captioner, settings, listener, reranker=reranker, logs=logs)
+
+
+def _root_path(path: str) -> str:
+    """The path without a slash at its end. Raises ConfigError."""
+    if path.strip("/") and not path.startswith("/"):
+        raise ConfigError(f"--root-path {path}: expected a path such as /sounds")
+    return path.rstrip("/")
 
 
 def _check_installed(demo: bool) -> None:
     from importlib.util import find_spec
 
     install = pip_install("serve,demo" if demo else "serve")
-    for module in ("fastapi", "uvicorn", "prometheus_client"):
+    for module in ("fastapi", "uvicorn", "prometheus_client", "pydantic_settings"):
         if find_spec(module) is None:
             raise MissingDependencyError(f"the service needs the package {module}: {install}")
     if demo and find_spec("gradio") is None:

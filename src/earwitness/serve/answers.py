@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -11,7 +12,7 @@ from earwitness.caption import NOTHING, Decoding
 from earwitness.captioning.pipeline import SoundResult
 from earwitness.captioning.segments import Segment, summary
 from earwitness.captioning.subtitles import Subtitles
-from earwitness.captioning.writers import as_lines, subtitle_text
+from earwitness.captioning.writers import Record, as_lines, subtitle_text
 from earwitness.text import gist
 
 TranscriptionFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -25,25 +26,36 @@ def captions(
     model: str,
     speech: Subtitles | None,
 ) -> Response:
-    """The answer of /v1/audio/captions; `json` is the record that the command line writes."""
-    record = result.record(model)
+    """The answer of /v1/audio/captions."""
+    return captioned(result.record(model), kind, speech)
+
+
+def captioned(
+    record: Record, kind: Literal["json", "text", "srt", "vtt"], speech: Subtitles | None = None
+) -> Response:
+    """A record in a format; `json` is the record that the command line writes."""
+    found = _noted(record.get("notes", ()))
     if kind == "json":
-        return JSONResponse(record, headers=_noted(result))
+        return JSONResponse(record, headers=found)
     if kind == "text":
         lines = "\n".join(as_lines(record, named=False)) + "\n"
-        return PlainTextResponse(lines, headers=_noted(result))
+        return PlainTextResponse(lines, headers=found)
     text, without_gap = subtitle_text(record, kind, speech)
-    found = _noted(result)
     if speech is not None:
         found["X-Sounds-Without-Gap"] = str(without_gap)
         found["X-Cues-Left-Out"] = str(len(speech.problems))
     return Response(text, media_type=_SUBTITLE_TYPES[kind], headers=found)
 
 
-def transcription(result: SoundResult, kind: TranscriptionFormat, decoding: Decoding) -> Response:
-    """The answer of /v1/audio/transcriptions."""
+def transcription(
+    result: SoundResult,
+    kind: TranscriptionFormat,
+    decoding: Decoding,
+    task: Literal["transcribe", "translate"] = "transcribe",
+) -> Response:
+    """The answer of /v1/audio/transcriptions and /v1/audio/translations."""
     text, _ = summary(result.segments)
-    notes = _noted(result)
+    notes = _noted(result.notes)
     if kind == "text":
         return PlainTextResponse(text + "\n", headers=notes)
     if kind in ("srt", "vtt"):
@@ -57,15 +69,15 @@ def transcription(result: SoundResult, kind: TranscriptionFormat, decoding: Deco
         verbose_segment(number, segment, temperature)
         for number, segment in enumerate(result.segments)
     ]
-    verbose = {"task": "transcribe", "language": "english", "duration": round(result.seconds, 3)}
+    verbose = {"task": task, "language": "english", "duration": round(result.seconds, 3)}
     return JSONResponse(
         {**verbose, "text": text, "segments": segments, "usage": usage}, headers=notes
     )
 
 
-def _noted(result: SoundResult) -> dict[str, str]:
+def _noted(notes: Sequence[str]) -> dict[str, str]:
     """The header with what is odd about a sound that was read all the same."""
-    text = " ".join("; ".join(result.notes).split())
+    text = " ".join("; ".join(notes).split())
     return {"X-Notes": text.encode("ascii", "backslashreplace").decode()[:2000]} if text else {}
 
 

@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
-from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import FastAPI, File, Form, Request, UploadFile
-from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import UploadFile as FormFile
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.types import Receive, Scope, Send
 
 from earwitness import __version__
@@ -22,44 +27,29 @@ from earwitness.captioning.rerank import Reranker
 from earwitness.captioning.segments import Segment, summary
 from earwitness.captioning.subtitles import Subtitles, read
 from earwitness.config import validate
-from earwitness.errors import (
-    AudioError,
-    AudioTooLargeError,
-    ConfigError,
-    DataError,
-    EarwitnessError,
-    MissingDependencyError,
-)
-from earwitness.serve import answers, schema
-from earwitness.serve.hosts import HostCheck
+from earwitness.errors import AudioTooLargeError, ConfigError, EarwitnessError
+from earwitness.serve import answers, api_page, faults, schema
+from earwitness.serve.connections import STREAM_PATH
+from earwitness.serve.hosts import HostCheck, Outside
+from earwitness.serve.job_routes import router
+from earwitness.serve.jobs import Jobs
 from earwitness.serve.limits import Gate, problem
 from earwitness.serve.options import (
-    CaptionForm,
     CaptionRequest,
-    UnknownModelError,
     check_granularities,
     check_model,
     request_settings,
 )
-from earwitness.serve.service import Service, Upload
+from earwitness.serve.service import Service, Upload, uploaded
 from earwitness.serve.settings import Settings
+from earwitness.serve.streams import stream
+from earwitness.serve.working import Worker
 
 Result = TypeVar("Result")
-
-STATUS: dict[type[EarwitnessError], int] = {
-    UnknownModelError: 404,
-    AudioTooLargeError: 413,
-    AudioError: 415,
-    MissingDependencyError: 415,
-    ConfigError: 422,
-    DataError: 422,
-}
-"""the first class that fits an error gives its status; others are 500"""
 
 _MERGE_BYTES = 2_000_000
 _CLIENT_GONE = 499
 _READ_SECONDS = 10.0
-_SEND_A_FILE = "expected a file, as curl -F file=@dog.wav sends it"
 
 
 class LateError(EarwitnessError):
@@ -75,32 +65,46 @@ def create_app(
     """
     settings = settings or Settings()
     service = Service(captioner, settings, reranker)
+    jobs = Jobs(settings.jobs) if settings.jobs else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
+        async with service.running(), _working(service, jobs):
             yield
 
-    # Without /docs, whose page would load its scripts from elsewhere; /openapi.json has it all.
+    # FastAPI's own /docs would load its scripts from elsewhere.
     app = FastAPI(
-        title="earwitness", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+        title="earwitness",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
-    app.state.service, app.state.on_drain = service, []
+    app.state.service, app.state.jobs, app.state.on_drain = service, jobs, []
     app.add_middleware(Gate, service=service)
+    if settings.cors_origins:
+        shown = ("X-Notes", "X-Sounds-Without-Gap", "X-Cues-Left-Out", "Location", "Retry-After")
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=shown,
+        )
     app.add_middleware(HostCheck, settings=settings)
-    app.add_exception_handler(EarwitnessError, _expected)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _fault)
+    app.add_middleware(Outside, root_path=settings.root_path)
+    faults.handle(app)
     app.post("/v1/audio/captions", responses=schema.CAPTIONS)(_captions)
     app.post("/v1/audio/transcriptions", responses=schema.TRANSCRIPTIONS)(_transcriptions)
+    app.post("/v1/audio/translations", responses=schema.TRANSCRIPTIONS)(_translations)
+    app.include_router(router)
+    app.websocket(STREAM_PATH)(stream)
     app.get("/v1/models", responses=schema.problems(400, 401, 429))(_models)
     app.get("/v1/models/{name}", responses=schema.problems(400, 401, 404, 422, 429))(_model)
     app.get("/health", responses=schema.problems(400))(_health)
     app.get("/ready", responses=schema.problems(400, 503))(_ready)
     app.get("/metrics", include_in_schema=False)(_metrics)
-    for path, answer in (("/health", _health), ("/ready", _ready), ("/metrics", _metrics)):
-        app.head(path, include_in_schema=False)(answer)
+    app.get("/docs", include_in_schema=False)(_docs)
     if settings.demo:
         from earwitness.serve.demo import mount
 
@@ -118,7 +122,7 @@ async def _captions(request: Request, form: CaptionRequest) -> Response:
     """
     service, kind = _service(request), form.response_format
     check_model(service, form.model)
-    upload = _upload(form.file)
+    upload = uploaded(form.file)
     settings = request_settings(service, form, form.stream or kind in ("srt", "vtt"))
     if form.merge is not None and (kind not in ("srt", "vtt") or form.stream):
         raise ConfigError(
@@ -144,22 +148,60 @@ async def _transcriptions(
     ] = None,
     stream: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Sound captions in the place of a transcript, for clients of OpenAI's API.
+    """Sound captions instead of a transcript, for clients of OpenAI's API.
 
     `language`, `prompt`, `include[]` and `chunking_strategy` are accepted and change nothing.
     """
     service = _service(request)
     check_model(service, model)
     check_granularities(await request.form(), timestamp_granularities)
-    sampling = {"sample": True, "temperature": temperature} if temperature else {}
-    options = validate(CaptionOptions, sampling, "the form")
     timed = stream or response_format in ("srt", "vtt", "verbose_json")
-    settings = request_settings(service, options, timed)
+    settings = _sampled(service, temperature, timed)
     if stream:
-        return _streamed(service, _transcription_events(service, _upload(file), settings))
-    result = await _unless_gone(request, service.result(_upload(file), settings))
+        return _streamed(service, _transcription_events(service, uploaded(file), settings))
+    result = await _unless_gone(request, service.result(uploaded(file), settings))
     assert settings.decoding is not None
     return answers.transcription(result, response_format, settings.decoding)
+
+
+async def _translations(
+    request: Request,
+    file: Annotated[UploadFile, File(description="A sound or video file.")],
+    model: Annotated[str, Form(description="Name of the served model, or an alias of it.")],
+    response_format: Annotated[answers.TranscriptionFormat, Form()] = "json",
+    temperature: Annotated[
+        float, Form(ge=0, le=2, description="Above 0: captions are sampled, not searched for.")
+    ] = 0.0,
+) -> Response:
+    """The same captions for clients of OpenAI's translations: captions are English already.
+
+    `prompt` is accepted and changes nothing.
+    """
+    service = _service(request)
+    check_model(service, model)
+    settings = _sampled(service, temperature, response_format in ("srt", "vtt", "verbose_json"))
+    result = await _unless_gone(request, service.result(uploaded(file), settings))
+    assert settings.decoding is not None
+    return answers.transcription(result, response_format, settings.decoding, "translate")
+
+
+def _sampled(service: Service, temperature: float, timed: bool) -> CaptionSettings:
+    sampling = {"sample": True, "temperature": temperature} if temperature else {}
+    return request_settings(service, validate(CaptionOptions, sampling, "the form"), timed)
+
+
+@asynccontextmanager
+async def _working(service: Service, jobs: Jobs | None) -> AsyncIterator[None]:
+    """Jobs are worked on meanwhile, where there are any."""
+    if jobs is None:
+        yield
+        return
+    work = asyncio.create_task(Worker(service, jobs).run())
+    try:
+        yield
+    finally:
+        work.cancel()
+        await asyncio.wait([work])
 
 
 async def _models(request: Request) -> dict[str, Any]:
@@ -199,8 +241,13 @@ async def _metrics(request: Request) -> Response:
     return Response(_service(request).metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-async def _home() -> Response:
-    return RedirectResponse("/demo/")
+async def _docs(request: Request) -> Response:
+    """The endpoints as a page of their own, which loads nothing from elsewhere."""
+    return HTMLResponse(await asyncio.to_thread(api_page.page, request.app.openapi()))
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse(f"{_service(request).settings.root_path}/demo/")
 
 
 async def _icon() -> Response:
@@ -312,61 +359,9 @@ def _service(request: Request) -> Service:
     return request.app.state.service
 
 
-def _upload(file: FormFile) -> Upload:
-    name = file.filename or ""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"the file name {ascii(name)[:80]}; expected Unicode") from None
-    return Upload(name, file.file)
-
-
 async def _subtitles(file: FormFile) -> Subtitles:
     """The cues of an uploaded SRT or WebVTT file. Raises AudioTooLargeError and DataError."""
     content = await file.read(_MERGE_BYTES + 1)
     if len(content) > _MERGE_BYTES:
         raise AudioTooLargeError(f"expected at most {_MERGE_BYTES} bytes in merge, got more")
-    return read(content, _upload(file).name)
-
-
-async def _expected(_: Request, error: Exception) -> Response:
-    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-    return problem(status, str(error))
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    sentence = str(error.detail)
-    if sentence in ("Not Found", "Method Not Allowed"):
-        sentence = (
-            f"there is no {request.method} {request.url.path[:80]}; "
-            "/openapi.json lists what there is"
-        )
-    return problem(error.status_code, sentence, dict(error.headers or {}))
-
-
-async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    found = error.errors()
-    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-    field = first["loc"][-1]
-    if first["type"] == "extra_forbidden":
-        return problem(422, _unknown_field(str(field)))
-    if field in ("file", "merge") and first["type"] != "missing":
-        return problem(422, f"the field {field!r} has no file name; {_SEND_A_FILE}")
-    if first["type"] == "missing":
-        return problem(422, f"the field {field!r} is missing")
-    given = first.get("input")
-    got = f", got {given!r}" if isinstance(given, str | int | float) else ""
-    return problem(422, f"the field {field!r}: {first['msg'].lower()}{got}"[:400])
-
-
-def _unknown_field(name: str) -> str:
-    known = sorted(CaptionForm.model_fields)
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
-    return f"unknown field {name!r}; {hint}"
-
-
-async def _fault(_: Request, error: Exception) -> Response:
-    return problem(500, f"a fault of the service ({type(error).__name__}); it is in its log")
+    return read(content, uploaded(file).name)

@@ -17,6 +17,7 @@ import numpy as np
 from fastapi import FastAPI
 from gradio.themes import Base
 from gradio.utils import get_upload_folder
+from starlette._utils import get_route_path
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,6 +77,7 @@ def mount(app: FastAPI, service: Service) -> None:
             app,
             blocks,
             PATH,
+            root_path=f"{service.settings.root_path}{PATH}" if service.settings.root_path else None,
             footer_links=[],
             run_history=False,
             show_error=True,
@@ -111,7 +113,7 @@ class PageGuard:
         self._app, self._brake = app, service.brake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
+        path = get_route_path(scope) if scope["type"] == "http" else ""
         inside = path.removeprefix(PATH)
         if (
             scope["type"] == "http"

@@ -1,6 +1,7 @@
 """The gate before the endpoints: keys, readiness, free places, size and time of the upload."""
 
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from time import perf_counter
@@ -8,6 +9,7 @@ from typing import Any
 
 import anyio
 from python_multipart.multipart import parse_options_header
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -15,9 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from earwitness.serve.service import Service
 
+LOG = logging.getLogger("earwitness.serve")
+JOBS = "/v1/jobs"
 FORM_BYTES = 65_536
 """what a form may hold besides its files"""
 
+_ENDPOINTS = (
+    *(f"/v1/audio/{name}" for name in ("captions", "transcriptions", "translations", "stream")),
+    *("/v1/models", "/v1/models/{name}", JOBS, f"{JOBS}/{{job}}", f"{JOBS}/{{job}}/result"),
+)
 _DRAIN_SECONDS = 5.0
 _KINDS = {
     401: "authentication_error",
@@ -57,7 +65,10 @@ class Gate:
         self._app, self._service, self._brake = app, service, service.brake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] == "websocket":
+            await self._stream(scope, receive, send)
+            return
+        if scope["type"] != "http" or not get_route_path(scope).startswith("/v1/"):
             await self._app(scope, receive, send)
             return
         started, status = perf_counter(), 500
@@ -73,7 +84,31 @@ class Gate:
         finally:
             metrics, path = self._service.metrics, _endpoint(scope)
             metrics.requests.labels(path, str(status)).inc()
-            metrics.latency.labels(path).observe(perf_counter() - started)
+            seconds = perf_counter() - started
+            metrics.latency.labels(path).observe(seconds)
+            told = {"method": scope["method"], "path": path, "status": status}
+            LOG.info("request", extra={"fields": {**told, "seconds": round(seconds, 4)}})
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket: a place among the requests, and one among the streams."""
+        service = self._service
+        refusal = self._refusal(with_key(scope) | {"method": "POST"})
+        if refusal is None and service.streams >= service.settings.max_streams:
+            refusal = problem(429, f"{service.streams} streams are open, the limit")
+        status = 101 if refusal is None else refusal.status_code
+        self._service.metrics.requests.labels(_endpoint(scope), str(status)).inc()
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        service.streams += 1
+        service.in_flight += 1
+        service.metrics.in_flight.set(service.in_flight)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            service.streams -= 1
+            service.in_flight -= 1
+            service.metrics.in_flight.set(service.in_flight)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope)
@@ -89,7 +124,7 @@ class Gate:
         service = self._service
         service.in_flight += 1
         service.metrics.in_flight.set(service.in_flight)
-        body = _Body(receive, service)
+        body = _Body(receive, service.settings.timeout_seconds, self._most_bytes(scope))
         try:
             await self._app(scope, body.receive, body.draining(send))
         finally:
@@ -121,9 +156,9 @@ class Gate:
         charset = _charset(headers.get("content-type", ""))
         if charset not in ("", "utf-8", "utf8", "us-ascii"):
             return problem(422, f"the charset {charset[:40]!r} of the form; expected utf-8")
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > settings.max_bytes + FORM_BYTES:
-            return problem(413, _too_large(settings.max_bytes))
+        length, most = headers.get("content-length", "0"), self._most_bytes(scope)
+        if not length.isdigit() or int(length) > most + FORM_BYTES:
+            return problem(413, _too_large(most))
         if service.in_flight >= settings.max_requests:
             return problem(
                 429,
@@ -131,15 +166,19 @@ class Gate:
             )
         return None
 
+    def _most_bytes(self, scope: Scope) -> int:
+        settings = self._service.settings
+        return settings.job_max_bytes if get_route_path(scope) == JOBS else settings.max_bytes
+
 
 class _Body:
     """The body of a request, counted and timed while it arrives."""
 
-    def __init__(self, receive: Receive, service: Service) -> None:
-        self._receive, self._settings = receive, service.settings
+    def __init__(self, receive: Receive, seconds: float, most: int) -> None:
+        self._receive, self._seconds, self._most = receive, seconds, most
         self._size = 0
         self._complete = False
-        self._deadline = anyio.current_time() + service.settings.timeout_seconds
+        self._deadline = anyio.current_time() + seconds
 
     async def receive(self) -> Message:
         if self._complete:
@@ -148,12 +187,12 @@ class _Body:
             message = await self._receive()
             self._complete = not message.get("more_body", False)
             self._size += len(message.get("body", b""))
-            if self._size > self._settings.max_bytes + FORM_BYTES:
-                raise HTTPException(413, _too_large(self._settings.max_bytes))
+            if self._size > self._most + FORM_BYTES:
+                raise HTTPException(413, _too_large(self._most))
             return message
         raise HTTPException(
             408,
-            f"the upload took longer than the limit of {self._settings.timeout_seconds:g} s",
+            f"the upload took longer than the limit of {self._seconds:g} s",
         )
 
     def draining(self, send: Send) -> Callable[[Message], Awaitable[None]]:
@@ -185,6 +224,13 @@ async def _drain(receive: Receive) -> None:
             pass
 
 
+def with_key(scope: Scope) -> dict[str, Any]:
+    """The scope of a WebSocket, whose key a browser can only send as a subprotocol `key.KEY`."""
+    keys = [one[4:] for one in scope.get("subprotocols", ()) if one.startswith("key.")]
+    header = [(b"authorization", f"Bearer {keys[0]}".encode())] if keys else []
+    return {**scope, "headers": [*scope["headers"], *header]}
+
+
 def _charset(content_type: str) -> str:
     """The charset that a form names: others than UTF-8 can make names that no answer can hold."""
     _, options = parse_options_header(content_type)
@@ -198,6 +244,5 @@ def _too_large(limit: int) -> str:
 def _endpoint(scope: Scope) -> str:
     """The path for the metrics: a fixed set, whatever clients ask for."""
     route: Any = scope.get("route")
-    path = getattr(route, "path", scope["path"])
-    known = ("/v1/audio/captions", "/v1/audio/transcriptions", "/v1/models", "/v1/models/{name}")
-    return path if path in known else "other"
+    path = getattr(route, "path", "") or get_route_path(scope)
+    return path if path in _ENDPOINTS else "other"

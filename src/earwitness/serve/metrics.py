@@ -1,6 +1,9 @@
 """What the service counts, for Prometheus: nothing of a sound, a caption or a file name."""
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -25,10 +28,16 @@ class Metrics:
             registry=registry,
         )
         self.in_flight = Gauge(
-            "earwitness_requests_in_flight", "Requests accepted and unanswered", registry=registry
+            "earwitness_requests_in_flight",
+            "Requests accepted and unanswered",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.waiting = Gauge(
-            "earwitness_windows_waiting", "Windows that wait for the model", registry=registry
+            "earwitness_windows_waiting",
+            "Windows that wait for the model",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self.sound = Counter(
             "earwitness_sound_seconds",
@@ -49,5 +58,9 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """All of them in Prometheus' text format; of several workers, their sums."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        every = CollectorRegistry()
+        MultiProcessCollector(every)
+        return generate_latest(every)

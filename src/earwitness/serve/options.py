@@ -23,15 +23,10 @@ _OPENAI_FIELDS = (
 CaptionFormat = Literal["json", "text", "srt", "vtt"]
 
 
-class CaptionForm(CaptionOptions):
-    """The form of /v1/audio/captions: the options of `earwitness caption`, and what comes back."""
+class SoundForm(CaptionOptions):
+    """A form with a sound, and the options of `earwitness caption`."""
 
     file: UploadFile = Field(description="A sound or video file.")
-    merge: UploadFile | None = Field(
-        None, description="SRT or VTT of the speech, to put the sounds between its lines."
-    )
-    response_format: CaptionFormat = Field("json", description="What comes back.")
-    stream: bool = Field(False, description="Segments as server-sent events.")
     model: str | None = Field(None, description="Name of the served model, or an alias of it.")
 
     @model_validator(mode="before")
@@ -42,7 +37,29 @@ class CaptionForm(CaptionOptions):
         return {name: value for name, value in fields.items() if value != ""}
 
 
+class CaptionForm(SoundForm):
+    """The form of /v1/audio/captions: the options of `earwitness caption`, and what comes back."""
+
+    merge: UploadFile | None = Field(
+        None, description="SRT or VTT of the speech, to put the sounds between its lines."
+    )
+    response_format: CaptionFormat = Field("json", description="What comes back.")
+    stream: bool = Field(False, description="Segments as server-sent events.")
+
+
+class JobForm(SoundForm):
+    """The form of /v1/jobs: the options of `earwitness caption`, and who is told of the end."""
+
+    webhook: str | None = Field(
+        None,
+        max_length=2000,
+        description="URL that gets the job as JSON once it has ended, on a host that the service "
+        "knows.",
+    )
+
+
 CaptionRequest = Annotated[CaptionForm, Form(media_type="multipart/form-data")]
+JobRequest = Annotated[JobForm, Form(media_type="multipart/form-data")]
 
 
 def request_settings(

@@ -23,7 +23,8 @@ class Problem(BaseModel):
 _WHY = {
     400: "the form cannot be read, or the host is not served here",
     401: "no valid key",
-    404: "no such model",
+    404: "no such path, model or job",
+    409: "the job has no result: it waits, is under way, or has failed",
     408: "the upload took too long to arrive",
     413: "larger or longer than the service accepts",
     415: "not a sound, damaged, or cut off",
@@ -49,3 +50,7 @@ def _answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
 _TEXTS = ("text/plain", "application/x-subrip", "text/vtt", "text/event-stream")
 CAPTIONS = _answers(*_TEXTS)
 TRANSCRIPTIONS = _answers(*_TEXTS)
+JOB = problems(*(status for status in _SOUND if status != 415))
+JOB_RESULT = {**CAPTIONS, **problems(409)}
+for _status in (408, 413, 415, 503):
+    del JOB_RESULT[_status]

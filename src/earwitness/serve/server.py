@@ -12,6 +12,7 @@ import uvicorn
 from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.rerank import Reranker
 from earwitness.serve.connections import Server, options
+from earwitness.serve.logs import Logs
 from earwitness.serve.settings import Settings
 
 _GRACE_SECONDS = 5
@@ -23,7 +24,7 @@ def run(
     listener: socket.socket,
     *,
     reranker: Reranker | None = None,
-    access_log: bool = False,
+    logs: Logs = Logs(),
 ) -> None:
     """Serves until SIGINT or SIGTERM, then finishes what was accepted; a second one stops that."""
     with _private_folder():
@@ -41,8 +42,8 @@ def run(
 
         config = uvicorn.Config(
             app,
-            log_level="warning" if not access_log else "info",
-            access_log=access_log,
+            log_config=logs.config(),
+            access_log=logs.access,
             server_header=False,
             **options(settings),
             timeout_graceful_shutdown=round(2 * settings.timeout_seconds) + _GRACE_SECONDS,

@@ -7,10 +7,11 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from starlette.datastructures import UploadFile as FormFile
 
 from earwitness import audio
 from earwitness.captioning.captioner import Captioner, Explains
@@ -22,7 +23,7 @@ from earwitness.captioning.pipeline import (
 )
 from earwitness.captioning.rerank import CANDIDATES, CLAP_WEIGHT, CONSENSUS, Reranker
 from earwitness.captioning.segments import Segment, Window, cut
-from earwitness.errors import AudioTooLargeError
+from earwitness.errors import AudioTooLargeError, ConfigError
 from earwitness.serve.batching import Batcher
 from earwitness.serve.brake import Brake
 from earwitness.serve.bridging import BridgeView, Bridging
@@ -48,6 +49,24 @@ class Upload:
         return self.file.read(size)
 
 
+def uploaded(file: FormFile) -> Upload:
+    """The sound in a field of a form. Raises ConfigError for a name that is not Unicode."""
+    name = file.filename or ""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"the file name {ascii(name)[:80]}; expected Unicode") from None
+    return Upload(name, file.file)
+
+
+class Limits(NamedTuple):
+    """How large and long a sound may be, and in how many windows it may be cut."""
+
+    bytes: int
+    seconds: float
+    windows: int
+
+
 class Service:
     """A captioner behind a queue: what the HTTP endpoints and the web page call."""
 
@@ -61,7 +80,7 @@ class Service:
         self.bridging = Bridging.of(captioner)
         self.ready = self.draining = False
         self.brake = Brake()
-        self.in_flight = 0
+        self.in_flight = self.streams = 0
         self._batcher: Batcher | None = None
         self._decoders: ThreadPoolExecutor | None = None
 
@@ -104,30 +123,35 @@ class Service:
             return sound.result_of([segment async for segment in arriving])
 
     async def segments(
-        self, source: Upload | tuple[np.ndarray, int], sound: SoundInProgress
+        self,
+        source: Upload | tuple[np.ndarray, int],
+        sound: SoundInProgress,
+        limits: Limits | None = None,
     ) -> AsyncGenerator[Segment, None]:
         """The segments of a sound in order, each as soon as no later part of it can change it.
 
-        Together they are the segments that the command line gives.
+        Together they are the segments that the command line gives. `limits` None: those of a
+        request.
         """
-        limits = self.settings
+        own = self.settings
+        limits = limits or Limits(own.max_bytes, own.max_seconds, own.max_windows)
         blocks = audio.stream(
             source,
             sound.rate,
             _BLOCK_SECONDS,
-            max_seconds=limits.max_seconds,
-            max_bytes=limits.max_bytes,
+            max_seconds=limits.seconds,
+            max_bytes=limits.bytes,
             track=sound.settings.track,
             note=sound.note,
         )
         windows = _Reader(cut(blocks, sound.rate, sound.settings.windows))
         count = 0
         try:
-            while group := await self._decode(windows.take, limits.batch_size):
+            while group := await self._decode(windows.take, own.batch_size):
                 count += len(group)
-                if count > limits.max_windows:
+                if count > limits.windows:
                     raise AudioTooLargeError(
-                        f"expected at most {limits.max_windows} windows, got more; a longer hop "
+                        f"expected at most {limits.windows} windows, got more; a longer hop "
                         "makes fewer"
                     )
                 await self._caption(
@@ -138,7 +162,7 @@ class Service:
             for segment in sound.rest():
                 yield segment
         finally:
-            # Not awaited: a request that was cancelled has no time left to wait for its decoder.
+            # Not awaited: a request that was canceled has no time left to wait for its decoder.
             if self._decoders is not None:
                 self._decoders.submit(windows.close)
 

@@ -1,12 +1,38 @@
 """What a service accepts, and how much of it at a time."""
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pathlib import Path
+from typing import Annotated
 
-from earwitness.config import Strict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from earwitness.errors import ConfigError
 
 
-class Settings(Strict):
-    """Limits and switches of `create_app`; the defaults suit a machine with two cores."""
+def _listed(value: object) -> object:
+    """Names from the environment, separated by commas."""
+    if not isinstance(value, str):
+        return value
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+
+
+class Settings(BaseSettings):
+    """Limits and switches of `create_app`; the defaults suit a machine with two cores.
+
+    What is not given comes from the environment: `EARWITNESS_MAX_BEAMS=4`, say.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="EARWITNESS_")
 
     max_bytes: PositiveInt = 200_000_000
     """largest upload"""
@@ -20,6 +46,8 @@ class Settings(Strict):
     """most beams, and most captions of a sound"""
     max_requests: PositiveInt = 64
     """requests that are received, waiting or being captioned; beyond it the answer is 429"""
+    max_streams: PositiveInt = 8
+    """live streams at a time, among the requests"""
     max_connections: PositiveInt = 512
     """open connections; fewer where the process may not open that many files"""
     timeout_seconds: PositiveFloat = 300.0
@@ -32,15 +60,46 @@ class Settings(Strict):
     """sounds that are decoded at the same time"""
     silence_db: float = -60.0
     """level of the loudest 0.1 s, dB of full scale, below which there is no sound"""
-    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    allowed_hosts: Names = ("localhost", "127.0.0.1", "::1")
     """names, or `*.example.org`, under which the service may be asked; `*` for any"""
     any_address: bool = False
-    """whether it may also be asked by any IP address in place of a name"""
-    api_keys: tuple[str, ...] = Field(default=(), repr=False)
+    """whether it may also be asked by any IP address instead of a name"""
+    api_keys: Names = Field(default=(), repr=False)
     """a request needs one of them as a bearer token; none: no key is asked for"""
-    aliases: tuple[str, ...] = ("whisper-1",)
+    aliases: Names = ("whisper-1",)
     """further names of the model, for tools with a fixed model name"""
+    cors_origins: Names = ()
+    """web sites whose scripts may ask the service, as `https://sounds.example.org`; `*` for any"""
+    root_path: str = ""
+    """path below which a proxy shows the service, as `/sounds`"""
+    jobs: Path | None = None
+    """folder in which jobs and their sounds are kept; None: no jobs"""
+    job_max_bytes: PositiveInt = 4_000_000_000
+    """largest upload of a job"""
+    job_max_seconds: PositiveFloat = 86_400.0
+    """longest sound of a job"""
+    job_days: PositiveFloat = 7.0
+    """days for which a job that has ended is kept"""
+    max_jobs: PositiveInt = 1000
+    """jobs that wait; beyond it the answer is 429"""
+    webhook_secret: str = Field(default="", repr=False)
+    """key of the signatures of webhooks"""
+    webhook_hosts: Names = ()
+    """names, or `*.example.org`, of the hosts to which a job may report; none: no webhooks"""
+    webhook_waits: tuple[NonNegativeFloat, ...] = (2.0, 20.0, 200.0)
+    """seconds before each further try of a webhook that did not answer"""
     demo: bool = True
     """whether the web page is served"""
     demo_max_seconds: PositiveFloat = 900.0
     """longest sound on the web page, which draws all of it"""
+
+
+def settings_from(**given: object) -> Settings:
+    """The settings that are `given`, the others from the environment. Raises ConfigError."""
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])).upper()
+        got = first.get("input")
+        raise ConfigError(f"EARWITNESS_{name}: {first['msg'].lower()}, got {got!r}") from None

@@ -1,9 +1,12 @@
 """The uploads of the web page: the limits of the service, and nothing left of what broke off."""
 
+import contextlib
 import time
 from pathlib import Path
 
+from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +26,7 @@ class UploadGate(Gate):
         self._inside = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != UPLOAD:
+        if scope["type"] != "http" or scope["method"] != "POST" or get_route_path(scope) != UPLOAD:
             await self._inside(scope, receive, send)
             return
         refusal = self._no_room(scope)
@@ -62,7 +65,8 @@ class Tidied:
         start = time.time()
         self._starts.append(start)
         try:
-            await self._app(scope, receiving, sending)
+            with contextlib.suppress(ClientDisconnect):
+                await self._app(scope, receiving, sending)
         finally:
             self._starts.remove(start)
             self._tidy()

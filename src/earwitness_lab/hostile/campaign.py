@@ -1,13 +1,14 @@
-"""Campaigns of hostile inputs: each input is tried in a process of its own and counted."""
+"""Campaigns of hostile inputs, tried in processes apart and counted."""
 
 import os
 import resource
-import sys
+import select
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from earwitness.errors import EarwitnessError, one_line
@@ -16,6 +17,7 @@ Outcome = Literal["refused", "captioned", "lost", "traceback"]
 """one clear sentence; a caption; a result that is gone, a hang or a dead process; anything else"""
 
 _SHOWN = 20
+_TOGETHER = 250
 
 
 class Attempt(NamedTuple):
@@ -59,6 +61,24 @@ def run(
     for one in attempts:
         outcome, detail = _apart(one.attempt, limit_s, gigabytes)
         section.add(one.name, outcome, detail)
+    section.seconds = time.monotonic() - start
+    return section
+
+
+def together(
+    name: str, attempts: Iterable[Attempt], limit_s: float = 60.0, gigabytes: float = 16.0
+) -> Section:
+    """The counts of `attempts`, hundreds of them in one process; where it dies or hangs, the input
+    in hand is lost and another process goes on with the next.
+    """
+    section, start = Section(name), time.monotonic()
+    arriving = iter(attempts)
+    while group := list(islice(arriving, _TOGETHER)):
+        while group:
+            found = _in_one(group, limit_s, gigabytes)
+            for one, (outcome, detail) in zip(group, found, strict=False):
+                section.add(one.name, outcome, detail)
+            group = group[len(found) :]
     section.seconds = time.monotonic() - start
     return section
 
@@ -110,12 +130,47 @@ def _apart(attempt: Callable[[], Outcome], limit_s: float, gigabytes: float) -> 
     return "lost", f"no answer in {limit_s:.0f} s, or killed (status {status})"
 
 
+def _in_one(group: list[Attempt], limit_s: float, gigabytes: float) -> list[tuple[Outcome, str]]:
+    """The outcomes of the first inputs of `group`, to the one that ended the process at most."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        _confine(gigabytes)
+        for one in group:
+            outcome, detail = judged(one.attempt)
+            text = one_line(RuntimeError(detail))[:1000] if detail else ""
+            os.write(write, f"{outcome}\t{text}\n".encode("utf-8", "replace"))
+        os._exit(0)
+    os.close(write)
+    found: list[tuple[Outcome, str]] = []
+    with os.fdopen(read, "rb", buffering=0) as answers:
+        held = b""
+        while len(found) < len(group) and select.select([answers], [], [], limit_s)[0]:
+            if not (part := answers.read(1 << 16)):
+                break
+            *lines, held = (held + part).split(b"\n")
+            for line in lines:
+                outcome, _, detail = line.decode().partition("\t")
+                found.append((outcome, detail))  # type: ignore[arg-type]
+    os.kill(child, 9)
+    _, status = os.waitpid(child, 0)
+    if len(found) < len(group):
+        found.append(("lost", f"no answer in {limit_s:.0f} s, or killed (status {status})"))
+    return found
+
+
 def _child(attempt: Callable[[], Outcome], write: int, gigabytes: float) -> None:
-    memory = int(gigabytes * 2**30)
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, sys.stdout.fileno())
-    os.dup2(silent, sys.stderr.fileno())
+    _confine(gigabytes)
     outcome, detail = judged(attempt)
     os.write(write, f"{outcome}\n{detail}".encode("utf-8", "replace")[:2000])
     os._exit(0)
+
+
+def _confine(gigabytes: float) -> None:
+    """A limit on the memory of this process, and no more words from it."""
+    memory = int(gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(silent, number)

@@ -18,7 +18,7 @@ import soundfile
 from earwitness_lab.hostile.campaign import Attempt, Outcome, Section, run
 from earwitness_lab.hostile.folders import KINDS
 
-_CLIPS = 12
+_CLIPS = 6
 _KILLS_PER_JOB = 3
 _LIMIT_S = 120.0
 _KINDS = ("jsonl", "csv", "text", "json", "parquet")
@@ -33,7 +33,7 @@ def kills(place: Path, inputs: int, seed: int) -> Section:
     """
     rng = random.Random(seed)
     section, start = Section("killed jobs"), time.monotonic()
-    model = _model(place)
+    model = tiny_model(place)
     names = [f"{number:02}.wav" for number in range(_CLIPS)]
     clips = _clips(place / "kills", [os.fsencode(name) for name in names])
     took = {}
@@ -62,7 +62,7 @@ def names(place: Path, inputs: int, seed: int) -> Section:
     A job counts as captioned if each name is in its output exactly once, byte for byte.
     """
     rng = random.Random(seed)
-    model = _model(place)
+    model = tiny_model(place)
 
     def attempts() -> Iterator[Attempt]:
         for number in range(inputs):
@@ -113,10 +113,11 @@ def _name(rng: random.Random) -> bytes:
     return b"x" + raw + b".wav"
 
 
-def _model(place: Path) -> str:
+def tiny_model(place: Path) -> str:
+    """The folder of a tiny captioner below `place`."""
     folder = place / "captioner"
     if not folder.exists():
-        KINDS["lamb"].make(folder)
+        KINDS["runtime"].make(folder)
     return str(folder)
 
 
@@ -125,7 +126,7 @@ def _clips(folder: Path, file_names: list[bytes]) -> Path:
     rng = np.random.default_rng(0)
     for number, name in enumerate(file_names):
         file = io.BytesIO()
-        noise = 0.1 * rng.standard_normal(8_000 + 800 * number)
+        noise = 0.1 * rng.standard_normal(4_000 + 400 * number)
         soundfile.write(file, noise, 16_000, format="WAV")
         (folder / os.fsdecode(name)).write_bytes(file.getvalue())
     return folder
@@ -133,11 +134,11 @@ def _clips(folder: Path, file_names: list[bytes]) -> Path:
 
 def _caption(model: str, clips: Path, out: Path, kind: str) -> int:
     """What `earwitness caption CLIPS -o OUT` does; the number of sounds that failed."""
-    from earwitness.captioning.options import CaptionOptions
-    from earwitness.cli.caption_job import Input, Model, Output, OutputFormat
+    from earwitness.captioning.choice import ModelChoice
+    from earwitness.cli.caption_job import Input, Output, OutputFormat
     from earwitness.cli.caption_job import run as run_job
 
-    chosen = Model(model, CaptionOptions.model_validate({}), "cpu", batch_size=2)
+    chosen = ModelChoice(model, device="cpu", batch_size=2)
     return run_job(chosen, Input((str(clips),)), Output(out, OutputFormat(kind)), quiet=True)
 
 
