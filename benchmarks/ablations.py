@@ -38,6 +38,7 @@ ROWS = (
     ("audio withheld", "ablations/blind.toml"),
     ("Table 2: linear prefix", "ablations/linear.toml"),
     ("Table 2: Q-Former", "ablations/q_former.toml"),
+    ("Table 3: guide with squared L2", "ablations/guide_l2.toml"),
     ("Table 3: guide with L1", "ablations/guide_l1.toml"),
     ("Table 3: guide with cosine", "ablations/guide_cosine.toml"),
     ("Table 4: no Token Guide", "ablations/no_guide.toml"),

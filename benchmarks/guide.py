@@ -2,8 +2,11 @@
 
     python benchmarks/guide.py --data ../shared/data pocket-lamb
     python benchmarks/guide.py --data ../shared/data trained=pocket-lamb,runs/s1/best,runs/s2/best
+    python benchmarks/guide.py --data ../shared/data --forms
 
 A model is a name or a folder, or NAME=FOLDER; several seeds of one recipe are NAME=FOLDER,FOLDER.
+`--forms` goes on from pocket-lamb with either form of the guide, all else alike, with three seeds,
+and compares the two.
 
 The guide: the loss of content words of human captions (tokens that are whole words and no function
 words) with the guide less that without, and less that with another clip's guide, which a guide that
@@ -20,6 +23,7 @@ Intervals are 95 %, by a hierarchical bootstrap over recordings and seeds; p by 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +32,20 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from earwitness import audio
+from earwitness.encoders.base import Frames
 from earwitness.evaluation import Evaluation, compare, evaluate, pool
 from earwitness.lamb.aligner import masked_mean
-from earwitness.lamb.token_guide import GuideProcessor
+from earwitness.lamb.token_guide import GuideProcessor, TokenGuide, TokenGuideConfig
+from earwitness.models.names import model_folder
 from earwitness.statistics import holm
 from earwitness.system.captioner import AudioTokens, TorchCaptioner
+from earwitness.training.fit import weighted_sum
+from earwitness.training.lamb import LAMB_LOSSES, LambTraining
+from earwitness.training.optimizer import parameter_groups
+from earwitness.training.source import Opening
+from earwitness.training.sources import collate
 from earwitness_lab.pocket.development import SETS, read_development
+from earwitness_lab.pocket.ears_source import EarsSource
 from earwitness_lab.pocket.guide_effect import (
     Losses,
     content_losses,
@@ -42,24 +54,37 @@ from earwitness_lab.pocket.guide_effect import (
     guide_shape,
 )
 
+FORMS = {"l2": TokenGuideConfig(), "centered": TokenGuideConfig(form="centered", beta=0.5)}
+SEEDS = range(3)
+UPDATES, BATCH = 24, 16
+"""of `--forms`"""
+
 
 def main() -> None:
     """Reads the command line and prints the tables of each model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("models", nargs="+", help="model, or name=folder")
+    parser.add_argument("models", nargs="*", help="model, or name=folder")
+    parser.add_argument("--forms", action="store_true", help="train both forms and compare them")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--set", choices=SETS, default="both")
     parser.add_argument("--scales", type=float, nargs="*", default=[5.0])
     args = parser.parse_args()
+    torch.set_num_threads(1)
     files, references = read_development(args.data, args.set)
+    known: list[Encoded] = []
+    own: dict[str, tuple[list[Losses], list[dict[str, Evaluation]]]] = {}
+    if args.forms:
+        args.models += [f"{form}={','.join(trained(form, args))}" for form in FORMS]
     for model in map(model_of, args.models):
         losses, captions, aligned = [], [], []
+        own[model.name] = losses, captions
         print(f"\n## {model.name}: {len(files)} recordings, {len(model.seeds)} seeds\n")
         for folder in model.seeds:
             captioner = TorchCaptioner.load(folder)
-            tokens = [tokens_of(captioner, file) for file in files]
+            tokens = tokens_of(captioner, files, known)
             losses.append(content_losses(captioner, tokens, references, args.scales))
             captions.append(captioned(captioner, tokens, references, args.scales))
             aligned.append(alignments(captioner, tokens, references))
@@ -72,12 +97,65 @@ def main() -> None:
             )
         print_guides(losses, captions)
         print_alignment(aligned)
+    if args.forms:
+        print_forms(*(own[form] for form in FORMS))
+
+
+def trained(form: str, args: argparse.Namespace) -> list[str]:
+    """The folders of `form`, one per seed, trained unless they are there."""
+    folders = [args.runs / f"guide-{form}-{seed}" for seed in SEEDS]
+    for seed, folder in zip(SEEDS, folders, strict=True):
+        if not (folder / "earwitness.json").exists():
+            go_on(form, seed, args).save(folder)
+    return [str(folder) for folder in folders]
+
+
+def go_on(form: str, seed: int, args: argparse.Namespace) -> TorchCaptioner:
+    """pocket-lamb after `UPDATES` more updates on scenes by all of LAMB's losses, its guide in
+    `form`; everything but the encoder learns.
+    """
+    captioner = TorchCaptioner.load("pocket-lamb")
+    guide = FORMS[form]
+    captioner.config = captioner.config.model_copy(update={"guide": guide})
+    captioner.guide = TokenGuide(guide, captioner.decoder.dim)
+    source = EarsSource(kind="ears", folder=args.data, scenes=2000, singles=1, plain=0, heldout=1)
+    encoder = model_folder("pocket-lamb") / "encoder"
+    items = source.open(Opening(encoder, captioner.sample_rate, args.runs, seed)).train
+    torch.manual_seed(seed)
+    training, rng = LambTraining(captioner, 0.1, False).train(), np.random.default_rng(seed)
+    groups = parameter_groups(training, 0.02, 1e-4, {"guide.beta": 1e-2})
+    optimizer = torch.optim.AdamW(groups)
+    for _ in range(UPDATES):
+        batch = collate([items[(int(row), 0)] for row in rng.choice(2000, BATCH) + 1])
+        loss = weighted_sum(training(batch), LAMB_LOSSES)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(training.parameters(), 1.0)
+        optimizer.step()
+    print(f"{form}, seed {seed}: beta {float(captioner.guide.beta):.3f}", flush=True)
+    return captioner.eval()
+
+
+class Encoded(NamedTuple):
+    """An encoder's weights, and its frames of all recordings."""
+
+    weights: dict[str, Tensor]
+    frames: list[Frames]
 
 
 @torch.inference_mode()
-def tokens_of(captioner: TorchCaptioner, file: Path) -> AudioTokens:
-    """The audio tokens of a recording."""
-    return captioner.audio_tokens(captioner.encode([audio.load(file, captioner.sample_rate)]))
+def tokens_of(
+    captioner: TorchCaptioner, files: Sequence[Path], known: list[Encoded]
+) -> list[AudioTokens]:
+    """The audio tokens of each recording; an encoder that is `known` does not encode again."""
+    weights = captioner.encoder.state_dict()  # type: ignore[attr-defined]
+    for encoded in known:
+        pairs = zip(encoded.weights.values(), weights.values(), strict=True)
+        if encoded.weights.keys() == weights.keys() and all(torch.equal(*pair) for pair in pairs):
+            return [captioner.audio_tokens(frames) for frames in encoded.frames]
+    rate = captioner.sample_rate
+    known.append(Encoded(weights, [captioner.encode([audio.load(f, rate)]) for f in files]))
+    return [captioner.audio_tokens(frames) for frames in known[-1].frames]
 
 
 @torch.inference_mode()
@@ -126,6 +204,26 @@ def print_guides(losses: Sequence[Losses], captions: Sequence[dict[str, Evaluati
         here = slice(2 * row - 2, 2 * row)
         first, second = (cells[here], score_cells[here]) if row else (["", ""], ["", ""])
         print(f"| {name} | {' | '.join(first)} | {told} | {' | '.join(second)} |")
+
+
+def print_forms(
+    first: tuple[Sequence[Losses], Sequence[dict[str, Evaluation]]],
+    second: tuple[Sequence[Losses], Sequence[dict[str, Evaluation]]],
+) -> None:
+    """The second form less the first, each with its own guide."""
+    runs = [{"1": a["own"], "2": b["own"]} for a, b in zip(first[0], second[0], strict=True)]
+    loss = difference(runs, "2", "1")
+    captions = [[found["own"] for found in form[1]] for form in (second, first)]
+    score = compare(*captions, names=["cider_d"])["cider_d"]
+    ps = holm([loss.p, score.p])
+    print(
+        f"\n{' less '.join(reversed(FORMS))}, each with its own guide: loss of content words ",
+        end="",
+    )
+    print(
+        f"{loss.mean:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}], p = {ps[0]:.3f}; CIDEr-D ", end=""
+    )
+    print(f"{score.difference:+.3f} [{score.low:+.3f}, {score.high:+.3f}], p = {ps[1]:.3f}")
 
 
 @torch.inference_mode()

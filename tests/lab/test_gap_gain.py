@@ -1,0 +1,135 @@
+"""The study of gain against the gap, at the size of a test: spaces, offsets, cells, tables."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import SENTENCES
+from link_parts import untrained_link
+
+from earwitness.training.embeddings import Pairs
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def study_parts() -> tuple[Any, Any, Any]:
+    sys.path.insert(0, str(BENCHMARKS))
+    found = tuple(map(importlib.import_module, ("gap_spaces", "gap_gain", "gap_report")))
+    sys.path.remove(str(BENCHMARKS))
+    return found  # type: ignore[return-value]
+
+
+@pytest.fixture
+def study(study_parts, tmp_path, monkeypatch):
+    """A study whose sounds are noise of a kind per sentence, with three sentences per recording."""
+    spaces, gain, _ = study_parts
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(len(SENTENCES), 48))
+
+    def sounds(count: int, several: int) -> Any:
+        rows = rng.integers(len(SENTENCES), size=count)
+        frames = (kinds[rows, None] + rng.normal(size=(count, 6, 48))).astype(np.float16)
+        owner = np.repeat(np.arange(count), several)
+        captions = [SENTENCES[rows[n]] for n in owner]
+        return spaces.Sounds(frames, np.full(count, 6), owner, captions)
+
+    world = spaces.World(tmp_path, tmp_path)
+    world.captioner = untrained_link()
+    sets = {"train": (60, 1), "validation": (12, 1), "scenes": (10, 1), "recordings": (8, 3)}
+    world.sets = {name: sounds(*sizes) for name, sizes in sets.items()}
+    for name, value in {
+        "LEVELS": (spaces.Level("0.3", 0.07, 32, 10),),
+        "UPDATES": 5, "BATCH": 16, "LEARNED": 5, "TOGETHER": 16, "CHECKPOINTS": (3, 6),
+        "NOISE_SEEDS": 2, "PAIRS": (30,), "OFFSETS": (0.8,),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(gain, name, value)
+    (tmp_path / "pool").mkdir()
+    return gain.Study(world, tmp_path / "cells")
+
+
+def random_space(spaces: Any, clips: int = 40) -> Any:
+    rng = np.random.default_rng(1)
+    audio, text = (rng.normal(size=(n, 16)) + s for n, s in ((clips, 0.0), (2 * clips, 0.4)))
+    audio, text = (
+        (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (audio, text)
+    )
+    owner = np.repeat(np.arange(clips), 2)
+    return spaces.Space({"train": Pairs(audio, text, owner, [""] * len(text))})
+
+
+def test_the_gap_of_a_space_is_that_of_loops_over_its_clips(study_parts) -> None:
+    space = random_space(study_parts[0])
+    pairs, found = space.pairs["train"], space.gap()
+    texts = np.stack([pairs.text[pairs.owner == n].mean(0) for n in range(40)])
+    distance = np.linalg.norm(pairs.audio.mean(0) - texts.mean(0))
+    assert found["centroid_distance"] == pytest.approx(distance, rel=1e-5)
+    cosines = [np.mean(pairs.text[pairs.owner == n] @ pairs.audio[n]) for n in range(40)]
+    assert found["paired_cosine"] == pytest.approx(np.mean(cosines), rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", [0.7, 0.9])
+def test_an_offset_makes_the_gap_that_is_asked_for(study_parts, distance: float) -> None:
+    spaces = study_parts[0]
+    space = random_space(spaces)
+    assert space.gap()["centroid_distance"] < distance
+    moved = space.moved(spaces.offset_to(space, distance))
+    assert moved.gap()["centroid_distance"] == pytest.approx(distance, abs=1e-3)
+    assert np.linalg.norm(moved.pairs["train"].audio, axis=1) == pytest.approx(np.ones(40))
+
+
+def test_captions_of_one_plan_are_averaged(study_parts, study) -> None:
+    _, gain, _ = study_parts
+    space = random_space(study_parts[0])
+    found = gain.mean_of_five(space, [[0, 3, 5], [1]]).pairs["train"].text
+    text = space.pairs["train"].text
+    mean = text[[0, 3, 5]].mean(0)
+    assert found[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
+    assert found[1] == pytest.approx(text[1], abs=1e-6)
+    for rows in study.world.alike:
+        own = study.world.sets["train"].captions[rows[0]]
+        assert own not in [study.world.sets["train"].captions[row] for row in rows[1:]]
+
+
+def test_a_study_fills_its_cells_once_and_prints_every_row(
+    study_parts, study, tmp_path, capsys, monkeypatch
+) -> None:
+    _, gain, report = study_parts
+    monkeypatch.setattr(report, "DRAWS", 50)
+    gain.write_json(study.cells / "references.json", study.references())
+    study.level(gain.LEVELS[0], 0)
+    study.equal(0)
+    assert "gain/0.3+0.8-link-0" in capsys.readouterr().out
+    study.level(gain.LEVELS[0], 0)
+    study.equal(0)
+    assert capsys.readouterr().out == ""
+    (study.cells / "gain" / "0.3-text-1.json").write_text("{}")
+    text = report.report(study.cells, tmp_path)
+    assert (tmp_path / "gap-gain.svg").read_text().startswith("<?xml")
+    rows = [line for line in text.splitlines() if line.startswith(("| trained", "| offset"))]
+    assert len(rows) == 7 + 6
+    for kind in report.STYLES:
+        assert sum(f"| {kind} |" in row for row in rows) == (1 if "five" in kind else 2)
+    assert all(" |  | " in row for row in rows if "| none |" in row)
+    equal = [line for line in text.splitlines() if line.startswith("| 30 |")]
+    assert len(equal) == 4 + 6
+
+
+def test_a_gain_is_a_ratio_with_the_spread_over_clips_and_seeds(study_parts) -> None:
+    report = study_parts[2]
+    references = [[f"a {word} rings", f"one {word} is ringing"] for word in "abcdefghij"]
+    good = [texts[0] for texts in references]
+    half = [text if n % 2 else "nothing" for n, text in enumerate(good)]
+    rows = {"x/none": [{"recordings": [half]}] * 3, "x/good": [{"recordings": [good, good]}] * 3}
+    found = report.Scores(rows, "recordings", references).gain("x/good", "x/none")
+    mine, theirs = (
+        report.evaluate(said, references, metrics=["cider_d"]).corpus["cider_d"].value
+        for said in (good, half)
+    )
+    assert found.gain == pytest.approx(100 * (mine / theirs - 1))
+    assert found.gain_low < found.gain < found.gain_high
+    same = report.Scores(rows, "recordings", references).gain("x/none", "x/none")
+    assert (same.gain, same.gain_low, same.gain_high, same.p) == (0, 0, 0, 1)
