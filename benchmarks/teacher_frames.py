@@ -64,7 +64,7 @@ def main() -> None:
     known = [s for s in real_sounds(args.data) if s.label]
     order = np.random.default_rng(0).permutation(len(known))
     training = [known[n] for n in order if not known[n].heldout][: args.recordings]
-    heldout = [known[n] for n in order if known[n].heldout][:300]
+    heldout = [known[n] for n in order if known[n].heldout][:100]
     fit = fitted([hear(captioner, teacher, s.path) for s in training])
     files, references = read_development(args.data)
     clips = [hear(captioner, teacher, file) for file in files]
