@@ -4,15 +4,17 @@
 
 Each row is a recipe of recipes/ablations over several seeds; frames of the scenes are shared.
 Scores on the 43 development recordings (five captions each) and on held-out scenes (one caption
-each): pooled over seeds, with bootstrap 95 % intervals over recordings and seeds; p: paired test
-against the full system. The loss is that of the human captions in nats a token, less that of the
-full system, with the 95 % interval over recordings of the mean over seeds; below zero is better.
-The gap is that of held-out scenes at the best validation.
+each): pooled over seeds, with bootstrap 95 % intervals over recordings and seeds; p: against the
+full system, over recordings and seeds together, corrected by Holm for all rows of the table. The
+loss is that of the human captions in nats per token, less that of the full system, with the 95 %
+interval over recordings and seeds; below zero is better. The gap is that of held-out scenes at the
+best validation.
 """
 
 import argparse
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -20,14 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from dev import caption_all, caption_losses
-from scipy.stats import bootstrap
 
 from earwitness import Captioner, evaluate
 from earwitness.encoders.base import Frames
 from earwitness.evaluation import compare, pool
+from earwitness.statistics import holm
 from earwitness.system.captioner import TorchCaptioner
 from earwitness.training.stages import read_recipe
 from earwitness_lab.pocket.development import read_recordings
+from earwitness_lab.pocket.guide_effect import difference
 
 RUNS = Path("runs")
 ROWS = (
@@ -61,20 +64,26 @@ def main() -> None:
     args = parser.parse_args()
     rows = [row for row in ROWS if not args.rows or Path(row[1]).stem in args.rows]
     full: dict[str, list] = {}
-    print("| row | set | CIDEr-D | METEOR | ROUGE-L | p (CIDEr-D) | loss | gap L2 | gap cosine |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    base: np.ndarray | None = None
+    base: list[np.ndarray] = []
+    found: list[tuple[list[str], float]] = []
     for name, recipe in rows:
         folders = [train(recipe, seed, args) for seed in range(args.seeds)]
         for where in ("dev", "scenes"):
             runs = [scores(folder, where, Path(args.data)) for folder in folders]
+            first = where not in full
             full.setdefault(where, runs)
             loss = ""
             if where == "dev":
-                losses = np.mean([dev_losses(f, Path(args.data)) for f in folders], axis=0)
-                loss = difference(losses, base)
-                base = losses if base is None else base
-            print(line(name, where, runs, full[where], loss, folders), flush=True)
+                losses = [dev_losses(folder, Path(args.data)) for folder in folders]
+                base = base or losses
+                loss = change(losses, base)
+            p = math.nan if first else compare(runs, full[where])["cider_d"].p
+            found.append((cells(name, where, runs, loss, folders), p))
+            print(f"{name}, {where}: done", file=sys.stderr, flush=True)
+    print("| row | set | CIDEr-D | METEOR | ROUGE-L | loss | gap L2 | gap cosine | p (Holm) |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for (row, _), p in zip(found, holm([p for _, p in found]), strict=True):
+        print(f"| {' | '.join(row)} | {'' if math.isnan(p) else f'{p:.3f}'} |")
 
 
 def train(recipe: str, seed: int, args: argparse.Namespace) -> Path:
@@ -111,13 +120,13 @@ def dev_losses(folder: Path, data: Path) -> np.ndarray:
     return np.load(kept)
 
 
-def difference(losses: np.ndarray, base: np.ndarray | None) -> str:
-    """The mean, or the mean difference from `base` with its interval."""
-    if base is None:
-        return f"{losses.mean():.3f}"
-    change = losses - base
-    low, high = bootstrap((change,), np.mean, rng=0).confidence_interval
-    return f"{change.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+def change(losses: list[np.ndarray], base: list[np.ndarray]) -> str:
+    """The mean of the full system, or the mean difference from it with its interval."""
+    if losses is base:
+        return f"{np.mean(losses):.3f}"
+    runs = [{"row": mine, "full": full} for mine, full in zip(losses, base, strict=True)]
+    found = difference(runs, "row", "full")
+    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def on_dev(folder: Path, data: Path) -> tuple[list[str], list[list[str]]]:
@@ -148,14 +157,12 @@ def on_scenes(folder: Path) -> tuple[list[str], list[list[str]]]:
     return captions, [[text.decode()] for text in texts.tolist()]
 
 
-def line(name: str, where: str, runs: list, full: list, loss: str, folders: list[Path]) -> str:
-    """One row of the table."""
+def cells(name: str, where: str, runs: list, loss: str, folders: list[Path]) -> list[str]:
+    """One row of the table without its p."""
     pooled = pool(runs)
-    cells = [cell(pooled[metric]) for metric in ("cider_d", "meteor", "rouge_l")]
-    p = "" if runs is full else f"{compare(runs, full)['cider_d'].p:.3f}"
-    gaps = [last_gap(folder) for folder in folders]
-    l2, cosine = (np.mean([gap[i] for gap in gaps]) for i in range(2))
-    return f"| {name} | {where} | {' | '.join(cells)} | {p} | {loss} | {l2:.2f} | {cosine:.2f} |"
+    gaps = np.mean([last_gap(folder) for folder in folders], axis=0)
+    scored = [cell(pooled[metric]) for metric in ("cider_d", "meteor", "rouge_l")]
+    return [name, where, *scored, loss, *(f"{gap:.2f}" for gap in gaps)]
 
 
 def cell(score: object) -> str:

@@ -18,7 +18,9 @@ from earwitness.audio import AudioSource
 from earwitness.audio.levels import SILENCE_DB, level_db
 from earwitness.audio.tracks import Track
 from earwitness.decoding import Decoding as Decoding
-from earwitness.errors import ConfigError
+from earwitness.errors import CheckpointError, ConfigError
+from earwitness.models.sound_classes import SoundClassifier
+from earwitness.models.sound_events import SoundEvent, events_in
 
 NOTHING = "no distinct sound"
 """the caption of silence, and of what a gate has closed"""
@@ -116,6 +118,8 @@ class CaptionCalls:
     name: str
     own_rerank: Reranks | None = None
     """how captions are chosen unless a call says otherwise"""
+    classes: SoundClassifier | None = None
+    """the class head over the encoder's frames; None for a model without one"""
 
     @property
     @abstractmethod
@@ -204,7 +208,7 @@ class CaptionCalls:
         caption does not depend on the other sounds.
 
         Raises:
-            AudioError: a sound cannot be read; `earwitness caption` goes on past such files.
+            AudioError: a sound cannot be read; `earwitness caption` continues past such files.
             ConfigError: `sources` is one sound, or `batch_size` is below 1.
         """
         if isinstance(sources, str | bytes | bytearray) or is_pair(sources):
@@ -218,6 +222,24 @@ class CaptionCalls:
                 _check_one(source)
             found += [row[0] for row in self._n_best(part, decoding, rerank, track)]
         return found
+
+    def events(self, source: AudioSource, threshold: float = 0.5) -> list[SoundEvent]:
+        """The sounds in one sound of any length, in order of their start: AudioSet's name, start
+        and end in seconds (in steps of 160 ms for the pocket models), and highest probability.
+
+        A class is an event where its probability in the second around it is at least `threshold`.
+
+        Raises:
+            AudioError: the sound cannot be read.
+            CheckpointError: the model has no class head.
+            ConfigError: `threshold` is outside 0 to 1, or `source` is several sounds.
+        """
+        _check_one(source)
+        if not 0.0 <= threshold <= 1.0:
+            raise ConfigError(f"expected a threshold from 0 to 1, got {threshold:g}")
+        if self.classes is None:
+            raise CheckpointError(f"{self.name}: no class head (classes.json) beside its encoder")
+        return events_in(self.classes, source, threshold)
 
     def _n_best(
         self,
@@ -272,7 +294,7 @@ def is_pair(source: object) -> bool:
 
 
 def _check_one(source: object) -> None:
-    """Raises ConfigError for several sounds in place of one."""
+    """Raises ConfigError for several sounds instead of one."""
     several = isinstance(source, list | Iterator) and not hasattr(source, "read")
     if isinstance(source, tuple) and source and not is_pair(source):
         several = all(isinstance(one, str | bytes | PathLike | tuple) for one in source)

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 
 class EarwitnessError(Exception):
@@ -18,7 +17,7 @@ class EarwitnessError(Exception):
 
 
 class AudioError(EarwitnessError):
-    """A sound that cannot be read, or lies outside the limits."""
+    """A sound that cannot be read, or is outside the limits."""
 
 
 class AudioTooLargeError(AudioError):
@@ -70,6 +69,8 @@ def _with_extra(origin: dict[str, Any], extra: str) -> list[str]:
     url = str(origin.get("url", ""))
     if "vcs_info" in origin:
         return [f"'earwitness[{extra}] @ {origin['vcs_info'].get('vcs', 'git')}+{url}'"]
+    from urllib.request import url2pathname  # an HTTP client comes with it
+
     folder = Path(url2pathname(urlsplit(url).path)) if url.startswith("file:") else None
     if folder is None or not folder.exists():
         return [f"'earwitness[{extra}]'"]
@@ -86,7 +87,7 @@ def one_line(error: object) -> str:
 def unexpected(name: str, error: Exception) -> EarwitnessError:
     """The error of the one file in which `error`, a fault of the program, came up; it is the cause.
 
-    A job of many files goes on past it, as it does past a file that cannot be read.
+    A job of many files continues past it, as it does past a file that cannot be read.
     """
     said = f" ({one_line(error)})" if str(error).strip() else ""
     found = EarwitnessError(f"{name}: unexpected {type(error).__name__}{said}")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from earwitness import Captioner
 from earwitness.browser.page import PACKAGE, VERSION, write_page
 from earwitness.errors import ConfigError, MissingDependencyError
-from earwitness.runtime import RuntimeCaptioner
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CHROMIUM = next((p for name in ("chromium", "chromium-browser") if (p := shutil.which(name))), None)
@@ -104,7 +104,7 @@ def test_browser_says_what_python_says_and_works_offline(browser, folder) -> Non
     server = serve(folder)
     page = open_page(browser, f"http://127.0.0.1:{server.server_port}/")
     files = sorted(EXAMPLES.glob("*.flac"))
-    captioner = RuntimeCaptioner.load("pocket-lamb")
+    captioner = Captioner.load("pocket-lamb")
     expected = [one.text for one in captioner.caption_batch(map(str, files))]
     assert [caption(page, file) for file in files] == expected
     stop(server)

@@ -10,9 +10,8 @@ import soundfile
 from muxing import Track, mux
 from typer.testing import CliRunner
 
-from earwitness.captioning.events import events_in, joined
 from earwitness.cli import app
-from earwitness.models.sound_classes import SoundEvent
+from earwitness.models.sound_events import SoundEvent, events_in, joined
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RATE = 16000

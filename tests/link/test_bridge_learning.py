@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from embeddings import (
@@ -12,9 +13,17 @@ from embeddings import (
     paired_cosine,
     train,
 )
+from torch.nn.functional import cosine_similarity
 
-from earwitness.link import DiffusionLink, DiffusionLinkConfig, start_time_sweep
+from earwitness.link import (
+    DiffusionLink,
+    DiffusionLinkConfig,
+    simplest_start,
+    start_time_sweep,
+)
+from earwitness.link.base import Noise
 from earwitness.link.baselines import MeanShift, MeanShiftConfig
+from earwitness.link.bridge import SweepPoint
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +78,22 @@ def test_sweep_prefers_little_noise_for_clean_pairs_and_is_sorted(
     chosen = DiffusionLink(best)
     chosen.load_state_dict(link.state_dict())
     assert paired_cosine(chosen, rotated[1]) == pytest.approx(points[0].cosine, abs=1e-6)
+    assert points[0].error == 0
+    audio, text = rotated[1]
+    best, other = (
+        cosine_similarity(link.bridged_from(audio, Noise(0), p.start_time, p.steps), text)
+        for p in (points[0], points[3])
+    )
+    error = np.std((best - other).detach().numpy()) / np.sqrt(len(best))
+    assert points[3].error == pytest.approx(error, rel=1e-3)
+
+
+def test_the_simplest_start_within_one_standard_error_is_chosen() -> None:
+    best = SweepPoint(200, 5, 0.710, 0.0)
+    near = [SweepPoint(100, 1, 0.706, 0.005), SweepPoint(50, 1, 0.706, 0.005)]
+    far = [SweepPoint(0, 1, 0.703, 0.005), SweepPoint(10, 1, 0.705, 0.004)]
+    assert simplest_start([best, *near, *far]) == near[1]
+    assert simplest_start([best, *far]) == best
 
 
 @pytest.mark.parametrize(

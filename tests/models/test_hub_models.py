@@ -158,3 +158,48 @@ def test_quantisation_is_qloras(monkeypatch):
             "bnb_4bit_compute_dtype": torch.bfloat16,
         },
     }
+
+
+def test_a_model_in_four_bits_computes_with_its_rounded_weights_on_the_cpu(hub_cache):
+    """Against the same language model with the rounded weights written out in full."""
+    functional = pytest.importorskip("bitsandbytes").functional
+    whole, small = lamb(tune="frozen").decoder, lamb(tune="frozen", quantize="nf4").decoder
+    packed = {
+        name: module.weight
+        for name, module in small.model.named_modules()
+        if type(module).__name__ == "Linear4bit"
+    }
+    assert {weight.dtype for weight in packed.values()} == {torch.uint8}
+    dense = dict(whole.model.named_parameters())
+    before = whole.model(torch.arange(5)[None]).logits
+    for name, weight in packed.items():
+        rounded = functional.dequantize_4bit(weight.data, weight.quant_state)
+        assert not torch.equal(dense[f"{name}.weight"], rounded)
+        dense[f"{name}.weight"].data.copy_(rounded)
+    expected, found = (d.model(torch.arange(5)[None]).logits.float() for d in (whole, small))
+    # Arithmetic in bfloat16: 8 bits of every product.
+    torch.testing.assert_close(found, expected, atol=0.02 * float(expected.std()), rtol=0.05)
+    assert (found - expected).std() < 0.5 * (before - expected).std()
+
+
+def test_lora_learns_on_four_bits_on_the_cpu_and_is_saved(hub_cache, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    captioner = lamb(quantize="nf4").train()
+    frames = torch.randn(2, 9, captioner.encoder.dim, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    batch = Batch(Frames(frames, mask), ["a dog barks", "rain falls"], torch.arange(2))
+    trained = [p for p in captioner.parameters() if p.requires_grad]
+    optimizer, losses = torch.optim.AdamW(trained, lr=1e-2), []
+    for _ in range(8):
+        loss = captioner(batch)["decode"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.1
+    lora = [p.grad for n, p in captioner.named_parameters() if "lora_B" in n]
+    assert all(bool(torch.isfinite(g).all()) and g.abs().sum() > 0 for g in lora)
+    captioner.eval().save(tmp_path / "model")
+    again = type(captioner).load(tmp_path / "model")
+    said = [one.caption_batch(SOURCES)[0].text for one in (captioner, again)]
+    assert said[0] == said[1]

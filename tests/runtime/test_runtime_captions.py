@@ -13,6 +13,7 @@ from link_parts import untrained_link
 
 from earwitness.caption import Decoding
 from earwitness.captioning.captioner import Captioner, Explains
+from earwitness.captioning.rerank import Reranker
 from earwitness.errors import ConfigError, MissingDependencyError
 from earwitness.export.folder import write_graphs
 from earwitness.lamb.baselines import LinearPrefixConfig
@@ -141,8 +142,39 @@ def test_runtime_is_a_captioner(lamb) -> None:
     assert [word for word, _ in words] == [word for word, _ in wanted]
     with runtime.precision("fp32"):
         pass
-    with pytest.raises(ConfigError, match="bf16"):
-        runtime.precision("bf16")
+    with pytest.raises(ConfigError, match="bf16"), runtime.precision("bf16"):
+        pass
+
+
+def test_half_precision_is_computed_by_torch_or_names_the_extra(lamb, monkeypatch) -> None:
+    first, runtime = lamb
+    folder = runtime.folder
+    made = load(folder)
+    with first.precision("bf16"):
+        wanted = first.caption_waveforms(waveforms())
+    with made.precision("bf16"):
+        found = made.caption_waveforms(waveforms())
+    assert found == wanted
+    assert made.caption_waveforms(waveforms()) == runtime.caption_waveforms(waveforms())
+    monkeypatch.setattr("earwitness.captioning.captioner.find_spec", lambda name: None)
+    bare = load(folder)
+    with pytest.raises(MissingDependencyError, match="half precision .* needs torch: .*train"):
+        bare.precision("bf16").__enter__()
+
+
+def test_diffusion_link_reads_text_by_torch_or_names_the_extra(tmp_path, monkeypatch) -> None:
+    first, runtime = exported(untrained_link(), tmp_path / "link")
+    assert runtime.audio_text is None
+    made = load(tmp_path / "link")
+    assert isinstance(made, Explains)
+    texts = ["a dog barks", "rain falls"]
+    assert np.array_equal(made.audio_text.embed_text(texts), first.audio_text.embed_text(texts))
+    sounds = [noise(1.0)]
+    assert np.array_equal(made.audio_text.embed_audio(sounds), first.audio_text.embed_audio(sounds))
+    monkeypatch.setattr("earwitness.captioning.captioner.find_spec", lambda name: None)
+    assert load(tmp_path / "link").audio_text is None
+    with pytest.raises(MissingDependencyError, match="reranking by .* needs torch: .*train"):
+        Reranker.load(tmp_path / "link")
 
 
 @pytest.mark.parametrize("model", ["pocket-lamb", "pocket-link"])

@@ -1,6 +1,7 @@
 """A class head beside an encoder, events over time, and captions put in order by what is heard."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,30 +9,34 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from earwitness.caption import Caption, Decoding
+from earwitness.caption import NOTHING, Caption, Decoding
+from earwitness.captioning.captioner import sound_classes
 from earwitness.captioning.heard import EventReranker
 from earwitness.encoders.class_head import ClassHead
 from earwitness.errors import CheckpointError
 from earwitness.models.sound_classes import ClassHeadConfig, SoundClassifier
-from earwitness.system.sound_classes import load_classifier
 
 LABELS = ("dog_barking", "rain", "owl_hooting")
 SENTENCES = (("a dog is barking",), ("rain is falling",), ("an owl is hooting", "an owl hoots"))
+WORDS = (("bark", "barks", "barking", "dog", "dogs"), ("rain",), ("hooting", "hoots", "owl"))
+OTHERS = tuple(f"other {number}" for number in range(9))
 FRAME_RATE = 6.25
 
 
 def head(temperature: float = 1.0) -> ClassHead:
-    """Frames of width 3: class k where channel k is loud, all three alike where none is."""
+    """Frames of width 3: class k where channel k is loud, all classes alike where none is."""
     config = ClassHeadConfig(
         dim=3,
-        labels=LABELS,
-        names=("Bark", "Rain", "Owl"),
-        sentences=SENTENCES,
+        labels=LABELS + OTHERS,
+        names=("Bark", "Rain", "Owl", *OTHERS),
+        sentences=SENTENCES + tuple((name,) for name in OTHERS),
+        words=WORDS + tuple((name,) for name in OTHERS),
         temperature=temperature,
     )
     made = ClassHead(config)
     with torch.no_grad():
-        made.linear.weight.copy_(torch.cat([torch.eye(3), torch.zeros(3, 3)], dim=1) * 8)
+        made.linear.weight.zero_()
+        made.linear.weight[:3, :3] = 8 * torch.eye(3)
         made.linear.bias.zero_()
     return made.requires_grad_(False).eval()
 
@@ -55,6 +60,12 @@ class Classes:
 
     sample_rate = 16000
     sentences = SENTENCES
+    words = tuple(map(frozenset, WORDS))
+    least_score = 0.1
+
+    def chance(self, support: float) -> float:
+        """Half of the support."""
+        return support / 2
 
     def __init__(self, whole: Sequence[float], parts: Sequence[float]) -> None:
         self.whole, self.parts = np.array([whole]), np.array([parts])
@@ -138,13 +149,13 @@ def test_a_saved_head_is_the_same_and_half_a_head_is_an_error(tmp_path: Path) ->
 
 
 def test_a_class_without_a_sentence_is_refused() -> None:
-    with pytest.raises(ValidationError, match="one name and at least one sentence"):
-        ClassHeadConfig(dim=3, labels=("a",), names=("A",), sentences=((),))
+    with pytest.raises(ValidationError, match="a name, words and at least one sentence"):
+        ClassHeadConfig(dim=3, labels=("a",), names=("A",), sentences=((),), words=((),))
 
 
 def test_a_model_without_a_class_head_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no class head|no such"):
-        load_classifier(tmp_path)
+        sound_classes(tmp_path)
 
 
 def test_a_caption_whose_sound_is_not_there_loses() -> None:
@@ -168,6 +179,12 @@ def test_the_sentence_of_the_class_is_the_answer_where_no_candidate_names_what_i
     assert (chosen.model, chosen.end_s) == ("stand-in", 1.0)
 
 
+def test_a_sound_that_is_surely_heard_is_named_even_where_a_candidate_names_another_one() -> None:
+    heard = Classes([0.3, 0.1, 0.6], [0.45, 0.1, 0.6])
+    assert best(heard, "a dog barks", "a dog is barking").text == "an owl is hooting"
+    assert best(heard, "a dog barks", "an owl hoots as a dog barks").text.startswith("an owl hoots")
+
+
 def test_unclear_sounds_keep_the_captioners_own_words() -> None:
     heard = Classes([0.1, 0.1, 0.25], [0.1, 0.1, 0.25])
     assert best(heard, "a dog barks", "a dog is barking").text.startswith("a dog")
@@ -179,3 +196,29 @@ def test_at_least_four_candidates_are_asked_for_and_as_many_given_as_wanted() ->
     rows = reranker.captions(captioner, [np.zeros(9), np.zeros(9)], Decoding(n_best=2))
     assert captioner.asked == 4
     assert [caption.text for caption in rows[1]] == ["a dog barks", "rain falls"]
+
+
+def test_the_calibrated_support_is_the_score_and_a_low_one_is_no_distinct_sound() -> None:
+    captioner = Candidates("rain falls", "a dog barks")
+    for support, text in ((0.8, "a dog barks"), (0.15, NOTHING)):
+        classes = Classes([support, 0.0, 0.0], [support, 0.0, 0.0])
+        reranker = EventReranker(classes, as_score=True)
+        best, second = reranker.captions(captioner, [np.zeros(9)], Decoding(n_best=2))[0]
+        assert (best.text, best.score, best.rerank) == (text, support / 2, None)
+        assert second.text == "rain falls"
+
+
+def test_a_chance_keeps_the_order_of_supports_and_is_itself_without_calibration() -> None:
+    plain = classifier()
+    assert plain.chance(0.3) == pytest.approx(0.3)
+    config = plain.config.model_copy(update={"calibration": (0.5, -1.0)})
+    changed = replace(plain, config=config)
+    chances = [changed.chance(support) for support in (0.0, 0.2, 0.5, 1.0)]
+    assert chances == sorted(chances)
+    assert chances[2] == pytest.approx(1 / (1 + np.e))
+    assert 0 < chances[0] < chances[-1] < 1
+
+
+def test_a_short_break_does_not_end_an_event_and_a_long_one_does() -> None:
+    short, long = frames((0, 5, 12), (0, 16, 24)), frames((0, 5, 12), (0, 30, 40))
+    assert [len(classifier().events_of(h.numpy(), 0.9)) for h in (short, long)] == [1, 2]

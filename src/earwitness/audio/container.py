@@ -106,12 +106,13 @@ def _opened(file: Slice, name: str) -> "InputContainer":
     safe = {"protocol_whitelist": "", "format_whitelist": ",".join(DEMUXERS)}
     try:
         # Types say that a file has a name; none is better, as FFmpeg goes by its ending.
-        return av.open(file, options=safe, io_open=_refuse)  # type: ignore[arg-type]
+        return av.open(file, options=safe, io_open=refuse)  # type: ignore[arg-type]
     except (FFmpegError, OSError, ValueError):
         raise _unreadable(file, name) from None
 
 
-def _refuse(url: str, *_: object) -> None:
+def refuse(url: str, *_: object) -> None:
+    """Refuses a demuxer that asks for another file. Raises PermissionError."""
     raise PermissionError(13, "a sound file may not name other files")
 
 
@@ -175,7 +176,7 @@ class _Decoder:
         count = 0
         for frame in self._frames():
             if held and not _alike(held[0], frame):
-                yield _joined(held)
+                yield joined(held)
                 held, count = [], 0
             if not held:
                 check_rate(self.name, frame.sample_rate)
@@ -183,7 +184,7 @@ class _Decoder:
             gap = self.line.gap(frame)
             while gap > 0:
                 if held:
-                    yield _joined(held)
+                    yield joined(held)
                     held, count = [], 0
                 part = min(gap, block_frames(channels))
                 silence = np.zeros((part, channels), dtype=np.float32)
@@ -192,10 +193,10 @@ class _Decoder:
             held.append(frame)
             count += frame.samples
             if count >= block_frames(channels):
-                yield _joined(held)
+                yield joined(held)
                 held, count = [], 0
         if held:
-            yield _joined(held)
+            yield joined(held)
         self._check()
 
     def _frames(self) -> "Iterator[AudioFrame]":
@@ -256,7 +257,7 @@ def _names(frame: "AudioFrame") -> tuple[str, ...] | None:
     return None if "NONE" in names else names
 
 
-def _joined(frames: "list[AudioFrame]") -> Block:
+def joined(frames: "list[AudioFrame]") -> Block:
     """Frames of one kind as one block."""
     first = frames[0]
     channels = first.layout.nb_channels

@@ -86,7 +86,7 @@ def load(
     seconds = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
     size = DEFAULT_MAX_BYTES if max_bytes is None else max_bytes
     with _opened(source, size, track, note) as sound:
-        return np.concatenate(list(_resampled(sound, rate, seconds)))
+        return np.concatenate(list(resampled(sound, rate, seconds)))
 
 
 def stream(
@@ -112,7 +112,7 @@ def stream(
     seconds = math.inf if max_seconds is None else max_seconds
     size = math.inf if max_bytes is None else max_bytes
     with _opened(source, size, track, note) as sound:
-        yield from _cut(_resampled(sound, rate, seconds), round(block_seconds * rate))
+        yield from _cut(resampled(sound, rate, seconds), round(block_seconds * rate))
 
 
 def duration(source: AudioSource, *, track: Track = None) -> float:
@@ -136,7 +136,7 @@ def _decoded_seconds(sound: Sound) -> float:
     return sum(count / rate for rate, count in frames.items())
 
 
-def _resampled(
+def resampled(
     sound: Sound, rate: int, max_seconds: float | int
 ) -> Iterator[Float32[np.ndarray, " T"]]:
     """Mono blocks of `sound` at `rate` Hz, of any length; at least one sample in all."""

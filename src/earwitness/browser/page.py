@@ -9,8 +9,18 @@ import tarfile
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from earwitness.captioning.heard import (
+    FEWEST,
+    LEAST_PROBABILITY,
+    LEAST_SUPPORT,
+    SURE_PROBABILITY,
+    WEIGHT,
+)
 from earwitness.errors import ConfigError, MissingDependencyError, one_line
+from earwitness.models.json_files import read_json, read_settings
+from earwitness.models.sound_classes import PART_S, SETTINGS, WEIGHTS, ClassHeadConfig
 from earwitness.runtime.folder import ModelFiles
 from earwitness.runtime.sessions import read_graph
 from earwitness.runtime.wire import external_weights
@@ -64,6 +74,9 @@ def _write_model(files: ModelFiles, folder: Path) -> None:
     sources = {f"{name}.onnx": files.folder / f"{name}.onnx" for name in weights}
     sources |= {location: files.places[location] for location in needed}
     sources["decoder/tokenizer.json"] = files.tokenizer
+    head = _classes(files)
+    if head is not None:
+        sources[head["file"]] = files.audio_folder / WEIGHTS
     for name, source in sources.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
@@ -72,9 +85,27 @@ def _write_model(files: ModelFiles, folder: Path) -> None:
         "decoding": files.decoding.model_dump(mode="json"),
         "runtime": files.runtime.model_dump(mode="json"),
         "weights": weights,
+        "classes": head,
         "files": {name: source.stat().st_size for name, source in sources.items()},
     }
     (folder / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _classes(files: ModelFiles) -> dict[str, Any] | None:
+    """The class head, and how captions are chosen by it; None for a model without one."""
+    if not (files.audio_folder / SETTINGS).is_file():
+        return None
+    path = files.audio_folder / SETTINGS
+    config = read_settings(ClassHeadConfig, read_json(path), path)
+    return config.model_dump(mode="json") | {
+        "file": f"encoder/{WEIGHTS}",
+        "part_s": PART_S,
+        "candidates": FEWEST,
+        "weight": WEIGHT,
+        "least_support": LEAST_SUPPORT,
+        "least_probability": LEAST_PROBABILITY,
+        "sure_probability": SURE_PROBABILITY,
+    }
 
 
 def _fetched(place: Path) -> Path:

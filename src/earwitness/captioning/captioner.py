@@ -11,29 +11,41 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from earwitness.adapters.settings import AdapterOptions
 from earwitness.audio import AudioSource
 from earwitness.audio.tracks import Track
 from earwitness.caption import (
     AudioTextEncoder,
     BridgeEffect,
     Caption,
+    CaptionCalls,
     Decoding,
     Reranks,
 )
-from earwitness.errors import MissingDependencyError, pip_install
+from earwitness.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    pip_install,
+)
 from earwitness.models.sound_classes import SoundClassifier
+from earwitness.models.sound_events import SoundEvent
 
 if TYPE_CHECKING:
     from earwitness.runtime import RuntimeCaptioner
+    from earwitness.system.captioner import TorchCaptioner
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_Own = TypeVar("_Own", bound=CaptionCalls)
 
 
 @runtime_checkable
@@ -80,31 +92,8 @@ class Captioner(Protocol):
 
     @staticmethod
     def load(model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
-        """The captioner of a model folder, a pocket model by name, or one of the hub (owner/name or
-        owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is
-        one.
-
-        On the CPU a folder with ONNX graphs is run by onnxruntime; torch is not even imported.
-
-        Raises:
-            MissingDependencyError: the model or the device needs torch, which is not installed.
-            CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
-                such model, or cannot be reached.
-            ConfigError: this machine has no such device.
-        """
-        folder = captioner_folder(model)
-        if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
-            from earwitness.runtime import RuntimeCaptioner
-
-            return with_own_rerank(RuntimeCaptioner.load(folder))
-        if find_spec("torch") is None:
-            raise MissingDependencyError(
-                f"{model} on device {device} needs torch: {pip_install('train')}"
-            )
-        from earwitness.system.captioner import TorchCaptioner
-        from earwitness.system.devices import torch_device
-
-        return TorchCaptioner.load(model, torch_device(device))
+        """The captioner of a model, as `open_captioner` with an adapter's own defaults."""
+        return open_captioner(model, device)
 
     def caption(
         self,
@@ -159,6 +148,12 @@ class Captioner(Protocol):
         """
         ...
 
+    def events(self, source: AudioSource, threshold: float = 0.5) -> list[SoundEvent]:
+        """The sounds in one sound of any length, with AudioSet's names and their borders, in order
+        of their start. Raises AudioError, and CheckpointError for a model without a class head.
+        """
+        ...
+
     def precision(self, kind: Precision) -> AbstractContextManager[None]:
         """Captions made inside are computed in this number format. Raises ConfigError."""
         ...
@@ -201,7 +196,66 @@ class Explains(Protocol):
         ...
 
 
-def with_own_rerank(captioner: "RuntimeCaptioner") -> "RuntimeCaptioner":
+def open_captioner(
+    model: Path | str = "pocket-lamb", device: str = "cpu", options: AdapterOptions | None = None
+) -> Captioner:
+    """The captioner of a model folder, a pocket model by name, or one of the hub (owner/name or
+    owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
+
+    On the CPU a folder with ONNX graphs is run by onnxruntime; torch is not even imported.
+    `hf:owner/name` (or a folder) is an audio-language model of transformers, and `openai:name` one
+    behind an OpenAI-compatible server; `options` are for these two alone.
+
+    Raises:
+        MissingDependencyError: the model or the device needs a package that is not installed.
+        CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
+            such model, or cannot be reached.
+        ConfigError: this machine has no such device, or `options` that the model does not have.
+    """
+    scheme, name = scheme_of(model)
+    if scheme:
+        return _adapter(scheme, name, device, options)
+    if options not in (None, AdapterOptions()):
+        raise ConfigError(
+            f"{model}: a prompt, a quantization or a base URL is for hf: and openai: models"
+        )
+    folder = captioner_folder(model)
+    if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
+        from earwitness.runtime import RuntimeCaptioner
+
+        return with_own_rerank(_with_torch(RuntimeCaptioner.load(folder), folder))
+    _need_torch(f"{model} on device {device}")
+    from earwitness.system.captioner import TorchCaptioner
+    from earwitness.system.devices import torch_device
+
+    return with_own_rerank(TorchCaptioner.load(model, torch_device(device)))
+
+
+def _adapter(
+    scheme: Literal["hf", "openai"], name: str, device: str, options: AdapterOptions | None
+) -> Captioner:
+    # Their `load` has no model of its own to fall back on, as the protocol's has.
+    if scheme == "openai":
+        from earwitness.adapters.endpoint import EndpointCaptioner
+
+        return cast(Captioner, EndpointCaptioner.load(name, options))
+    _need_torch(f"hf:{name}")
+    from earwitness.adapters.audio_language import AudioLanguageCaptioner
+
+    return cast(Captioner, AudioLanguageCaptioner.load(name, device, options))
+
+
+def scheme_of(model: Path | str) -> tuple[Literal["", "hf", "openai"], str]:
+    """The scheme before a model's name, and the name: ("hf", "owner/name") of "hf:owner/name"."""
+    scheme, _, name = str(model).partition(":")
+    if scheme == "hf" and name:
+        return "hf", name
+    if scheme == "openai" and name:
+        return "openai", name
+    return "", str(model)
+
+
+def with_own_rerank(captioner: _Own) -> _Own:
     """The captioner, choosing captions by its class head if it has one."""
     from earwitness.captioning.heard import EventReranker
 
@@ -210,17 +264,69 @@ def with_own_rerank(captioner: "RuntimeCaptioner") -> "RuntimeCaptioner":
     return captioner
 
 
+def _with_torch(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner":
+    """The captioner with what its graphs do not hold: torch, where it is installed, computes in
+    half precision and reads text.
+    """
+
+    def in_torch() -> "TorchCaptioner":
+        _need_torch("half precision on the CPU")
+        from earwitness.system.captioner import TorchCaptioner
+
+        return TorchCaptioner.load(folder)
+
+    captioner.in_torch = in_torch
+    if captioner.embeds and find_spec("torch") is not None:
+        captioner.audio_text = _LaterAudioText(folder, captioner.sample_rate)
+    return captioner
+
+
+def _need_torch(what: str) -> None:
+    if find_spec("torch") is None:
+        raise MissingDependencyError(f"{what} needs torch: {pip_install('train')}")
+
+
+class _LaterAudioText:
+    """The CLAP in a folder, loaded when it is first asked."""
+
+    def __init__(self, folder: Path, sample_rate: int) -> None:
+        self._folder, self.sample_rate = folder, sample_rate
+
+    def embed_audio(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, "B C"]:
+        """Unit-norm embeddings of mono waveforms of any length."""
+        return self._encoder.embed_audio(waveforms)
+
+    def embed_text(self, texts: Sequence[str]) -> Float[np.ndarray, "B C"]:
+        """Unit-norm embeddings of sentences."""
+        return self._encoder.embed_text(texts)
+
+    @cached_property
+    def _encoder(self) -> AudioTextEncoder:
+        return load_audio_text(self._folder)
+
+
 def load_audio_text(name: str | Path, device: str = "cpu") -> AudioTextEncoder:
     """The CLAP called `name`: a Diffusion-Link model (its encoder), or the folder of a dual encoder
-    or of a Hugging Face CLAP. Raises CheckpointError.
+    or of a Hugging Face CLAP.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+        MissingDependencyError: torch is not installed.
     """
+    _need_torch(f"reranking by {name}")
     from earwitness.system.audio_text import TorchAudioText
 
     return TorchAudioText.load(name, device)
 
 
 def audio_text_folder(name: str | Path) -> Path:
-    """The folder that the CLAP called `name` is in. Raises CheckpointError."""
+    """The folder that the CLAP called `name` is in.
+
+    Raises:
+        CheckpointError: there is none.
+        MissingDependencyError: torch is not installed.
+    """
+    _need_torch(f"reranking by {name}")
     from earwitness.system.audio_text import encoder_folders
 
     return encoder_folders(name)[0]
@@ -228,16 +334,12 @@ def audio_text_folder(name: str | Path) -> Path:
 
 def sound_classes(model: Path | str, device: str = "cpu") -> SoundClassifier:
     """The class head of a model over its encoder's frames. Raises CheckpointError without one."""
-    folder = captioner_folder(model)
-    if is_exported(folder) and device == "cpu":
-        from earwitness.runtime import RuntimeCaptioner
-
-        found = RuntimeCaptioner.load(folder).classes
-        if found is not None:
-            return found
-    from earwitness.system.sound_classes import load_classifier
-
-    return load_classifier(model, device)
+    if scheme_of(model)[0]:
+        captioner_folder(model)  # says that adapters have none, without loading one
+    captioner = Captioner.load(model, device)
+    if not isinstance(captioner, CaptionCalls) or captioner.classes is None:
+        raise CheckpointError(f"{model}: no class head (classes.json) beside its encoder")
+    return captioner.classes
 
 
 def captioner_folder(model: Path | str) -> Path:
@@ -245,6 +347,22 @@ def captioner_folder(model: Path | str) -> Path:
     from earwitness.models.names import model_folder
 
     return model_folder(model)
+
+
+def captioner_files(model: Path | str) -> list[Path]:
+    """The files that tell one captioner from another. Raises CheckpointError."""
+    scheme, name = scheme_of(model)
+    if scheme == "openai":
+        return []
+    names = ["earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors"]
+    if scheme == "hf":
+        from earwitness.models.hub import resolve
+
+        folder = resolve(name)
+        index = folder / "model.safetensors.index.json"
+        weights = index if index.is_file() else folder / "model.safetensors"
+        return [folder / "config.json", folder / "generation_config.json", weights]
+    return [captioner_folder(model) / name for name in names]
 
 
 def is_exported(folder: Path) -> bool:

@@ -2,12 +2,11 @@
 loses, and where no candidate names what is clearly heard, the class's own sentence is the answer.
 
 No paper's step; it changes no model. The head was fitted on single recordings, so that it knows
-sounds which captions seldom tell of alone.
+sounds which captions seldom mention by themselves.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -15,9 +14,9 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness import audio
-from earwitness.caption import Caption, CaptionsWaveforms, Decoding
+from earwitness.caption import NOTHING, Caption, CaptionsWaveforms, Decoding
 from earwitness.captioning.rerank import agreements
-from earwitness.text import gist
+from earwitness.text import normalize
 
 EVENTS = "events"
 """the name of this way of reranking"""
@@ -25,17 +24,14 @@ EVENTS = "events"
 FEWEST = 4
 """the fewest captions that are compared: as many as the pocket models have beams; more are worse"""
 
+WEIGHT = 1.0
+"""of a caption's support, beside its agreement with the others"""
+
 LEAST_SUPPORT, LEAST_PROBABILITY = 0.2, 0.3
 """below the first, no candidate names what is heard; from the second on, something clearly is"""
 
-_VAGUE = frozenset(
-    gist(
-        "someone somebody something person people run make sound loud continuously repeatedly "
-        "several time go off play steady background many other each pass device machine electronic "
-        "up down open close small large quiet faint almost surface hit noise out into over use"
-    )
-)
-"""stems that name no sound by themselves"""
+SURE_PROBABILITY = 0.5
+"""from here on a sound is heard so clearly that the answer must name it"""
 
 
 @runtime_checkable
@@ -50,6 +46,20 @@ class SoundClasses(Protocol):
     @property
     def sentences(self) -> Sequence[Sequence[str]]:
         """For each class, what is said of it alone."""
+        ...
+
+    @property
+    def words(self) -> Sequence[frozenset[str]]:
+        """For each class, the words by which a caption names it."""
+        ...
+
+    @property
+    def least_score(self) -> float:
+        """The chance of being right below which a caption is not worth saying."""
+        ...
+
+    def chance(self, support: float) -> float:
+        """The chance that a caption is right whose sounds have the probability `support`."""
         ...
 
     def heard(
@@ -68,11 +78,13 @@ class EventReranker:
     """
 
     classes: SoundClasses = field(repr=False, compare=False)
-    weight: float = 1.0
+    weight: float = WEIGHT
     candidates: int = FEWEST
     name: str = EVENTS
     as_score: bool = False
-    """the support is the caption's `score`, not its second one"""
+    """the calibrated support is the caption's `score`, and the answer is "no distinct sound" where
+    the best caption's is too low; else the support is its second score
+    """
 
     @classmethod
     def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "EventReranker":
@@ -104,12 +116,17 @@ class EventReranker:
             self.ordered(row, one, np.maximum(one, part))[: settings.n_best]
             for row, one, part in zip(rows, whole, parts, strict=True)
         ]
-        return [[self._scored(caption) for caption in row] for row in found]
+        return [self._scored(row) for row in found] if self.as_score else found
 
-    def _scored(self, caption: Caption) -> Caption:
-        if not self.as_score or caption.rerank is None:
-            return caption
-        return replace(caption, score=caption.rerank, rerank=None)
+    def _scored(self, row: list[Caption]) -> list[Caption]:
+        chances = [self.classes.chance(caption.rerank or 0.0) for caption in row]
+        scored = [
+            replace(caption, score=chance, rerank=None)
+            for caption, chance in zip(row, chances, strict=True)
+        ]
+        if not scored or scored[0].score >= self.classes.least_score:
+            return scored
+        return [replace(scored[0], text=NOTHING), *scored[1:]]
 
     def ordered(
         self,
@@ -127,18 +144,20 @@ class EventReranker:
         found = [replace(row[n], rerank=supports[n]) for n in order]
         likeliest = int(whole.argmax())
         sure = float(whole[likeliest])
-        if found and supports[order[0]] < LEAST_SUPPORT and sure >= LEAST_PROBABILITY:
+        if found and self._misses(found[0], likeliest, sure):
             text = self.classes.sentences[likeliest][0]
             found.insert(0, replace(found[0], text=text, score=sure, rerank=sure))
         return found
 
+    def _misses(self, best: Caption, likeliest: int, sure: float) -> bool:
+        """Whether the best candidate does not name what is clearly heard."""
+        if (best.rerank or 0.0) < LEAST_SUPPORT and sure >= LEAST_PROBABILITY:
+            return True
+        words = normalize(best.text).split()
+        return sure >= SURE_PROBABILITY and self.classes.words[likeliest].isdisjoint(words)
+
     def support(self, text: str, probabilities: Float[np.ndarray, " K"]) -> float:
         """The probability of the classes that a caption names, at most 1."""
-        stems = set(gist(text))
-        named = [not stems.isdisjoint(keys) for keys in self._keys]
+        words = set(normalize(text).split())
+        named = [not words.isdisjoint(names) for names in self.classes.words]
         return min(1.0, float(probabilities[named].sum()))
-
-    @cached_property
-    def _keys(self) -> list[frozenset[str]]:
-        """For each class the stems by which a caption names it."""
-        return [frozenset(gist(" ".join(said))) - _VAGUE for said in self.classes.sentences]

@@ -3,13 +3,13 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from earwitness.captioning.journal import Journal
 from earwitness.captioning.locked import is_full, need_regular
-from earwitness.captioning.subtitles import Subtitles
+from earwitness.captioning.subtitles import Placement, Subtitles
 from earwitness.captioning.writers import (
     Format,
     Record,
@@ -32,7 +32,7 @@ class Sink:
     def __init__(self) -> None:
         self.done: set[str] = set()
         self.refused: dict[str, str] = {}
-        """the sounds whose own file cannot be written, and why; the job goes on past them"""
+        """the sounds whose own file cannot be written, and why; the job continues past them"""
 
     def add(self, records: list[Record]) -> None:
         """Takes finished records; those of files are on disk when this returns.
@@ -40,6 +40,13 @@ class Sink:
         Raises DataError where the job cannot go on.
         """
         raise NotImplementedError
+
+    def earlier(self) -> Iterator[Record]:
+        """The records of earlier runs, where the output holds whole records."""
+        return iter(())
+
+    def failed(self, name: str, sentence: str) -> None:
+        """Notes a sound without a caption, where the output has a place for it."""
 
     def finish(self) -> None:
         """Writes what can only be written at the end of the job."""
@@ -116,6 +123,10 @@ class JournalledFile(Sink):
         """Appends to the journal."""
         self._journal.add(records)
 
+    def earlier(self) -> Iterator[Record]:
+        """The records in the journal."""
+        return self._journal.records()
+
     def finish(self) -> None:
         """Makes the file from the journal."""
         if self._kind != "jsonl" and self.done:
@@ -134,9 +145,10 @@ class SubtitleOutput(Sink):
         self,
         path: Path | None,
         kind: Literal["srt", "vtt"],
-        speech: Subtitles | None,
+        speech: Callable[[], Subtitles] | None,
         overwrite: bool,
         say: Callable[[str], None],
+        placement: Placement | None = None,
     ) -> None:
         """Raises DataError where the file exists and `overwrite` is not set."""
         if path is not None:
@@ -145,16 +157,18 @@ class SubtitleOutput(Sink):
             raise DataError(f"{path}: exists; choose another --output, or --overwrite")
         super().__init__()
         self._path, self._speech, self._say = path, speech, say
+        self._placement = placement
         self._kind: Literal["srt", "vtt"] = kind
 
     def add(self, records: list[Record]) -> None:
         """Writes the subtitles."""
-        text, without_gap = subtitle_text(records[0], self._kind, self._speech)
+        speech = None if self._speech is None else self._speech()
+        text, without_gap = subtitle_text(records[0], self._kind, speech, self._placement)
         if self._path is None:
             print_out(text)
         else:
             write_text(self._path, text, DataError)
-        for problem in self._speech.problems if self._speech else ():
+        for problem in speech.problems if speech else ():
             self._say(f"the lines of speech, {problem}; this cue is left out")
         if without_gap:
             self._say(f"{without_gap} sounds fit no gap between the lines of speech")

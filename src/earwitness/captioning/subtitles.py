@@ -57,7 +57,7 @@ class Subtitles:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a sound caption may stand: all in seconds."""
+    """Where a sound caption may be placed: all in seconds."""
 
     shortest: float = 1.0
     """a gap in the speech below this holds no caption"""
@@ -65,6 +65,12 @@ class Placement:
     """a caption leaves the screen after this time"""
     margin: float = 0.1
     """to the lines of speech on both sides"""
+
+    def versions(self, text: str) -> Iterable[tuple[str, float]]:
+        """The texts that may stand for a caption in brackets, best first, and the seconds that each
+        needs: here the caption as it is.
+        """
+        return [(text, self.shortest)]
 
 
 def read(content: bytes, name: str = "the subtitles") -> Subtitles:
@@ -117,7 +123,7 @@ def parse(text: str, name: str = "the subtitles") -> Subtitles:
 def to_srt(subtitles: Subtitles | Sequence[Cue]) -> str:
     """SubRip text: numbered cues, comma before the milliseconds, an empty line after each."""
     blocks = [
-        f"{number}\n{_stamp(cue.start, ',')} --> {_stamp(cue.end, ',')}\n{_body(cue.text)}\n\n"
+        f"{number}\n{stamp(cue.start, ',')} --> {stamp(cue.end, ',')}\n{_body(cue.text)}\n\n"
         for number, cue in enumerate(_cues(subtitles), start=1)
     ]
     return "".join(blocks)
@@ -127,7 +133,7 @@ def to_vtt(subtitles: Subtitles | Sequence[Cue]) -> str:
     """WebVTT text, with header, preamble, names and settings of the cues where there are any."""
     first = subtitles if isinstance(subtitles, Subtitles) else Subtitles(())
     head = f"WEBVTT{first.header}\n\n" + (f"{first.preamble}\n\n" if first.preamble else "")
-    return head + "".join(_vtt_block(cue) for cue in _cues(subtitles))
+    return head + "".join(vtt_block(cue) for cue in _cues(subtitles))
 
 
 def bracketed(caption: str) -> str:
@@ -142,7 +148,7 @@ def add_sounds(
 ) -> tuple[Subtitles, int]:
     """The lines of speech with sound captions in the gaps between; how many found no gap.
 
-    The speech stays as it is. A sound stands in the first gap of its time that is long enough,
+    The speech stays as it is. A sound is put into the first gap of its time that is long enough,
     once, however long it lasts, and never overlaps a line of speech or another sound. A caption
     that only says that somebody speaks is left out where its time holds lines of speech: they say
     more.
@@ -156,25 +162,30 @@ def add_sounds(
         overlapping = [span for span in busy if span[0] < sound.end and sound.start < span[1]]
         if overlapping and _only_speech(sound.text):
             continue
-        span = _first_gap(max(sound.start, free_from), sound.end, busy, placement)
-        if span is None:
+        for text, least in placement.versions(bracketed(sound.text)):
+            start = max(sound.start, free_from)
+            if span := _first_gap(start, sound.end, busy, placement, least):
+                added.append(Cue(*span, text))
+                free_from = span[1]
+                break
+        else:
             homeless += 1
-            continue
-        added.append(Cue(*span, bracketed(sound.text)))
-        free_from = span[1]
     cues = sorted([*speech.cues, *added], key=lambda cue: (cue.start, cue.end))
     return replace(speech, cues=tuple(cues)), homeless
 
 
 def _first_gap(
-    start: float, end: float, busy: list[tuple[float, float]], placement: Placement
+    start: float, end: float, busy: list[tuple[float, float]], placement: Placement, least: float
 ) -> tuple[float, float] | None:
-    """The first stretch from `start` to `end` that keeps clear of `busy`, in whole milliseconds."""
+    """The first stretch from `start` to `end` of at least `least` seconds that keeps clear of
+    `busy`, in whole milliseconds.
+    """
     spans = [span for span in busy if span[1] > start - placement.margin]
     for left, right in [*spans, (end + placement.margin, end)]:
         stop = min(end, left - placement.margin)
-        first, last = _milliseconds(start), _milliseconds(min(stop, start + placement.longest))
-        if last - first >= _milliseconds(placement.shortest):
+        longest = max(placement.longest, least)
+        first, last = _milliseconds(start), _milliseconds(min(stop, start + longest))
+        if last - first >= _milliseconds(least):
             return first / 1000, last / 1000
         start = max(start, right + placement.margin)
         if start >= end:
@@ -272,7 +283,8 @@ def _seconds(groups: Sequence[str | None]) -> float:
     return (1000 * whole + int((fraction or "0").ljust(3, "0"))) / 1000
 
 
-def _stamp(seconds: float, point: str) -> str:
+def stamp(seconds: float, point: str) -> str:
+    """Seconds as 00:01:02.345, with `point` before the milliseconds."""
     total = _milliseconds(seconds)
     hours, rest = divmod(total, 3_600_000)
     minutes, rest = divmod(rest, 60_000)
@@ -287,10 +299,11 @@ def _cues(subtitles: Subtitles | Sequence[Cue]) -> Sequence[Cue]:
     return subtitles.cues if isinstance(subtitles, Subtitles) else subtitles
 
 
-def _vtt_block(cue: Cue) -> str:
+def vtt_block(cue: Cue) -> str:
+    """A cue of a WebVTT file, with the empty line after it."""
     name = f"{cue.name}\n" if cue.name and not cue.name.isdigit() else ""
     settings = f" {cue.settings}" if cue.settings else ""
-    times = f"{_stamp(cue.start, '.')} --> {_stamp(cue.end, '.')}{settings}"
+    times = f"{stamp(cue.start, '.')} --> {stamp(cue.end, '.')}{settings}"
     return f"{name}{times}\n{_body(cue.text)}\n\n"
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from earwitness.captioning.segments import NOTHING
-from earwitness.captioning.subtitles import Cue, Subtitles, add_sounds, to_srt, to_vtt
+from earwitness.captioning.subtitles import Cue, Placement, Subtitles, add_sounds, to_srt, to_vtt
 from earwitness.errors import ConfigError, DataError
 from earwitness.io.atomic import replacing
 from earwitness.io.batches import batched
 from earwitness.io.names import on_one_line, readable_name
 from earwitness.io.parquet import need_parquet
 
-Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt"]
+Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt", "parts"]
 Record: TypeAlias = dict[str, Any]
 
 ENDINGS: dict[str, Format] = {
@@ -70,8 +70,8 @@ def rows(record: Record) -> Iterator[dict[str, Any]]:
 def as_lines(record: Record, named: bool) -> list[str]:
     """Text for reading: [file,] [start - end,] [score,] caption, apart by tabs; a line per row.
 
-    Control characters in the name are escaped. Times stand where the sound was cut, scores where
-    more than one caption was asked for.
+    Control characters in the name are escaped. Times are shown where the sound was cut, scores
+    where more than one caption was asked for.
     """
     lines = []
     several = [part for part in record.get("segments", [record]) if "captions" in part]
@@ -110,7 +110,10 @@ def csv_text(records: Iterable[Record], header: bool = True) -> str:
 
 
 def subtitle_text(
-    record: Record, kind: Literal["srt", "vtt"], speech: Subtitles | None = None
+    record: Record,
+    kind: Literal["srt", "vtt"],
+    speech: Subtitles | None = None,
+    placement: Placement | None = None,
 ) -> tuple[str, int]:
     """A sound as subtitles, and how many captions found no gap between the lines of `speech`.
 
@@ -123,7 +126,7 @@ def subtitle_text(
     ]
     subtitles, without_gap = Subtitles(tuple(cues)), 0
     if speech is not None:
-        subtitles, without_gap = add_sounds(speech, cues)
+        subtitles, without_gap = add_sounds(speech, cues, placement)
     return (to_srt if kind == "srt" else to_vtt)(subtitles), without_gap
 
 

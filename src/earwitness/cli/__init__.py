@@ -17,6 +17,7 @@ from earwitness.cli.evaluate import evaluate
 from earwitness.cli.events import events
 from earwitness.cli.export import export
 from earwitness.cli.gap import gap
+from earwitness.cli.listen import listen
 from earwitness.cli.metrics import app as metrics
 from earwitness.cli.models import app as models
 from earwitness.cli.page import page
@@ -82,7 +83,7 @@ class _Welcoming(TyperGroup):
 
 
 def _near(path: Path) -> Path:
-    """The path from here, where it lies below."""
+    """The path from here, where it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -128,6 +129,7 @@ def main(
 
 app.command()(caption)
 app.command()(events)
+app.command()(listen)
 app.command()(train)
 app.command()(evaluate)
 app.command()(export)

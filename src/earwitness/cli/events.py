@@ -47,9 +47,9 @@ def events(
 ) -> None:
     """Finds the sounds in files, with AudioSet's names and the times of their beginning and end.
 
-    Times have steps of 160 ms. A class is told where its probability reaches the threshold in the
-    second around it; short or quiet sounds under a louder one are missed. Labels and SRT hold the
-    events of one file.
+    Times have steps of 160 ms. A class is reported where its probability reaches the threshold
+    in the second around it; short or quiet sounds under a louder one are missed. Labels and SRT
+    hold the events of one file.
 
     Examples:
 
@@ -60,11 +60,12 @@ def events(
         earwitness events recordings/ -o events.csv --threshold 0.7
     """
     from earwitness.captioning.captioner import sound_classes
-    from earwitness.captioning.events import CSV_HEAD, events_in, written
+    from earwitness.captioning.events import CSV_HEAD, written
     from earwitness.captioning.sources import find
     from earwitness.errors import ConfigError, DataError, EarwitnessError
     from earwitness.io.atomic import write_text
     from earwitness.io.names import for_terminal
+    from earwitness.models.sound_events import events_in
 
     endings = {".csv": Form.csv, ".txt": Form.labels, ".srt": Form.srt}
     chosen = form or endings.get(output.suffix.lower() if output else "", Form.json)

@@ -31,7 +31,7 @@ def dual_graph(
     graph: Graph, frames: CNNConfig, frames_file: str, config: DualConfig, file: str
 ) -> None:
     """Fills `graph` with a dual encoder's audio side: "waveform" [B, T] to "h" [B, 1, C], unit
-    vectors of one window each.
+    vectors of one window each, and the "frames" [B, N, D] that they are made from.
     """
     wave = graph.input("waveform", "float", ["clips", "samples"])
     h = _frames(graph, wave, frames, frames_file)
@@ -44,6 +44,7 @@ def dual_graph(
     x = graph.gelu(graph.linear(x, file, "audio_head.head.1"))
     e = graph.unit(graph.linear(x, file, "audio_head.head.4"))
     graph.output(graph.op("Unsqueeze", e, graph.ints(1)), "h", ["clips", 1, config.dim])
+    graph.output(h, "frames", ["clips", "frames", frames.dim])
 
 
 def _frames(g: Graph, wave: Value, config: CNNConfig, file: str) -> Value:

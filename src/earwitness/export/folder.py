@@ -68,7 +68,7 @@ def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
         guide=captioner.has_guide,
         bridge=captioner.has_bridge,
     )
-    write_json((out or folder) / "runtime.json", runtime.model_dump(mode="json"))
+    write_json((out or folder) / "runtime.json", runtime.model_dump(mode="json"), compact=True)
     return runtime
 
 

@@ -8,7 +8,12 @@
 
 from earwitness.link.base import Bridge, Side
 from earwitness.link.baselines import NoBridge, NoBridgeConfig
-from earwitness.link.bridge import DiffusionLink, DiffusionLinkConfig, start_time_sweep
+from earwitness.link.bridge import (
+    DiffusionLink,
+    DiffusionLinkConfig,
+    simplest_start,
+    start_time_sweep,
+)
 from earwitness.link.choice import AnyBridgeConfig, bridge_kinds, load_bridge, save_bridge
 from earwitness.link.prefix import LinkPrefix, LinkPrefixConfig
 
@@ -25,5 +30,6 @@ __all__ = [
     "bridge_kinds",
     "load_bridge",
     "save_bridge",
+    "simplest_start",
     "start_time_sweep",
 ]

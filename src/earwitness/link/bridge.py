@@ -6,11 +6,12 @@ time and predicted back. The paper's figure 1 fixes this; numbers and equations 
 public follow its predecessor SEED (arXiv 2505.16798) or are choices, each named where it is made.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AliasChoices, Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, l1_loss, mse_loss, normalize
 
@@ -40,7 +41,9 @@ class DiffusionLinkConfig(NetworkConfig):
     """[choice]"""
     topology_weight: float = Field(default=1.0, ge=0.0)
     """lambda [choice]"""
-    topology_neighbours: PositiveInt = 8
+    topology_neighbors: PositiveInt = Field(
+        default=8, validation_alias=AliasChoices("topology_neighbors", "topology_neighbours")
+    )
     """for "knn_gram" """
     topology_time_weight: Literal["none", "alpha_bar"] = "none"
     """"alpha_bar" spares predictions from heavy noise [choice]"""
@@ -146,16 +149,19 @@ class DiffusionLink(Bridge):
         weight = self.alpha_bar[t] if config.topology_time_weight == "alpha_bar" else None
         scale = config.dim**-0.5
         return topology_loss(
-            predicted * scale, target * scale, config.topology, config.topology_neighbours, weight
+            predicted * scale, target * scale, config.topology, config.topology_neighbors, weight
         )
 
 
 class SweepPoint(NamedTuple):
-    """Mean cosine between bridged audio and its text for one way to sample."""
+    """Mean cosine between bridged audio and its text for one way to sample, and the standard error
+    of its difference, pair by pair, from the best way.
+    """
 
     start_time: int
     steps: int
     cosine: float
+    error: float
 
 
 @torch.no_grad()
@@ -171,10 +177,26 @@ def start_time_sweep(
 
     Time 0 with one step is the regression control: it shows what the diffusion itself adds.
     """
-    points = []
-    for start_time in start_times:
-        for count in steps:
-            bridged = link.bridged_from(audio, Noise(seed), start_time, count)
-            value = cosine_similarity(bridged, text).mean().item()
-            points.append(SweepPoint(start_time, count, value))
+    ways = [(start_time, count) for start_time in start_times for count in steps]
+    cosines = torch.stack(
+        [cosine_similarity(link.bridged_from(audio, Noise(seed), *way), text) for way in ways]
+    )
+    means = cosines.mean(1)
+    behind = cosines[means.argmax()] - cosines
+    errors = behind.std(1, correction=0) / len(audio) ** 0.5
+    points = [
+        SweepPoint(*way, value, error)
+        for way, value, error in zip(ways, means.tolist(), errors.tolist(), strict=True)
+    ]
     return sorted(points, key=lambda point: -point.cosine)
+
+
+def simplest_start(points: Sequence[SweepPoint]) -> SweepPoint:
+    """The fewest steps, and then the earliest start, within one standard error of the best point.
+
+    The one-standard-error rule (Breiman et al. 1984, section 3.4.3), on differences pair by pair: a
+    start that wins by chance on the validation pairs is not taken.
+    """
+    best = max(point.cosine for point in points)
+    near = [point for point in points if best - point.cosine <= point.error]
+    return min(near, key=lambda point: (point.steps, point.start_time))

@@ -11,12 +11,13 @@ from jaxtyping import Float32
 
 from earwitness.audio.levels import level_db
 from earwitness.caption import CaptionsWaveforms, best_captions
-from earwitness.captioning.events import FindsEvents
 from earwitness.captioning.pipeline import CaptionSettings, gated
 from earwitness.captioning.segments import Window
 from earwitness.live.activity import STEP_S, Activity, Stretch
 from earwitness.live.events import CONTEXT_S, HOP_S, EventTrack
 from earwitness.live.records import Report
+from earwitness.live.tail import Tail
+from earwitness.models.sound_events import FindsEvents
 from earwitness.text import gist
 
 _BEFORE_S = 0.5
@@ -68,22 +69,20 @@ class LiveCaptioner:
         self._room = round((max(self._every, CONTEXT_S) + _BEFORE_S + 2.0) * self.rate)
         self._step = round(STEP_S * self.rate)
         self._hop = round(HOP_S / STEP_S) * self._step
-        self._tail = np.empty(0, np.float32)
-        self._base = self._end = 0
         self._last: tuple[tuple[str, ...], float] = ((), 0.0)
-        self._begin()
+        self._begin(0)
 
     @property
     def seconds(self) -> float:
         """How far the stream has come, gaps included."""
-        return self._end / self.rate
+        return self._tail.end / self.rate
 
     def feed(self, samples: Float32[np.ndarray, " T"]) -> list[Report]:
         """What the next samples, mono and full scale 1, make known. Raises like the captioner."""
         found: list[Report] = []
         while len(samples):
             # Step by step, so that reports do not depend on the pieces in which the sound comes.
-            size = self._step - (self._end - self._base) % self._step
+            size = self._step - (self._tail.end - self._base) % self._step
             found += self._take(samples[:size])
             samples = samples[size:]
         return found
@@ -98,12 +97,11 @@ class LiveCaptioner:
     def skip(self, seconds: float) -> list[Report]:
         """As `finish`; the stream then goes on `seconds` later, with what is not known between."""
         found = self.finish()
-        self._end += round(seconds * self.rate)
-        self._tail, self._base = self._tail[:0], self._end
-        self._begin()
+        self._begin(self._tail.end + round(seconds * self.rate))
         return found
 
-    def _begin(self) -> None:
+    def _begin(self, base: int) -> None:
+        self._base, self._tail = base, Tail(self._room, base)
         self._activity = Activity(self.rate, self.settings.caption.silence_db, self._every)
         self._track: EventTrack | None = None
         if self._classes is not None:
@@ -111,16 +109,16 @@ class LiveCaptioner:
 
     def _take(self, samples: np.ndarray) -> list[Report]:
         """At most one step of samples."""
-        self._tail = np.concatenate([self._tail, samples])[-self._room :]
-        self._end += len(samples)
+        self._tail.add(samples)
         found = self._captions(self._activity.feed(samples))
-        if self._track is not None and (self._end - self._base) % self._hop == 0:
+        if self._track is not None and (self._tail.end - self._base) % self._hop == 0:
             found += self._track.look(self._recent(), self.seconds)
         return found
 
     def _recent(self) -> np.ndarray:
         """The sound that events are looked for in; nothing where it is silent."""
-        recent = self._tail[-round(CONTEXT_S * self.rate) :]
+        end = self._tail.end
+        _, recent = self._tail.between(max(self._base, end - round(CONTEXT_S * self.rate)), end)
         loud = level_db(recent, self.rate) >= self.settings.caption.silence_db
         return recent if loud else recent[:0]
 
@@ -131,11 +129,9 @@ class LiveCaptioner:
 
     def _caption(self, stretch: Stretch) -> Report | None:
         """The caption of a stretch; None where a gate closes or the last one said the same."""
-        first = self._end - len(self._tail)
         start, end = (self._base + place for place in stretch)
-        left = max(first, start - round(_BEFORE_S * self.rate))
-        right = min(self._end, end + round(_AFTER_S * self.rate))
-        window = Window(left, self._tail[left - first : right - first], whole=False)
+        before, after = round(_BEFORE_S * self.rate), round(_AFTER_S * self.rate)
+        window = Window(*self._tail.between(start - before, end + after), whole=False)
         settings = self.settings.caption
         row = best_captions(
             self._captioner,
@@ -146,9 +142,9 @@ class LiveCaptioner:
         segment = gated(window, self.rate, row, settings.min_score)
         if segment.gate is not None or segment.score is None:
             return None
-        before, until = self._last
+        said, until = self._last
         begin, stop = start / self.rate, end / self.rate
         self._last = (gist(segment.caption), stop)
-        if before == self._last[0] and begin - until <= _SAME_SOUND_S:
+        if said == self._last[0] and begin - until <= _SAME_SOUND_S:
             return None
         return Report("caption", begin, stop, segment.caption, segment.score)

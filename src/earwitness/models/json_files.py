@@ -28,9 +28,16 @@ _LISTS = {"dilations": 64, "kernels": 64, "targets": 64}
 """settings of which each entry is a layer, or an adapter on every layer"""
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes `value`, indented, in one step: a reader never meets half a file."""
-    write_text(path, json.dumps(value, indent=2) + "\n", CheckpointError)
+def write_json(path: Path, value: dict[str, Any], compact: bool = False) -> None:
+    """Writes `value`, indented, in one step: a reader never meets half a file; `compact`: a line
+    for each key, however long its value.
+    """
+    if compact:
+        lines = (f"  {json.dumps(key)}: {json.dumps(part)}" for key, part in value.items())
+        text = "{\n" + ",\n".join(lines) + "\n}"
+    else:
+        text = json.dumps(value, indent=2)
+    write_text(path, text + "\n", CheckpointError)
 
 
 def read_json(path: Path) -> dict[str, Any]:

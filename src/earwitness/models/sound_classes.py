@@ -5,18 +5,20 @@ maximum of frames, so that it says the same of a whole recording as of a second 
 numpy, whatever makes the frames.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
 from earwitness.models.json_files import read_json, read_settings
+from earwitness.models.sound_events import SoundEvent as SoundEvent
 
 SETTINGS, WEIGHTS = "classes.json", "classes.safetensors"
 
@@ -24,7 +26,13 @@ PART_S = 1.28
 """length of the parts in which the highest probability is looked for; they overlap by half"""
 
 WINDOW_S = 0.96
-"""length of the stretch around a frame by which its events are told"""
+"""length of the stretch around a frame by which its events are found"""
+
+GOES_ON = 0.25
+"""an event lasts while its probability stays above this share of the threshold"""
+
+_EDGE = 1e-3
+"""how near to 0 and 1 a support may be, so that its logit stays finite"""
 
 Frames = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 """mono waveforms -> the frames "N D" of each"""
@@ -34,34 +42,33 @@ Read = Callable[[Path], Mapping[str, np.ndarray]]
 
 
 class ClassHeadConfig(Strict):
-    """The classes: `labels` are our own, `names` AudioSet's, `sentences` describe each alone."""
+    """The classes: `labels` are our own, `names` AudioSet's, `sentences` describe each alone, and
+    `words` are those by which a caption names it.
+    """
 
     dim: PositiveInt
     """width of the encoder's frames"""
     labels: tuple[str, ...]
     names: tuple[str, ...]
     sentences: tuple[tuple[str, ...], ...]
+    words: tuple[tuple[str, ...], ...]
     temperature: PositiveFloat = 1.0
     """that makes the probabilities right as often as they say, on held-out recordings"""
     frame_rate: PositiveFloat = 6.25
     """frames per second"""
+    calibration: tuple[FiniteFloat, FiniteFloat] = (1.0, 0.0)
+    """slope and shift of the logit of a caption's support, which make it the chance that the
+    caption is right, as measured on held-out recordings
+    """
+    least_score: float = Field(default=0.0, ge=0.0, le=1.0)
+    """the answer is "no distinct sound" below this chance"""
 
     @model_validator(mode="after")
     def _one_each(self) -> "ClassHeadConfig":
-        sizes = {len(self.labels), len(self.names), len(self.sentences)}
+        sizes = {len(self.labels), len(self.names), len(self.sentences), len(self.words)}
         if len(sizes) > 1 or not all(self.sentences):
-            raise ValueError("expected one name and at least one sentence for each label")
+            raise ValueError("expected a name, words and at least one sentence for each label")
         return self
-
-
-class SoundEvent(NamedTuple):
-    """A sound of an AudioSet class from `start_s` to `end_s`, and its highest probability."""
-
-    name: str
-    label: str
-    start_s: float
-    end_s: float
-    probability: float
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,25 @@ class SoundClassifier:
         """For each class, what is said of it alone."""
         return self.config.sentences
 
+    @cached_property
+    def words(self) -> Sequence[frozenset[str]]:
+        """For each class, the words by which a caption names it."""
+        return [frozenset(words) for words in self.config.words]
+
+    @property
+    def least_score(self) -> float:
+        """The chance of being right below which a caption is not worth saying."""
+        return self.config.least_score
+
+    def chance(self, support: float) -> float:
+        """The chance that a caption is right whose sounds have the probability `support`.
+
+        A logistic function of its logit (Platt, 1999), which keeps the order of captions.
+        """
+        slope, shift = self.config.calibration
+        inside = min(max(support, _EDGE), 1 - _EDGE)
+        return 1 / (1 + math.exp(-slope * math.log(inside / (1 - inside)) - shift))
+
     def probabilities(self, parts: Float[np.ndarray, "B N D"]) -> Float[np.ndarray, "B K"]:
         """The probability of each class over all frames of each part; they add up to 1."""
         pooled = np.concatenate([parts.mean(1), parts.max(1)], axis=1)
@@ -146,12 +172,14 @@ class SoundClassifier:
         return sorted(found, key=lambda event: (event.start_s, -event.probability))
 
     def _runs(self, k: int, by_frame: Float[np.ndarray, " N"], least: float) -> list[SoundEvent]:
-        edges = np.diff(np.concatenate([[False], by_frame >= least, [False]]).astype(np.int8))
+        goes_on = by_frame >= GOES_ON * least
+        edges = np.diff(np.concatenate([[False], goes_on, [False]]).astype(np.int8))
         starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
         rate, names = self.config.frame_rate, (self.config.names[k], self.config.labels[k])
         return [
             SoundEvent(*names, start / rate, end / rate, float(by_frame[start:end].max()))
             for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+            if by_frame[start:end].max() >= least
         ]
 
 

@@ -2,17 +2,17 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from operator import is_
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
 from tokenizers import Tokenizer
 
-from earwitness.caption import BridgeEffect, Caption, CaptionCalls, Decoding
+from earwitness.caption import AudioTextEncoder, BridgeEffect, Caption, CaptionCalls, Decoding
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.models.card import min_score
 from earwitness.models.sound_classes import SoundClassifier
@@ -28,6 +28,20 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _BATCH = 8
 
 
+class InTorch(Protocol):
+    """The captioner of the same folder in torch: it computes in other number formats."""
+
+    def precision(self, kind: Precision) -> AbstractContextManager[None]:
+        """Captions made inside are computed in this number format."""
+        ...
+
+    def caption_together(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding
+    ) -> list[list[Caption]]:
+        """The n-best captions of one batch of mono waveforms, best first."""
+        ...
+
+
 class RuntimeCaptioner(CaptionCalls):
     """Captions sounds with the graphs of a model folder.
 
@@ -36,9 +50,14 @@ class RuntimeCaptioner(CaptionCalls):
     clip): a seed gives other draws than there, and the same ones whatever else is in the batch.
     """
 
+    in_torch: Callable[[], InTorch] | None = None
+    """loads the torch captioner, where `Captioner.load` knows of one"""
+    audio_text: AudioTextEncoder | None = None
+    """the model's own CLAP, where `Captioner.load` knows of one: the graphs hold no text tower"""
+
     def __init__(self, files: ModelFiles, threads: int | None = None) -> None:
         """Opens the graphs. Raises CheckpointError where a file is missing, damaged or foreign."""
-        self.name, self.card = files.name, files.card
+        self.name, self.card, self.folder = files.name, files.card, files.folder
         self._decoding, self._max_seconds = files.decoding, files.max_seconds
         self._settings = files.runtime
         sessions = Sessions(files.places, threads)
@@ -52,12 +71,15 @@ class RuntimeCaptioner(CaptionCalls):
         self._tokenizer = _tokenizer(files.tokenizer, files.runtime.tokenizer)
         self._content = flags(files.runtime.content, files.runtime.vocabulary)
         self._kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        self.classes: SoundClassifier | None = None
-        """the class head over the encoder's frames; None for a model without one"""
-        if files.runtime.windows is None:
-            place = files.places["encoder/model.safetensors"].parent
+        self._stand_in: InTorch | None = None
+        self._stands_in = False
+        whole = files.runtime.windows is None
+        if whole or len(self._encoder.get_outputs()) > 1:
             self.classes = SoundClassifier.load(
-                place, read_arrays, self._frames, files.runtime.sample_rate
+                files.audio_folder,
+                read_arrays,
+                self._frames if whole else self._frames_of_wholes,
+                files.runtime.sample_rate,
             )
 
     @classmethod
@@ -108,13 +130,31 @@ class RuntimeCaptioner(CaptionCalls):
         """The most clips that are worth gathering for one batch."""
         return _BATCH
 
-    def precision(self, kind: Precision) -> AbstractContextManager[None]:
-        """Nothing to change: the graphs compute in fp32. Raises ConfigError for another format."""
-        if kind != "fp32":
+    @contextmanager
+    def precision(self, kind: Precision) -> Iterator[None]:
+        """Captions made inside are computed in this number format: the graphs compute in fp32, the
+        torch captioner of the folder in any other.
+
+        Raises:
+            ConfigError: another format, and no torch captioner is known.
+            MissingDependencyError: another format, and torch is not installed.
+        """
+        if kind == "fp32":
+            yield
+            return
+        if self.in_torch is None:
             raise ConfigError(
-                f"precision {kind}: the ONNX runtime computes in fp32; expected fp32, or a GPU"
+                f"precision {kind}: the ONNX runtime computes in fp32; expected fp32, or a model "
+                "from Captioner.load"
             )
-        return nullcontext()
+        if self._stand_in is None:
+            self._stand_in = self.in_torch()
+        with self._stand_in.precision(kind):
+            self._stands_in = True
+            try:
+                yield
+            finally:
+                self._stands_in = False
 
     def caption_waveforms(
         self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding | None = None
@@ -129,14 +169,16 @@ class RuntimeCaptioner(CaptionCalls):
         self, waveforms: Sequence[Float[np.ndarray, " _"]], decoding: Decoding
     ) -> list[list[Caption]]:
         """The n-best captions of one batch of mono waveforms, best first."""
+        if self._stands_in and self._stand_in is not None:
+            return self._stand_in.caption_together(waveforms, decoding)
         z, bias = self.audio_tokens(waveforms)
         ends = [len(waveform) / self.sample_rate for waveform in waveforms]
         return self._captions(z, bias, ends, decoding)
 
     @property
-    def audio_text(self) -> None:
-        """None: the graphs hold no text tower."""
-        return None
+    def embeds(self) -> bool:
+        """Whether the encoder is the audio half of a CLAP."""
+        return self._settings.windows is not None
 
     @property
     def has_guide(self) -> bool:
@@ -246,11 +288,15 @@ class RuntimeCaptioner(CaptionCalls):
         units = (sums[clip] for clip in range(len(clips)))
         return [e / np.maximum(np.linalg.norm(e), np.float32(1e-12)) for e in units]
 
-    def _encoded(self, clips: list[np.ndarray]) -> list[np.ndarray]:
+    def _frames_of_wholes(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
+        """The frames below the embedding of each waveform, which is not cut into windows."""
+        return self._encoded([self._at_least_a_window(one) for one in waveforms], "frames")
+
+    def _encoded(self, clips: list[np.ndarray], output: str = "h") -> list[np.ndarray]:
         found: list[np.ndarray] = [np.empty(0)] * len(clips)
         for places in _alike([clip.shape for clip in clips]):
             waveforms = np.stack([clips[place] for place in places])
-            h = computed(self._encoder, ["h"], {"waveform": waveforms})[0]
+            h = computed(self._encoder, [output], {"waveform": waveforms})[0]
             for place, frames in zip(places, h, strict=True):
                 found[place] = frames
         return found
@@ -285,7 +331,7 @@ def _tokenizer(path: Path, digest: str) -> Tokenizer:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: no readable file ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     if hashlib.sha256(text).hexdigest() != digest:
         raise CheckpointError(
             f"{path}: damaged, or not the tokenizer that the model was exported with; export the "

@@ -208,7 +208,7 @@ def _walk(
 
 
 def _drawn(
-    log_probabilities: Float[np.ndarray, "R V"], dice: list[np.random.Generator], rows: int
+    log_probabilities: Float[np.ndarray, "R V"], dice: "list[np.random.Generator]", rows: int
 ) -> Int[np.ndarray, " R"]:
     """A token for each row: where its clip's random number falls on the summed probabilities."""
     summed = np.exp(log_probabilities, dtype=np.float64).cumsum(axis=1)
@@ -219,7 +219,7 @@ def _drawn(
 def _largest(
     x: Float[np.ndarray, "B n"], count: int
 ) -> tuple[Float[np.ndarray, "B J"], Int[np.ndarray, "B J"]]:
-    """The `count` largest numbers of each row, falling, and where they stand."""
+    """The `count` largest numbers of each row, falling, and their places."""
     count = min(count, x.shape[1])
     places = np.argpartition(x, -count, axis=1)[:, -count:]
     values = np.take_along_axis(x, places, axis=1)

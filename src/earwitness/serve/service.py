@@ -80,7 +80,7 @@ class Service:
         self.bridging = Bridging.of(captioner)
         self.ready = self.draining = False
         self.brake = Brake()
-        self.in_flight = 0
+        self.in_flight = self.streams = 0
         self._batcher: Batcher | None = None
         self._decoders: ThreadPoolExecutor | None = None
 
@@ -162,7 +162,7 @@ class Service:
             for segment in sound.rest():
                 yield segment
         finally:
-            # Not awaited: a request that was cancelled has no time left to wait for its decoder.
+            # Not awaited: a request that was canceled has no time left to wait for its decoder.
             if self._decoders is not None:
                 self._decoders.submit(windows.close)
 

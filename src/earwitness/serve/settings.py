@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """most beams, and most captions of a sound"""
     max_requests: PositiveInt = 64
     """requests that are received, waiting or being captioned; beyond it the answer is 429"""
+    max_streams: PositiveInt = 8
+    """live streams at a time, among the requests"""
     max_connections: PositiveInt = 512
     """open connections; fewer where the process may not open that many files"""
     timeout_seconds: PositiveFloat = 300.0
@@ -61,7 +63,7 @@ class Settings(BaseSettings):
     allowed_hosts: Names = ("localhost", "127.0.0.1", "::1")
     """names, or `*.example.org`, under which the service may be asked; `*` for any"""
     any_address: bool = False
-    """whether it may also be asked by any IP address in place of a name"""
+    """whether it may also be asked by any IP address instead of a name"""
     api_keys: Names = Field(default=(), repr=False)
     """a request needs one of them as a bearer token; none: no key is asked for"""
     aliases: Names = ("whisper-1",)

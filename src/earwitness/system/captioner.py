@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from earwitness.caption import Decoding
-from earwitness.encoders import load_encoder
+from earwitness.encoders import EmbeddingFrames, load_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.lamb.aligner import CrossModalAligner, caption_codes, masked_mean
@@ -27,12 +27,14 @@ from earwitness.models.card import CardFacts, facts_of, write_card
 from earwitness.models.foreign import foreign_errors
 from earwitness.models.hub import push
 from earwitness.models.names import model_folder, part_folder
+from earwitness.models.sound_classes import SoundClassifier
 from earwitness.models.weights import check_fit, load_weights, read_json, read_weights
 from earwitness.system.decoder import Decoder, Generated, Texts
 from earwitness.system.folder import Parts, SaveOptions, open_decoder, save_model
 from earwitness.system.folder import load_decoder as load_decoder
 from earwitness.system.inference import Inference
 from earwitness.system.settings import CaptionerConfig, read_config, written
+from earwitness.system.sound_classes import classifier_of
 
 
 class Batch(NamedTuple):
@@ -225,6 +227,7 @@ class TorchCaptioner(nn.Module, Inference):
         captioner.load_own_parts(folder)
         captioner.card = _card(settings, folder)
         captioner.to(device).eval()
+        captioner.classes = _classes(captioner.encoder, folder, settings)
         with foreign_errors(folder, "a working model"):
             captioner.try_out()
         return captioner
@@ -264,6 +267,18 @@ def _cross_entropy(
     return nn.functional.cross_entropy(
         logits[texts.mask].float(), texts.ids[texts.mask], label_smoothing=smoothing
     )
+
+
+def _classes(
+    encoder: FrameEncoder, folder: Path, settings: dict[str, Any]
+) -> SoundClassifier | None:
+    """The class head beside the frame encoder, which may be inside an embedding encoder."""
+    if not isinstance(encoder, EmbeddingFrames):
+        return classifier_of(encoder, part_folder(folder, "encoder", settings))
+    frames = getattr(encoder.encoder, "frames", None)
+    if frames is None:
+        return None
+    return classifier_of(frames, part_folder(folder, "encoder/audio", settings))
 
 
 def _card(settings: dict[str, Any], folder: Path) -> dict[str, Any]:

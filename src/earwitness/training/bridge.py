@@ -13,6 +13,7 @@ from earwitness.link import (
     DiffusionLink,
     DiffusionLinkConfig,
     save_bridge,
+    simplest_start,
     start_time_sweep,
 )
 from earwitness.link.base import Bridge
@@ -42,7 +43,8 @@ class BridgeRecipe(StageRecipe):
     source: Source
     bridge: AnyBridgeConfig = DiffusionLinkConfig()
     choose_start: bool = True
-    """Diffusion-Link: t* and the number of steps by paired cosine on the validation pairs"""
+    """Diffusion-Link: t* by paired cosine on the validation pairs, the earliest within one standard
+    error of the best"""
 
     def prepare(self, folder: Path) -> Job:
         """Opens the embeddings; the run leaves the bridge in `folder`/best/bridge.
@@ -105,13 +107,12 @@ def _validate(model: nn.Module, pairs: Pairs, recipe: BridgeRecipe) -> dict[str,
 def _at_best_start(bridge: Bridge, pairs: Pairs, recipe: BridgeRecipe) -> Bridge:
     """A copy of a Diffusion-Link that starts where validation pairs say; other bridges as they are.
 
-    Only one-step prediction is tried: it is the paper's predecessor's sampler, and the sweep of
-    `benchmarks/link_table.py` shows what more steps do.
+    Only one-step prediction is tried: it is the sampler of the paper's predecessor.
     """
     if not recipe.choose_start or not isinstance(bridge, DiffusionLink):
         return bridge
     audio, text = (side.to(bridge.alpha_bar.device) for side in pairs.tensors())
-    best = start_time_sweep(bridge, audio, text, steps=(1,))[0]
+    best = simplest_start(start_time_sweep(bridge, audio, text, steps=(1,)))
     moved = copy.deepcopy(bridge)
     chosen = {"start_time": best.start_time, "steps": best.steps}
     moved.config = bridge.config.model_copy(update=chosen)

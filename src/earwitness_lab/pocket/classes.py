@@ -3,7 +3,8 @@ recordings.
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -16,9 +17,11 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from earwitness.config import tomllib
+from earwitness.data.captions import development_ids, read_audiocaps, read_clotho, without
 from earwitness.encoders import load_frame_encoder
 from earwitness.encoders.class_head import ClassHead
 from earwitness.models.sound_classes import ClassHeadConfig
+from earwitness.text import gist, normalize
 from earwitness.training.pool import Pool, build_pool
 from earwitness.training.recipe import Job, StageRecipe
 from earwitness.training.settings import FitConfig
@@ -38,8 +41,8 @@ class ClassesRecipe(StageRecipe):
     encoder: Path
     """folder of a frame encoder, which stays as it is"""
     crops: PositiveInt = 1
-    """parts of each recording that are learnt beside the whole, of 0.6 s and more"""
-    plain: PositiveInt = 280
+    """parts of each recording that are learned beside the whole, of 0.6 s and more"""
+    plain: PositiveInt = 1400
     """computed sounds"""
     decay: NonNegativeFloat = 0.01
     """of the weights of standardized features; half of it times their squares is added"""
@@ -66,7 +69,7 @@ class Examples(NamedTuple):
 def run(recipe: ClassesRecipe, run_folder: Path) -> dict[str, float]:
     """Fits the head and leaves it in `run_folder`/best/encoder; its scores on held-out recordings.
 
-    `top1`, `top3`: of whole recordings. `crops`: top 1 of parts of them. `ece`: expected
+    `top1`, `top3`: of whole recordings. `crops`: top 1 of their parts and copies. `ece`: expected
     calibration error of the highest probability, at the temperature chosen on them.
     """
     dim = load_frame_encoder(recipe.encoder).dim
@@ -80,6 +83,7 @@ def run(recipe: ClassesRecipe, run_folder: Path) -> dict[str, float]:
         labels=tuple(labels),
         names=tuple(names[label] for label in labels),
         sentences=tuple(said[label] for label in labels),
+        words=naming_words(recipe.data, [said[label] for label in labels]),
     )
     with torch.no_grad():
         logits = linear(torch.from_numpy(examples.features))
@@ -99,6 +103,32 @@ def run(recipe: ClassesRecipe, run_folder: Path) -> dict[str, float]:
     }
 
 
+_VAGUE = frozenset(
+    gist(
+        "someone somebody something person people run make sound loud continuously repeatedly "
+        "several time go goes off play steady background many other each pass device machine "
+        "electronic up down open close small large quiet faint almost surface hit noise out into "
+        "over use"
+    )
+)
+"""stems that name no sound by themselves"""
+
+
+def naming_words(data: Path, sentences: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """For each class the words of human captions that share a stem with one of its sentences."""
+    folder = data / "captions"
+    rows = read_audiocaps(folder / "audiocaps_train.csv") + read_clotho(folder / "clotho_train.csv")
+    rows = without(rows, development_ids(data))
+    said = {word for row in rows for word in normalize(row.caption).split()}
+    said |= {word for several in sentences for text in several for word in text.split()}
+    by_stem: dict[str, set[str]] = defaultdict(set)
+    for word in said:
+        for stem in gist(word):
+            by_stem[stem].add(word)
+    stems = [frozenset(gist(" ".join(several))) - _VAGUE for several in sentences]
+    return tuple(tuple(sorted(set().union(*(by_stem[s] for s in own)))) for own in stems)
+
+
 def audioset_names() -> dict[str, str]:
     """Our class -> the name of AudioSet's."""
     file = resources.files("earwitness_lab.pocket").joinpath("audioset_names.toml")
@@ -106,7 +136,7 @@ def audioset_names() -> dict[str, str]:
 
 
 def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
-    """The examples of all labelled recordings and of the computed sounds.
+    """The examples of all labeled recordings and of the computed sounds.
 
     A recording with many excerpts counts by the square root of their number, and so does a class.
     """
@@ -117,6 +147,7 @@ def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
         name: build_pool(runs / "pool" / f"ears-{name}-{size}-{code}", size, rows)
         for name, size, rows in (
             ("recordings", len(sounds), maker("recordings")),
+            ("elsewhere", len(sounds), maker("elsewhere", recipe.fit.seed)),
             ("plain", recipe.plain, maker("plain", recipe.fit.seed)),
         )
     }
@@ -127,14 +158,14 @@ def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
     ]
     rng = np.random.default_rng(recipe.fit.seed)
     rows: list[tuple[np.ndarray, RealSound, bool]] = []
-    for kind, group in (("recordings", sounds), ("plain", plain)):
+    for kind, group in (("recordings", sounds), ("elsewhere", sounds), ("plain", plain)):
         arrays = pools[kind].arrays
         for number, sound in enumerate(group):
             count = int(arrays["count"][number])
             if sound.label not in known or count == 0:
                 continue
             frames = np.array(arrays["frames"][number, :count], np.float32)
-            rows.append((pooled(frames), sound, True))
+            rows.append((pooled(frames), sound, kind == "recordings"))
             parts = [part_of(frames, rng) for _ in range(recipe.crops)]
             rows += [(pooled(part), sound, False) for part in parts]
     heldout = np.array([sound.heldout for _, sound, _ in rows])

@@ -6,13 +6,23 @@ another clip as much as the own one. What it knows of the clip shows in the diff
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from earwitness.statistics import draw_seeds, interval, mean_of, over_seeds, replicates, value
+from earwitness.lamb.aligner import masked_mean
+from earwitness.statistics import (
+    draw_seeds,
+    interval,
+    mean_of,
+    over_seeds,
+    replicates,
+    shifted_test,
+    value,
+)
 from earwitness.system.captioner import AudioTokens, TorchCaptioner
 from earwitness.system.decoder import Texts
 
@@ -27,19 +37,16 @@ class NoContentWordError(ValueError):
 @torch.inference_mode()
 def content_losses(
     captioner: TorchCaptioner,
-    waveforms: Sequence[Float[np.ndarray, " T"]],
+    tokens: Sequence[AudioTokens],
     references: Sequence[Sequence[str]],
     scales: Sequence[float] = (1.0,),
 ) -> Losses:
-    """The loss of content words under several guides.
+    """The loss of content words under each of `guide_biases`.
 
-    `off`: none; `own`: the model's; `other`: the model's, of the next clip. For each of `scales`
-    also `centered xS` and `centered xS, other`: beta times 2 (z - mean z) . e times the scale, with
-    the mean over these clips, whatever the model's own form. Each caption is read once without a
-    guide: a guide is the same at every step, so the others follow from the same logits.
+    `tokens` are those of each clip. Each caption is read once without a guide: a guide is the same
+    at every step, so the others follow from the same logits.
     """
-    tokens = [captioner.audio_tokens(captioner.encode([waveform])) for waveform in waveforms]
-    biases = _biases(captioner, tokens, scales)
+    biases = guide_biases(captioner, tokens, scales)
     content = captioner.decoder.content_ids()
     sums = {name: np.zeros(len(tokens)) for name in biases}
     for clip, (z_a, captions) in enumerate(zip(tokens, references, strict=True)):
@@ -59,13 +66,19 @@ def _mean_loss(logits: Float[Tensor, "R L V"], texts: Texts, content: Bool[Tenso
     return float(losses)
 
 
-def _biases(
+def guide_biases(
     captioner: TorchCaptioner, tokens: Sequence[AudioTokens], scales: Sequence[float]
 ) -> dict[str, Float[Tensor, "clips V"]]:
+    """What several guides add to the logits of each clip.
+
+    `off`: none; `own`: the model's; `other`: the model's, of the next clip. For each of `scales`
+    also `centered xS` and `centered xS, other`: beta times 2 (z - mean z) . e times the scale, with
+    the mean over these clips, whatever the model's own form.
+    """
     own = torch.cat([_bias(captioner, z_a) for z_a in tokens])
     found = {"off": torch.zeros_like(own), "own": own, "other": own.roll(1, 0)}
     beta = float(captioner.guide.beta) if captioner.guide is not None else 0.0
-    means = torch.cat([_mean_token(z_a) for z_a in tokens])
+    means = torch.cat([masked_mean(z_a.z.float(), z_a.mask) for z_a in tokens])
     special = captioner.decoder.special
     part = 2 * (means - means.mean(0)) @ captioner.decoder.table.float().T
     part = (part - part[:, ~special].mean(1, keepdim=True)).masked_fill(special, 0.0)
@@ -84,11 +97,6 @@ def _bias(captioner: TorchCaptioner, z_a: AudioTokens) -> Float[Tensor, "1 V"]:
     )
 
 
-def _mean_token(z_a: AudioTokens) -> Float[Tensor, "1 E"]:
-    weight = z_a.mask.float()
-    return (z_a.z.float() * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
-
-
 @dataclass(frozen=True)
 class Shape:
     """What a guide's scores are made of."""
@@ -102,9 +110,8 @@ class Shape:
 
 
 @torch.inference_mode()
-def guide_shape(captioner: TorchCaptioner, waveforms: Sequence[Float[np.ndarray, " T"]]) -> Shape:
+def guide_shape(captioner: TorchCaptioner, tokens: Sequence[AudioTokens]) -> Shape:
     """How much of the guide is the norm of words, and how much tells one clip from others."""
-    tokens = [captioner.audio_tokens(captioner.encode([waveform])) for waveform in waveforms]
     bias = torch.cat([_bias(captioner, z_a) for z_a in tokens])[:, ~captioner.decoder.special]
     norms = captioner.decoder.table.float().square().sum(1)[~captioner.decoder.special]
     together = torch.corrcoef(torch.stack([bias.mean(0), -norms]))
@@ -112,14 +119,24 @@ def guide_shape(captioner: TorchCaptioner, waveforms: Sequence[Float[np.ndarray,
     return Shape(float(together[0, 1]), float(bias.std(1).mean()), float(own.std(1).mean()))
 
 
+class Change(NamedTuple):
+    """A mean difference in nats, its 95 % interval, and its two-sided p."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
 def difference(
     runs: Sequence[Losses], first: str, second: str, draws: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean loss under `first` less that under `second`, and its 95 % interval: a hierarchical
-    bootstrap over clips, the same for all `runs` (training seeds), and over runs.
+) -> Change:
+    """Mean loss under `first` less that under `second`: a hierarchical bootstrap over clips, the
+    same for all `runs` (training seeds), and over runs.
     """
     gaps = [mean_of(run[first] - run[second]) for run in runs]
     clips = len(runs[0][first])
     drawn = draw_seeds(len(runs), draws, np.random.default_rng(seed))
-    low, high = interval(over_seeds(replicates(gaps, clips, draws, seed), drawn))
-    return float(np.mean([value(gap, clips) for gap in gaps])), low, high
+    means = over_seeds(replicates(gaps, clips, draws, seed), drawn)
+    mean = float(np.mean([value(gap, clips) for gap in gaps]))
+    return Change(mean, *interval(means), shifted_test(means, mean))

@@ -4,6 +4,7 @@ that each has.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,13 +29,17 @@ SHORTEST_S = 0.3
 Sounds = Callable[[int], tuple[Float32[np.ndarray, " T"], str]]
 """index -> a waveform at 16 kHz, and the text that it was mixed along (empty for a recording)"""
 
+Change = Callable[[Float32[np.ndarray, " T"], np.random.Generator], Float32[np.ndarray, " T"]]
+"""a waveform at 16 kHz and random numbers -> the waveform in another form"""
+
 
 @dataclass(frozen=True)
 class EarRows:
     """Rows with the encoder's frames and their number.
 
-    `recordings` are those of `real_sounds`, in its order, each at a random level; `plain` are
-    computed (`single_sounds.plain_sound`); `scenes` are mixed along captions.
+    `recordings` are those of `real_sounds`, in its order, each at a random level, `elsewhere` the
+    same as another device would have recorded them in another place; `plain` are computed
+    (`single_sounds.plain_sound`); `scenes` are mixed along captions.
     """
 
     data: Path = field(repr=False)
@@ -43,11 +48,11 @@ class EarRows:
     encoder_hash: str
     """so that frames of another encoder are never taken for this one's"""
     dim: int
-    kind: Literal["recordings", "plain", "scenes"]
+    kind: Literal["recordings", "elsewhere", "plain", "scenes"]
     seed: int = 0
 
     def shapes(self) -> Shapes:
-        """Arrays of a row; `count` says how many frames are no filling: 0 for a damaged file."""
+        """Arrays of a row; `count` says how many frames are real: 0 for a damaged file."""
         return {
             "text": ((), f"S{CAPTION_BYTES}"),
             "frames": ((TOKENS, self.dim), "float16"),
@@ -56,7 +61,12 @@ class EarRows:
 
     def open(self) -> RowSource:
         """Loads the sounds and the encoder."""
-        makers = {"recordings": self._recordings, "plain": self._plain, "scenes": self._scenes}
+        makers = {
+            "recordings": partial(self._recordings, at_some_level),
+            "elsewhere": partial(self._recordings, elsewhere),
+            "plain": self._plain,
+            "scenes": self._scenes,
+        }
         make: Sounds = makers[self.kind]()
         encoder = load_frame_encoder(self.encoder)
 
@@ -76,14 +86,14 @@ class EarRows:
 
         return row
 
-    def _recordings(self) -> Sounds:
+    def _recordings(self, change: Change) -> Sounds:
         recordings = real_sounds(self.data)
 
         def make(index: int) -> tuple[Float32[np.ndarray, " T"], str]:
             waveform = audio.load(recordings[index].path, RATE)[: round(SECONDS * RATE)]
             missing = max(0, round(SHORTEST_S * RATE) - len(waveform))
             waveform = np.pad(waveform, (0, missing)).astype(np.float32)
-            return at_some_level(waveform, np.random.default_rng((self.seed, index))), ""
+            return change(waveform, np.random.default_rng((self.seed, index))), ""
 
         return make
 
@@ -118,3 +128,27 @@ def at_some_level(
         level = np.float32(10 ** (rng.uniform(-80.0, -35.0) / 20))
         quieter = quieter + effects.noise(len(waveform), rng, RATE) * level
     return quieter
+
+
+def elsewhere(
+    waveform: Float32[np.ndarray, " T"], rng: np.random.Generator
+) -> Float32[np.ndarray, " T"]:
+    """`waveform` as another device records it in another place: its speed, room, coloring, noise,
+    saturation and level, each by chance.
+    """
+    longest = round(SECONDS * RATE)
+    if rng.random() < 0.4:
+        speed = float(np.exp(rng.uniform(-0.2, 0.2)))
+        steps = np.full(max(2, round(len(waveform) / speed)), speed, np.float32)
+        waveform = effects.varispeed(waveform, steps)[:longest]
+    room, color = rng.random() < 0.4, rng.random() < 0.7
+    # Rooms and colors are kept for one length.
+    long = np.pad(waveform, (0, longest - len(waveform))) if room or color else waveform
+    sound = effects.place(long, long, rng, RATE, room, color)[: len(waveform)]
+    sound = sound / max(1e-6, float(np.abs(sound).max()))
+    floor = np.float32(10 ** (rng.uniform(-75.0, -28.0) / 20))
+    sound = sound + effects.noise(len(sound), rng, RATE) * floor
+    if rng.random() < 0.3:
+        sound = effects.overdrive(sound, float(10 ** (rng.uniform(0.0, 14.0) / 20)))
+    level = 10 ** (rng.uniform(-35.0, 0.0) / 20) / max(1e-6, float(np.abs(sound).max()))
+    return (sound * level).astype(np.float32)

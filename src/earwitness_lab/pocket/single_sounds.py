@@ -37,7 +37,7 @@ def plain_label(kind: str) -> str:
 
 
 def sentences() -> dict[str, tuple[str, ...]]:
-    """Class -> sentences that tell of a recording of it alone (single_sounds.toml)."""
+    """Class -> sentences that describe a recording of it alone (single_sounds.toml)."""
     text = (
         resources.files("earwitness_lab.pocket").joinpath("single_sounds.toml").read_text("utf-8")
     )
@@ -63,7 +63,7 @@ def plain_sound(
         floor = effects.noise(len(time), rng, rate) * 10 ** (rng.uniform(-80, -45) / 20)
         sound = sound + floor
     else:
-        loudest = (-45, -12) if kind == "noise" else (-100, -60)
+        loudest = (-58, -12) if kind == "noise" else (-100, -60)
         sound = effects.noise(len(time), rng, rate) * 10 ** (rng.uniform(*loudest) / 20)
         if kind == "silence" and rng.random() < 0.2:
             sound = np.zeros_like(sound)
@@ -77,6 +77,8 @@ def _tone(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     wave = np.sin(2 * np.pi * base * time)
     if rng.random() < 0.4:
         wave = wave + 0.5 * np.sin(2 * np.pi * 2 * base * time)
+    elif rng.random() < 0.3:
+        wave = np.tanh(8 * wave)
     return wave / np.abs(wave).max()
 
 

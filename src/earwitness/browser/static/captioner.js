@@ -1,6 +1,7 @@
 // A model folder's ONNX graphs in the browser: waveform in, captions out.
 
 import * as ort from "./onnxruntime/ort.wasm.min.mjs";
+import { openClasses, ordered } from "./heard.js";
 import { beamSearch } from "./search.js";
 import { openTokenizer } from "./tokenizer.js";
 import { table } from "./weights.js";
@@ -52,12 +53,13 @@ export async function openCaptioner(folder, onBytes = () => {}) {
   const sessions = { encoder: await open("encoder"), prefix: await open("prefix"), decoder: await open("decoder") };
   const json = JSON.parse(new TextDecoder().decode(files["decoder/tokenizer.json"]));
   const embeddings = table(files["decoder/model.safetensors"], "model.embed_tokens.weight");
-  return new Captioner(facts, sessions, openTokenizer(json), embeddings);
+  const head = facts.classes && openClasses(facts.classes, files[facts.classes.file]);
+  return new Captioner(facts, sessions, openTokenizer(json), embeddings, head);
 }
 
 class Captioner {
-  constructor(facts, sessions, tokenizer, embeddings) {
-    Object.assign(this, { facts, sessions, tokenizer, embeddings });
+  constructor(facts, sessions, tokenizer, embeddings, classes) {
+    Object.assign(this, { facts, sessions, tokenizer, embeddings, classes });
     this.sampleRate = facts.runtime.sample_rate;
     this.content = new Set(facts.runtime.content);
   }
@@ -69,11 +71,15 @@ class Captioner {
     const model = new LanguageModel(this, tokens.z);
     const bias = tokens.bias?.data;
     const { decoding, runtime } = this.facts;
-    const found = await beamSearch(model, bias, this.content, decoding, runtime.end);
-    return found.map(({ tokens: ids, logProbability }) => ({
+    const several = Math.max(decoding.n_best, this.classes?.candidates ?? 1);
+    const settings = { ...decoding, n_best: several };
+    const found = await beamSearch(model, bias, this.content, settings, runtime.end);
+    const captions = found.map(({ tokens: ids, logProbability }) => ({
       caption: this.tokenizer.decode(ids),
       score: Math.exp(logProbability),
     }));
+    const best = this.classes ? ordered(this.classes, captions, this.classFrames ?? h) : captions;
+    return best.slice(0, decoding.n_best);
   }
 
   /** The encoder's frames, or the mean of its embeddings of the windows. */
@@ -100,8 +106,9 @@ class Captioner {
 
   async encoded(samples) {
     const waveform = floats(Float32Array.from(samples), [1, samples.length]);
-    const [name] = this.sessions.encoder.outputNames;
-    return (await this.sessions.encoder.run({ waveform }))[name];
+    const found = await this.sessions.encoder.run({ waveform });
+    this.classFrames = found.frames;
+    return found.h;
   }
 }
 

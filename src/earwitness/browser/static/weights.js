@@ -16,7 +16,7 @@ export function table(file, name) {
   const length = Number(view.getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length)));
   const { dtype, shape, data_offsets: place } = header[name];
-  const [count, width] = shape;
+  const [count, width = 1] = shape;
   const start = 8 + length + place[0];
   const bytes = { F16: 2, BF16: 2, F32: 4 }[dtype];
   if (!bytes) throw new Error(`${name}: number format ${dtype}; expected F16, BF16 or F32`);

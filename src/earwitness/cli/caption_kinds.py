@@ -1,0 +1,33 @@
+"""The choices of `earwitness caption` that have names."""
+
+from enum import StrEnum
+
+
+class OutputFormat(StrEnum):
+    """What is written."""
+
+    text = "text"
+    jsonl = "jsonl"
+    json = "json"
+    csv = "csv"
+    parquet = "parquet"
+    srt = "srt"
+    vtt = "vtt"
+    parts = "parts"
+
+
+class Sidecar(StrEnum):
+    """What is written beside each sound."""
+
+    txt = "txt"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+
+
+class Precision(StrEnum):
+    """Number format of the model's arithmetic."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
