@@ -258,4 +258,6 @@ def test_job_belongs_to_one_process_until_its_lock_ends(tmp_path: Path) -> None:
     two.tidy(7.0)
     assert [path.name for path in tmp_path.glob("upload-*")] == ["upload-y"]
     assert one.find(first.id) is None
-    assert one.claim(4)[0].id == second.id
+    last, lock = one.claim(4)
+    assert last.id == second.id
+    lock.close(remove=True)
