@@ -1,10 +1,12 @@
 """Docs that cannot go stale: Python runs, commands and options exist, links lead somewhere."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from earwitness.cli import app
 
@@ -63,6 +65,20 @@ def test_readme_python_runs(monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+def test_commands_and_python_of_the_live_guide_run(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "live.md").read_text("utf-8")
+    lines = "".join(re.findall(r"```bash\n(.*?)```", page, re.S)).splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, result.output
+        assert result.stdout.strip()
+    code = re.findall(r"```python\n(.*?)```", page, re.S)[0]
+    exec(compile(code, "docs/live.md", "exec"), {})
+    assert "caption" in capsys.readouterr().out
 
 
 def test_changelog_has_an_unreleased_section():

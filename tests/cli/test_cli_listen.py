@@ -64,7 +64,7 @@ def test_filter_and_cool_down_pass_one_event_to_a_program(clock, tmp_path: Path)
     ("arguments", "sentence"),
     [
         (["-i", "no/such"], "--input no/such: does not exist"),
-        (["-i", "-", "--on", "quasar"], "--on 'quasar': the model knows no such sound"),
+        (["-i", "-", "--on", "quasar"], "the model knows no sound 'quasar'"),
         (["-i", "-", "-o", "a.srt"], "--output a.srt: expected a file .jsonl, .vtt"),
         (["-i", "-", "--webhook", "x"], "--webhook 'x': expected an address"),
         (["-i", "-", "--run", "no-such-xyz"], "--run 'no-such-xyz': no such program"),

@@ -16,13 +16,12 @@ import httpx
 import numpy as np
 import soundfile
 import uvicorn
-from builders import noise
 
+from earwitness.captioning.captioner import Captioner
 from earwitness.captioning.rerank import Reranker
 from earwitness.serve.app import create_app
 from earwitness.serve.connections import Server, options
 from earwitness.serve.settings import Settings
-from earwitness.system.captioner import TorchCaptioner
 
 START_SECONDS = 240
 """for a machine that has much else to do"""
@@ -70,7 +69,7 @@ class Process:
 
 @contextlib.contextmanager
 def in_thread(
-    captioner: TorchCaptioner,
+    captioner: Captioner,
     settings: Settings,
     wait: bool = True,
     reranker: Reranker | None = None,
@@ -97,6 +96,13 @@ def in_thread(
 def wav(seconds: float = 1.0, seed: int = 0) -> bytes:
     """White noise as the bytes of a wav file."""
     return sound(noise(seconds, seed))
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """White noise; asked for here, as its module imports torch."""
+    from builders import noise as made
+
+    return made(seconds, seed)
 
 
 def sound(samples: np.ndarray) -> bytes:

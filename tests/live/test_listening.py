@@ -288,6 +288,7 @@ def test_pipe_that_stalls_is_said_and_waited_for(tmp_path: Path) -> None:
     assert [line.split("fifo' ")[1] for line in said] == [
         "has sent no sound for 0.5 s; waiting for it",
         "sends sound again",
+        "ended",
     ]
     assert ears.gaps[1] == pytest.approx(1.5, abs=0.6)
 

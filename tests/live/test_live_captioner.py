@@ -166,7 +166,7 @@ def test_names_of_sounds_find_their_classes(classes) -> None:
     assert [one.names for one in found] == [("Baby cry, infant cry",), ("Bark",), ("Train horn",)]
     (alarm,) = wanted_sounds("burglar alarm", classes)
     assert "Alarm" in alarm.names
-    with pytest.raises(ConfigError, match="'quasar': the model knows no such sound; expected"):
+    with pytest.raises(ConfigError, match="the model knows no sound 'quasar'; expected"):
         wanted_sounds("quasar", classes)
     with pytest.raises(ConfigError, match="expected names of sounds"):
         wanted_sounds(" , ", classes)

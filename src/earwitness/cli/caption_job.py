@@ -167,10 +167,10 @@ class Output:
         from earwitness.captioning.subtitles import read
 
         if self.speech_model is not None:
-            from earwitness.cli.spoken import spoken
+            from earwitness.cli.transcription import transcription
 
             track = model.options.track
-            return spoken(self.speech_model, sources[0], model.device, track, progress.say)
+            return transcription(self.speech_model, sources[0], model.device, track, progress.say)
         if self.merge is None:
             return None
         try:

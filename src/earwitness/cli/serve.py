@@ -235,6 +235,11 @@ def serve(
     )
     if settings.webhook_hosts and not settings.webhook_secret:
         raise ConfigError(f"--webhook-host needs {SECRET_VARIABLE}, the key of the signatures")
+    if settings.jobs is not None:
+        from earwitness.serve.jobs import Jobs
+
+        # A folder that cannot be used shows before anything is loaded.
+        Jobs(settings.jobs)
     listener = _listener(host, port)
     address = f"[{host}]" if ":" in host else host
     url = f"http://{address}:{listener.getsockname()[1]}"

@@ -6,8 +6,9 @@ may lead nowhere else.
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
+from earwitness.audio import Readable
 from earwitness.audio.container import DEMUXERS, joined, refuse
 from earwitness.audio.sound import Block, check_rate, not_a_sound, one_line
 from earwitness.errors import AudioError
@@ -26,7 +27,7 @@ _BAD_PACKETS = 50
 class Forward:
     """A stream that can only be read on, as PyAV wants it; `head` was read before."""
 
-    def __init__(self, file: BinaryIO, head: bytes) -> None:
+    def __init__(self, file: Readable, head: bytes) -> None:
         self._file, self._head = file, head
 
     def read(self, size: int, /) -> bytes:
@@ -36,7 +37,7 @@ class Forward:
         return self._file.read(size) or b""
 
 
-def opened_pipe(file: BinaryIO, head: bytes, name: str) -> "InputContainer":
+def opened_pipe(file: Readable, head: bytes, name: str) -> "InputContainer":
     """A container that arrives through a pipe. Raises AudioError: of no known format."""
     import av
     from av.error import FFmpegError

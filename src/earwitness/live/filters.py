@@ -4,11 +4,11 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from earwitness.caption import CaptionCalls
 from earwitness.captioning.captioner import Captioner
 from earwitness.errors import ConfigError
 from earwitness.live.records import Report
 from earwitness.models.sound_classes import SoundClassifier
-from earwitness.models.sound_events import FindsEvents
 from earwitness.text import gist
 
 
@@ -26,13 +26,12 @@ class Wanted:
         return report.text in self.names
 
 
-def class_head(captioner: Captioner) -> FindsEvents | None:
+def class_head(captioner: Captioner) -> SoundClassifier | None:
     """The class head of a captioner; None for one that has none."""
-    found = getattr(captioner, "classes", None)
-    return found if isinstance(found, FindsEvents) else None
+    return captioner.classes if isinstance(captioner, CaptionCalls) else None
 
 
-def wanted_sounds(phrases: str | None, classes: FindsEvents | None) -> list[Wanted]:
+def wanted_sounds(phrases: str | None, classes: SoundClassifier | None) -> list[Wanted]:
     """The sounds that `phrases`, separated by commas, ask for.
 
     A phrase stands for the classes whose names or labels hold all its words, endings apart; where
@@ -45,8 +44,8 @@ def wanted_sounds(phrases: str | None, classes: FindsEvents | None) -> list[Want
         return []
     asked = [phrase.strip() for phrase in phrases.split(",") if phrase.strip()]
     if not asked:
-        raise ConfigError(f"--on {phrases!r}: expected names of sounds, separated by commas")
-    if not isinstance(classes, SoundClassifier):
+        raise ConfigError(f"got {phrases!r}; expected names of sounds, separated by commas")
+    if classes is None:
         return [Wanted(phrase, ()) for phrase in asked]
     pairs = list(zip(classes.config.labels, classes.config.names, strict=True))
     return [Wanted(phrase, _names(phrase, pairs)) for phrase in asked]
@@ -62,7 +61,7 @@ def _names(phrase: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
         known = sorted({name for _, name in pairs})
         near = difflib.get_close_matches(phrase, known, n=3, cutoff=0.4) or known[:3]
         raise ConfigError(
-            f"--on {phrase!r}: the model knows no such sound; expected one such as "
+            f"the model knows no sound {phrase!r}; expected one such as "
             f"{', '.join(repr(name) for name in near)}"
         )
     return tuple(dict.fromkeys(found))

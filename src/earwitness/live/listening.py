@@ -98,7 +98,10 @@ class Listener:
             began = time.monotonic()
             self._arrived = began
             error = self._connected()
-            if self._over() or (error is None and not self.source.reconnects):
+            if self._over():
+                break
+            if error is None and not self.source.reconnects:
+                self.say(f"{self.source.name} ended")
                 break
             self.report(self.live.skip(0.0))
             if time.monotonic() - began > _STEADY_S:

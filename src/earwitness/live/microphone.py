@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from earwitness.audio.sound import Block
-from earwitness.errors import AudioError, ConfigError, MissingDependencyError
+from earwitness.errors import AudioError, ConfigError, MissingDependencyError, pip_install
 
 _BLOCK_S = 0.1
 
@@ -66,7 +66,7 @@ def _portaudio() -> ModuleType:
         import sounddevice
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            "a microphone needs the package sounddevice: pip install 'earwitness[live]'"
+            f"a microphone needs the package sounddevice: {pip_install('live')}"
         ) from None
     except OSError:
         raise MissingDependencyError(

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from earwitness import __version__
-from earwitness.errors import ConfigError, MissingDependencyError, one_line
+from earwitness.errors import ConfigError, MissingDependencyError, one_line, pip_install
 from earwitness.live.filters import Wanted
 from earwitness.live.sinks import LiveRecord
 
@@ -35,7 +35,7 @@ class Mqtt:
         home_assistant: bool = False,
     ) -> None:
         """Connects. Raises ConfigError: not an address, or the broker does not take us."""
-        client = _client_class()
+        client = _paho()
         host, port, secure, user, password, topic = _parts(url)
         self._topic, self._wanted, self._say = topic, wanted, say
         self._home_assistant, self._ready, self.lost = home_assistant, False, 0
@@ -163,11 +163,11 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
-def _client_class() -> Any:
+def _paho() -> Any:
     try:
         import paho.mqtt.client as client
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            "--mqtt needs the package paho-mqtt: pip install 'earwitness[mqtt]'"
+            f"--mqtt needs the package paho-mqtt: {pip_install('mqtt')}"
         ) from None
     return client

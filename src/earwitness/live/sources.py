@@ -3,15 +3,16 @@
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Float32
 
 from earwitness import audio
+from earwitness.audio import Readable
 from earwitness.audio.loading import resampled
 from earwitness.audio.sound import Block, Sound, scaled
 from earwitness.errors import AudioError, ConfigError
@@ -61,17 +62,22 @@ class Pcm:
 class Source(Protocol):
     """A stream of sound."""
 
-    name: str
-    """for messages, without passwords"""
-    reconnects: bool
-    """whether it is worth another try once it has ended: devices and the network"""
+    @property
+    def name(self) -> str:
+        """For messages, without passwords."""
+        ...
+
+    @property
+    def reconnects(self) -> bool:
+        """Whether it is worth another try once it has ended: devices and the network."""
+        ...
 
     def blocks(self) -> Iterator[Block]:
         """The sound from now on, as it arrives. Raises AudioError where it cannot be had."""
         ...
 
 
-def samples(source: Source, rate: int) -> Iterator[np.ndarray]:
+def samples(source: Source, rate: int) -> Iterator[Float32[np.ndarray, " _"]]:
     """The mono samples of a source at `rate` Hz. Raises AudioError."""
     return resampled(Sound(source.name, None, source.blocks()), rate, float("inf"))
 
@@ -152,30 +158,35 @@ class Pipe:
         """The sound as it arrives, up to the end of the pipe."""
         try:
             if self.path is None:
-                yield from self._read(sys.stdin.buffer.raw)  # type: ignore[union-attr]
+                with open(0, "rb", buffering=0, closefd=False) as file:
+                    yield from read_stream(file, self.pcm, self.name)
             else:
                 with self.path.open("rb", buffering=0) as file:
-                    yield from self._read(file)
+                    yield from read_stream(file, self.pcm, self.name)
         except OSError as error:
             raise AudioError(f"{self.name} cannot be read ({error.strerror})") from None
 
-    def _read(self, file: BinaryIO) -> Iterator[Block]:
-        head = b""
-        while len(head) < 4 and (more := file.read(4 - len(head))):
-            head += more
-        if head.startswith(_HEADS):
-            yield from frames_of(opened_pipe(file, head, self.name), self.name)
-            return
-        frame, held = self.pcm.frame_bytes, head
-        size = max(1, round(_BLOCK_S * self.pcm.rate)) * frame
-        while data := file.read(size):
-            held += data
-            whole = len(held) - len(held) % frame
-            if whole:
-                yield self.pcm.block(held[:whole])
-            held = held[whole:]
-        if len(held) >= frame:
-            yield self.pcm.block(held[: len(held) - len(held) % frame])
+
+def read_stream(file: Readable, pcm: Pcm, name: str) -> Iterator[Block]:
+    """The sound that arrives in `file`: decoded where it begins as WAV, Ogg, FLAC or WebM, samples
+    without a header otherwise. Raises AudioError.
+    """
+    head = b""
+    while len(head) < 4 and (more := file.read(4 - len(head))):
+        head += more
+    if head.startswith(_HEADS):
+        yield from frames_of(opened_pipe(file, head, name), name)
+        return
+    frame, held = pcm.frame_bytes, head
+    size = max(1, round(_BLOCK_S * pcm.rate)) * frame
+    while data := file.read(size):
+        held += data
+        whole = len(held) - len(held) % frame
+        if whole:
+            yield pcm.block(held[:whole])
+        held = held[whole:]
+    if len(held) >= frame:
+        yield pcm.block(held[: len(held) - len(held) % frame])
 
 
 @dataclass

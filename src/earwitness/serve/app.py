@@ -29,6 +29,7 @@ from earwitness.captioning.subtitles import Subtitles, read
 from earwitness.config import validate
 from earwitness.errors import AudioTooLargeError, ConfigError, EarwitnessError
 from earwitness.serve import answers, api_page, faults, schema
+from earwitness.serve.connections import STREAM_PATH
 from earwitness.serve.hosts import HostCheck, Outside
 from earwitness.serve.job_routes import router
 from earwitness.serve.jobs import Jobs
@@ -41,6 +42,7 @@ from earwitness.serve.options import (
 )
 from earwitness.serve.service import Service, Upload, uploaded
 from earwitness.serve.settings import Settings
+from earwitness.serve.streams import stream
 from earwitness.serve.working import Worker
 
 Result = TypeVar("Result")
@@ -96,6 +98,7 @@ def create_app(
     app.post("/v1/audio/transcriptions", responses=schema.TRANSCRIPTIONS)(_transcriptions)
     app.post("/v1/audio/translations", responses=schema.TRANSCRIPTIONS)(_translations)
     app.include_router(router)
+    app.websocket(STREAM_PATH)(stream)
     app.get("/v1/models", responses=schema.problems(400, 401, 429))(_models)
     app.get("/v1/models/{name}", responses=schema.problems(400, 401, 404, 422, 429))(_model)
     app.get("/health", responses=schema.problems(400))(_health)

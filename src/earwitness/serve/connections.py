@@ -3,12 +3,17 @@
 import asyncio
 import errno
 import logging
+from importlib.util import find_spec
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from earwitness.serve.settings import Settings
+
+STREAM_PATH = "/v1/audio/stream"
+STREAM_MESSAGE_BYTES = 1 << 20
+"""largest message of a WebSocket"""
 
 _HEAD_SECONDS = 30.0
 _SPARE_FILES = 64
@@ -26,7 +31,14 @@ def options(settings: Settings) -> dict[str, Any]:
         "longest": min(_HEAD_SECONDS, settings.timeout_seconds),
         "most": most_connections(settings),
     }
-    return {"http": type("Limited", (Limited,), limits), "ws": "none"}
+    return {
+        "http": type("Limited", (Limited,), limits),
+        # Reads no further while a message waits; what it holds of a stream does not grow.
+        "ws": "websockets-sansio" if find_spec("websockets") else "none",
+        "ws_max_size": STREAM_MESSAGE_BYTES,
+        "ws_ping_timeout": settings.timeout_seconds,
+        "ws_per_message_deflate": False,
+    }
 
 
 def most_connections(settings: Settings) -> int:
@@ -52,6 +64,8 @@ class Limited(H11Protocol):
     """seconds"""
     most: int
     deadline: asyncio.TimerHandle | None = None
+    upgraded = False
+    """whether the connection has become a WebSocket, which another protocol reads"""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes the connection, or refuses it."""
@@ -84,7 +98,7 @@ class Limited(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _watch(self) -> None:
-        if not self.awaits_request:
+        if self.upgraded or not self.awaits_request:
             self._unwatch()
         elif self.deadline is None and not self.transport.is_closing():
             self.deadline = self.loop.call_later(self.longest, self.give_up)
@@ -104,7 +118,10 @@ class Limited(H11Protocol):
         return True
 
     def _should_upgrade(self) -> bool:
-        return False
+        """Only the one path that is a WebSocket."""
+        wanted = self.scope["path"].endswith(STREAM_PATH)
+        self.upgraded = wanted and self._get_upgrade() == b"websocket"
+        return self.upgraded
 
 
 class Server(uvicorn.Server):

@@ -22,13 +22,27 @@ class HostCheck:
         self._app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = Headers(scope=scope).get("host") if scope["type"] == "http" else None
-        if not given or is_allowed(given, self._settings):
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        names = ", ".join(self._settings.allowed_hosts)
-        sentence = f"the host {given[:80]!r} is not served here; expected {names} (--allowed-host)"
-        await problem(400, sentence)(scope, receive, send)
+        headers, names = Headers(scope=scope), ", ".join(self._settings.allowed_hosts)
+        given, origin = headers.get("host"), headers.get("origin")
+        if given and not is_allowed(given, self._settings):
+            said = f"the host {given[:80]!r} is not served here; expected {names} (--allowed-host)"
+            await problem(400, said)(scope, receive, send)
+        elif scope["type"] == "websocket" and origin and not self._is_own(origin):
+            # Browsers let any page open a WebSocket: only this header tells whose it is.
+            said = f"the origin {origin[:80]!r} may not open a stream; expected {names}"
+            await problem(403, said)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_own(self, origin: str) -> bool:
+        """Whether a page of this origin is one of the service's own, or of a site that may ask."""
+        if {origin, "*"} & set(self._settings.cors_origins):
+            return True
+        scheme, _, host = origin.partition("://")
+        return scheme in ("http", "https") and is_allowed(host, self._settings)
 
 
 def is_allowed(given: str, settings: Settings) -> bool:

@@ -23,7 +23,7 @@ FORM_BYTES = 65_536
 """what a form may hold besides its files"""
 
 _ENDPOINTS = (
-    *(f"/v1/audio/{name}" for name in ("captions", "transcriptions", "translations")),
+    *(f"/v1/audio/{name}" for name in ("captions", "transcriptions", "translations", "stream")),
     *("/v1/models", "/v1/models/{name}", JOBS, f"{JOBS}/{{job}}", f"{JOBS}/{{job}}/result"),
 )
 _DRAIN_SECONDS = 5.0
@@ -65,6 +65,9 @@ class Gate:
         self._app, self._service, self._brake = app, service, service.brake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._stream(scope, receive, send)
+            return
         if scope["type"] != "http" or not get_route_path(scope).startswith("/v1/"):
             await self._app(scope, receive, send)
             return
@@ -85,6 +88,27 @@ class Gate:
             metrics.latency.labels(path).observe(seconds)
             told = {"method": scope["method"], "path": path, "status": status}
             LOG.info("request", extra={"fields": {**told, "seconds": round(seconds, 4)}})
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket: a place among the requests, and one among the streams."""
+        service = self._service
+        refusal = self._refusal(with_key(scope) | {"method": "POST"})
+        if refusal is None and service.streams >= service.settings.max_streams:
+            refusal = problem(429, f"{service.streams} streams are open, the limit")
+        status = 101 if refusal is None else refusal.status_code
+        self._service.metrics.requests.labels(_endpoint(scope), str(status)).inc()
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        service.streams += 1
+        service.in_flight += 1
+        service.metrics.in_flight.set(service.in_flight)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            service.streams -= 1
+            service.in_flight -= 1
+            service.metrics.in_flight.set(service.in_flight)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope)
@@ -198,6 +222,13 @@ async def _drain(receive: Receive) -> None:
     with anyio.move_on_after(_DRAIN_SECONDS):
         while (message := await receive())["type"] == "http.request" and message.get("more_body"):
             pass
+
+
+def with_key(scope: Scope) -> dict[str, Any]:
+    """The scope of a WebSocket, whose key a browser can only send as a subprotocol `key.KEY`."""
+    keys = [one[4:] for one in scope.get("subprotocols", ()) if one.startswith("key.")]
+    header = [(b"authorization", f"Bearer {keys[0]}".encode())] if keys else []
+    return {**scope, "headers": [*scope["headers"], *header]}
 
 
 def _charset(content_type: str) -> str:

@@ -80,7 +80,7 @@ class Service:
         self.bridging = Bridging.of(captioner)
         self.ready = self.draining = False
         self.brake = Brake()
-        self.in_flight = 0
+        self.in_flight = self.streams = 0
         self._batcher: Batcher | None = None
         self._decoders: ThreadPoolExecutor | None = None
 

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """most beams, and most captions of a sound"""
     max_requests: PositiveInt = 64
     """requests that are received, waiting or being captioned; beyond it the answer is 429"""
+    max_streams: PositiveInt = 8
+    """live streams at a time, among the requests"""
     max_connections: PositiveInt = 512
     """open connections; fewer where the process may not open that many files"""
     timeout_seconds: PositiveFloat = 300.0
