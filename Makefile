@@ -1,6 +1,6 @@
 # make caption FILE=clip.wav   set up on a bare machine, then print what is heard
 # make test                    set up, then run the tests, on all cores (WORKERS=2 on two of them)
-# make setup | check | docs-figures | pocket
+# make setup | check | docs | browser | pocket
 PYTHON ?= python3
 VENV ?= .venv
 FILE ?= examples/storm.flac

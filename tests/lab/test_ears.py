@@ -89,9 +89,9 @@ def test_real_sounds_without_derivatives_are_left_out_and_benchmark_sources_held
     tmp_path: Path,
 ):
     columns = ["path", "source", "label", "description", "kind", "origin"]
-    labelled = [[f"{n}.opus", "s", "dog_barking", "", "free", f"r@1:dog{n}x.wav"] for n in range(9)]
-    labelled.append(["no.opus", "s", "dog_barking", "", "NC-ND", "r@1:no.wav"])
-    write(tmp_path / "train_audio/manifest.csv", columns, labelled)
+    labeled = [[f"{n}.opus", "s", "dog_barking", "", "free", f"r@1:dog{n}x.wav"] for n in range(9)]
+    labeled.append(["no.opus", "s", "dog_barking", "", "NC-ND", "r@1:no.wav"])
+    write(tmp_path / "train_audio/manifest.csv", columns, labeled)
     more = [
         ["horn.opus", "t", "vehicle_horn", "Car HORN", "free", "r@2:horn.wav"],
         ["cat.opus", "snap_scratch", "cat_meowing", "", "free", "r@3:cat.wav"],

@@ -2,7 +2,7 @@
 loses, and where no candidate names what is clearly heard, the class's own sentence is the answer.
 
 No paper's step; it changes no model. The head was fitted on single recordings, so that it knows
-sounds which captions seldom tell of alone.
+sounds which captions seldom mention by themselves.
 """
 
 from collections.abc import Sequence

@@ -32,7 +32,7 @@ class Sink:
     def __init__(self) -> None:
         self.done: set[str] = set()
         self.refused: dict[str, str] = {}
-        """the sounds whose own file cannot be written, and why; the job goes on past them"""
+        """the sounds whose own file cannot be written, and why; the job continues past them"""
 
     def add(self, records: list[Record]) -> None:
         """Takes finished records; those of files are on disk when this returns.

@@ -1,6 +1,6 @@
 """Names of models to folders: a path, a pocket model inside the package, or a model of the hub.
 
-The parts of a model may lie elsewhere. A part that two pocket models share is stored once: the
+Parts of a model may be stored elsewhere. A part that two pocket models share is stored once: the
 second folder's `earwitness.json` names the other model, the part, and the SHA-256 of its weights
 (`shared`). Such a reference can only point into this package. A part that came from the hub is
 named by repository and commit (`parts`).

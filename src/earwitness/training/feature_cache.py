@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float16
-from rich.progress import track
 from torch import Tensor, nn
 
 from earwitness import audio
@@ -24,6 +23,7 @@ from earwitness.encoders.base import FrameEncoder
 from earwitness.errors import DataError
 from earwitness.io.atomic import replacing, write_text
 from earwitness.io.digests import sha256_of
+from earwitness.training.progress import tracked
 
 SoundFile = Path | PackedFile
 """a file, or its place in a shard"""
@@ -43,7 +43,7 @@ class FeatureCache:
     def fill(
         self, files: Sequence[SoundFile], encoder: FrameEncoder, batch_size: int = 32
     ) -> list[Path]:
-        """Where the frames of each of `files` lie; those that are missing are made first.
+        """Where the frames of each of `files` are; those that are missing are made first.
 
         Raises:
             AudioError: a file cannot be read. DataError: the encoder gives no finite numbers.
@@ -52,7 +52,7 @@ class FeatureCache:
         missing = {p: f for p, f in zip(places, files, strict=True) if not p.is_file()}
         listed = list(missing.items())
         starts = range(0, len(listed), batch_size)
-        for start in track(starts, "caching frames", disable=not listed):
+        for start in tracked(starts, "caching frames", disable=not listed):
             self._make(listed[start : start + batch_size], encoder)
         return places
 
@@ -103,7 +103,7 @@ class FeatureCache:
 
 
 def read_frames(place: Path) -> Float16[np.ndarray, "N D"]:
-    """The frames that lie at `place`, memory-mapped.
+    """The frames stored at `place`, memory-mapped.
 
     Raises:
         DataError: they are gone or damaged.

@@ -117,7 +117,7 @@ def tiny_model(place: Path) -> str:
     """The folder of a tiny captioner below `place`."""
     folder = place / "captioner"
     if not folder.exists():
-        KINDS["lamb"].make(folder)
+        KINDS["runtime"].make(folder)
     return str(folder)
 
 
