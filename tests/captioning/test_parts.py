@@ -108,3 +108,8 @@ def test_folder_of_other_settings_other_tables_or_damage_is_refused(tmp_path):
         Parts(tmp_path, "abc")
     with pytest.raises(DataError, match="is a file; expected a folder"):
         Parts(part, "abc")
+
+
+def test_file_system_that_is_unknown_is_one_sentence():
+    with pytest.raises(DataError, match="no file system is called 'nowhere'"):
+        Parts(Path("nowhere://bucket/out"), "abc")

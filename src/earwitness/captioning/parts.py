@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from earwitness.captioning.columns import name_of, outcome_of, row_of, schema
 from earwitness.captioning.locked import LockedFile
 from earwitness.captioning.pipeline import Outcome
+from earwitness.captioning.ray.remote import filesystem_of
 from earwitness.captioning.sinks import Sink
 from earwitness.captioning.writers import Record
 from earwitness.errors import DataError, one_line
@@ -43,14 +44,16 @@ class Parts(Sink):
             DataError: the folder cannot be used, another run writes to it, or it holds other rows.
         """
         super().__init__()
-        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
 
         self._arrow, self._parquet = need_parquet(path)
         self._url = url_in(str(path))
         if self._url and self._url.startswith("file://"):
             # Of three slashes a Path has kept one.
             path, self._url = Path("/" + self._url[7:]), None
-        self._files, self._root = url_to_fs(self._url or os.path.abspath(path))
+        self._files, self._root = LocalFileSystem(), os.path.abspath(path)
+        if self._url is not None:
+            self._files, self._root = filesystem_of(self._url)
         self._settings, self._part_rows = settings, part_rows
         self._rows: list[dict[str, Any]] = []
         self._last = time.monotonic()
