@@ -1,6 +1,6 @@
 # make caption FILE=clip.wav   set up on a bare machine, then print what is heard
 # make test                    set up, then run the tests, on all cores (WORKERS=2 on two of them)
-# make setup | check | docs-figures | pocket
+# make setup | check | docs | browser | pocket
 PYTHON ?= python3
 VENV ?= .venv
 FILE ?= examples/storm.flac
@@ -9,7 +9,7 @@ WORKERS ?= logical
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints-cpu.txt
-EXTRAS := train,hub,pocket,eval,plots,serve,demo,live,mqtt,speech,docs,dev
+EXTRAS := train,hub,qlora,pocket,eval,plots,serve,demo,live,mqtt,speech,ray,endpoint,docs,dev
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false GRADIO_ANALYTICS_ENABLED=False
 
 .PHONY: caption test setup check docs pocket browser clean

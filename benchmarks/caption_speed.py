@@ -3,8 +3,9 @@
     python benchmarks/caption_speed.py [--model pocket-lamb] [--clips 64] [--threads 2]
 
 Prints one line of JSON. `cold_seconds` is the wall time of `earwitness caption clip.wav` in a fresh
-process, `warm_seconds` the median of a `Captioner.caption` call, `clips_per_second` that of a
-folder job for each batch size, decoding included.
+process (also its CPU time and memory), `warm_seconds` the median of a `Captioner.caption` call,
+`clips_per_second` that of a folder job for each batch size, decoding included, and
+`cpu_seconds_per_clip` the CPU time of that, which other work on the machine hardly changes.
 """
 
 import argparse
@@ -35,15 +36,22 @@ def write_clips(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def cold(model: str, clip: Path) -> float:
-    """Wall seconds of the command on one clip; the better of two runs."""
+def cold(model: str, clip: Path) -> dict[str, float]:
+    """Wall and CPU seconds and peak memory of the command on one clip; the best of two runs."""
     command = [sys.executable, "-m", "earwitness", "caption", str(clip), "--model", model]
-    seconds = []
+    runs = []
     for _ in range(2):
         started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"the command failed with {process.returncode}")
+        passed = time.perf_counter() - started
+        runs.append((passed, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024))
+    names = ("cold_seconds", "cold_cpu_seconds", "cold_peak_mib")
+    best = [min(column) for column in zip(*runs, strict=True)]
+    return {name: round(value, 2) for name, value in zip(names, best, strict=True)}
 
 
 def main() -> None:
@@ -51,6 +59,8 @@ def main() -> None:
     parser.add_argument("--model", default="pocket-lamb")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 8, 16, 32])
+    parser.add_argument("--json", type=Path, help="file to write the line to")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
@@ -61,7 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = write_clips(Path(folder), options.clips)
         result: dict[str, object] = {"model": options.model, "threads": options.threads}
-        result["cold_seconds"] = round(cold(options.model, clips[0]), 2)
+        result |= cold(options.model, clips[0])
         captioner = Captioner.load(options.model)
         warm = []
         for clip in clips[:10]:
@@ -69,14 +79,17 @@ def main() -> None:
             captioner.caption(clip)
             warm.append(time.perf_counter() - started)
         result["warm_seconds"] = round(statistics.median(warm), 3)
-        rates = {}
-        for size in (1, 4, 8, 16, 32):
-            started = time.perf_counter()
+        rates, cpu = {}, {}
+        for size in options.batch:
+            started, worked = time.perf_counter(), time.process_time()
             for _ in caption_files(captioner, find([folder]), batch_size=size):
                 pass
             rates[str(size)] = round(options.clips / (time.perf_counter() - started), 2)
-        result["clips_per_second"] = rates
+            cpu[str(size)] = round((time.process_time() - worked) / options.clips, 4)
+        result["clips_per_second"], result["cpu_seconds_per_clip"] = rates, cpu
     print(json.dumps(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

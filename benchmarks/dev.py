@@ -8,7 +8,8 @@ their scores are means over seeds. `@0` after a folder switches the Token Guide 
 its encoder too, and FOLDER&FOLDER takes the consensus of the N best of both (4 without `+N`).
 
 One table a set with bootstrap 95 % intervals over recordings, and one with paired differences from
-the first model. `--keep` remembers captions in a folder; `--captions out.md` writes the first
+the first model. `--keep` remembers captions in a folder; `--json` writes the
+scores on the last set, as docs/figures/dev.json holds them; `--captions out.md` writes the first
 model's captions with their scores; `--show` prints them beside a human one, which stays out of any
 file.
 """
@@ -25,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from dev_tables import Model, print_tables, scored, slowly
+from dev_tables import Model, print_tables, scored, slowly, write_figures
 
 from earwitness import Captioner, audio, evaluate
 from earwitness.caption import Caption, Decoding, Reranks
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder that remembers captions")
     parser.add_argument("--captions", type=Path, help="Markdown file for the first model")
     parser.add_argument("--show", action="store_true", help="print captions beside a human one")
+    parser.add_argument("--json", type=Path, help="file for the scores on all sets together")
     parser.add_argument("--set", action="append", default=[], help="decoding key=value")
     args = parser.parse_args()
     models = [model_of(text) for text in args.models]
@@ -67,7 +69,10 @@ def main() -> None:
     ]
     slow = slowly(args.data, captions)
     for name in args.sets:
-        print_tables(name, models, scored(name, args.data, captions, slow))
+        scores = scored(name, args.data, captions, slow)
+        print_tables(name, models, scores)
+        if args.json and name == args.sets[-1]:
+            write_figures(args.json, name, models, scores)
     files, references = read_recordings(args.data / "dev")
     first = captions[0][0][: len(files)]
     if args.captions:

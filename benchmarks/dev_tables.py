@@ -1,5 +1,6 @@
 """Tables of development scores: one a set, with intervals, and paired differences."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NamedTuple
 from earwitness import evaluate
 from earwitness.evaluation.compare import compare, pool
 from earwitness.evaluation.scores import Evaluation, Score
+from earwitness.models.names import model_folder, weights_version
 from earwitness.statistics import Statistic, Sums, interval, replicates, value
 from earwitness.text import REPEATABLE_WORDS
 from earwitness_lab.pocket.development import read_development
@@ -87,6 +89,25 @@ def print_tables(
     print("|---|" + "---|" * len(SHOWN))
     for model, runs in zip(models[1:], scores[1:], strict=True):
         print(difference_row(model.name, runs, scores[0]), flush=True)
+
+
+def write_figures(
+    path: Path, name: str, models: Sequence[Model], scores: Sequence[Sequence[Evaluation]]
+) -> None:
+    """Writes the scores of all models on one set: metric -> value, low and high of the interval."""
+    rows = {
+        model.name: {
+            m: [round(x, 4) for x in (s.value, s.low, s.high)]
+            for m, s in pool(runs).items()
+            if m in SHOWN
+        }
+        for model, runs in zip(models, scores, strict=True)
+    }
+    names = {model.seeds[0].partition("+")[0] for model in models}
+    weights = {name: weights_version(model_folder(name)) for name in sorted(names)}
+    found = {"set": name, "recordings": len(scores[0][0].ids), "weights": weights, "models": rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def row(name: str, runs: Sequence[Evaluation]) -> str:

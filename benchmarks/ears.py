@@ -11,6 +11,7 @@ loudest 10 s are heard. Kinds come from file names, checked against another netw
 
 import argparse
 import csv
+import json
 import re
 import subprocess
 import tomllib
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--sounds", type=Path, default=Path("ears"))
     parser.add_argument("--picture", type=Path, help="SVG of the first model's confusions")
     parser.add_argument("--wrong", type=Path, help="Markdown file of the first model's mistakes")
+    parser.add_argument("--json", type=Path, help="file for the shares, as docs/figures/ears.json")
     args = parser.parse_args()
     sounds, words = read_sounds(), read_words()
     if args.fetch:
@@ -69,6 +71,12 @@ def main() -> None:
     print("|---|---|---|---|")
     for model, found in heard.items():
         print(row(model, found, sounds))
+    if args.json:
+        shares = {
+            model: [float(one.right.mean()), *interval(one.right)] for model, one in heard.items()
+        }
+        found = {"sounds": len(sounds), "kinds": len(words), "right": shares}
+        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     first = next(iter(heard.values()))
     if args.picture:
         draw(first.captions, sounds, words, args.picture)

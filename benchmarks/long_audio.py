@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--model", default="pocket-lamb")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--video", action="store_true")
+    parser.add_argument("--json", type=Path, help="file to write the line to")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder, "long.flac")
@@ -81,6 +82,8 @@ def main() -> None:
         "covered_seconds": round(segments[-1]["end"] - segments[0]["start"], 2),
     }
     print(json.dumps(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Takes the pictures of the web page that docs/demo.md shows.
+"""Takes the pictures of the web page and of a report that the docs show.
 
-    python docs/screenshots.py [--model FOLDER]
+    python docs/screenshots.py [--only demo|report]
 
-Needs chromium and the packages of the extras `demo` and `dev`. Starts the service itself; the
-sounds are those of examples/, and a minute joined from them.
+Needs chromium and the packages of the extras `demo`, `eval` and `dev`. Starts the services itself;
+the sounds are those of examples/, and a minute joined from them.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +41,42 @@ def minute(folder: Path) -> Path:
     return path
 
 
-def shoot(
-    browser: Any, url: str, name: str, sound: Path, viewport: dict[str, int], dark: bool
-) -> None:
-    """The whole page with the result for `sound`, as a PNG."""
+@contextmanager
+def serving(model: str) -> Iterator[str]:
+    """The address of a service of its own, while it runs."""
+    argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", "--model", model]
+    served = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    try:
+        assert served.stderr is not None
+        found = re.search(r"http://\S+", served.stderr.readline())
+        if found is None:
+            raise SystemExit(served.stderr.read())
+        while httpx.get(f"{found.group()}/ready", timeout=900).status_code != 200:
+            time.sleep(0.2)
+        yield found.group()
+    finally:
+        served.terminate()
+        served.communicate()
+
+
+@contextmanager
+def opened(browser: Any, url: str, viewport: dict[str, int], dark: bool = False) -> Iterator[Any]:
+    """A page in the browser."""
     page = browser.new_page(viewport=viewport, color_scheme="dark" if dark else "light")
-    page.set_default_timeout(240_000)
-    page.goto(f"{url}/demo/")
+    page.set_default_timeout(600_000)
+    page.goto(url)
+    yield page
+    page.close()
+
+
+def save(target: Any, name: str, **options: Any) -> None:
+    """The page, or one element of it, as a PNG."""
+    target.screenshot(path=IMAGES / f"{name}.png", **options)
+    print(IMAGES / f"{name}.png", flush=True)
+
+
+def caption(page: Any, sound: Path) -> None:
+    """Gives the sound to the page and waits for the result."""
     page.wait_for_selector("#ew-go")
     page.set_input_files("#ew-drop input[type=file]", str(sound))
     page.wait_for_selector(".ew-card, .ew-problem")
@@ -53,38 +84,79 @@ def shoot(
     page.mouse.move(0, 0)
     # Gradio fades its blocks in.
     page.wait_for_timeout(1500)
-    page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
-    print(IMAGES / f"{name}.png")
-    page.close()
+
+
+def top_of_result(page: Any) -> dict[str, float]:
+    """The part of the page from the headline to the player."""
+    card, stage = (page.locator(name).bounding_box() for name in (".ew-card", ".ew-stage"))
+    height = stage["y"] + stage["height"] + 16 - card["y"]
+    return {"x": card["x"], "y": card["y"], "width": card["width"], "height": height}
+
+
+def shoot_demo(browser: Any, folder: Path) -> None:
+    """The web page with a short sound and a minute, in light and dark, and on a phone."""
+    short, long = EXAMPLES / "siren.flac", minute(folder)
+    with serving("pocket-lamb") as url:
+        for name, sound, viewport, dark in (
+            ("demo", short, DESKTOP, False),
+            ("demo-long", long, DESKTOP, False),
+            ("demo-dark", long, DESKTOP, True),
+            ("demo-phone", short, PHONE, False),
+        ):
+            with opened(browser, f"{url}/demo/", viewport, dark) as page:
+                caption(page, sound)
+                save(page, name, full_page=True)
+                if name == "demo-long":
+                    save(page, "timeline", full_page=True, clip=top_of_result(page))
+    with serving("pocket-link") as url, opened(browser, f"{url}/demo/", DESKTOP) as page:
+        caption(page, short)
+        save(page.locator(".ew-bridge"), "demo-bridge")
+
+
+def shoot_report(browser: Any, folder: Path) -> None:
+    """The page of an evaluation that compares both pocket models on the examples."""
+    references = {
+        "storm": "heavy rain falls and thunder rumbles",
+        "siren": "an emergency siren is sounding",
+        "clock": "a clock is ticking",
+        "alarm": "an alarm beeps again and again",
+    }
+    rows = [f"{name}.flac,{text}" for name, text in references.items()]
+    (folder / "references.csv").write_text("\n".join(["file,caption", *rows]), encoding="utf-8")
+    program = [sys.executable, "-m", "earwitness"]
+    tables = [str(folder / f"{model}.csv") for model in ("pocket-lamb", "pocket-link")]
+    for table in tables:
+        model = Path(table).stem
+        argv = [*program, "caption", str(EXAMPLES), "-o", table, "--model", model, "-q"]
+        subprocess.run(argv, check=True)
+    argv = [*program, "evaluate", tables[0], str(folder / "references.csv"), "--against", tables[1]]
+    argv += ["--metrics", "cider_d,rouge_l", "--html", str(folder / "report.html")]
+    subprocess.run([*argv, "--audio", str(EXAMPLES)], check=True, stdout=subprocess.DEVNULL)
+    for name, viewport, dark in (
+        ("report", DESKTOP, False),
+        ("report-dark", DESKTOP, True),
+        ("report-phone", PHONE, False),
+    ):
+        with opened(browser, (folder / "report.html").as_uri(), viewport, dark) as page:
+            save(page, name, clip={"x": 0, "y": 0, **viewport})
 
 
 def main() -> None:
-    """Every picture."""
+    """Every picture, or those of one part."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="pocket-lamb")
+    parser.add_argument("--only", choices=PARTS, help="the pictures of one part")
     args = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
-    argv = [sys.executable, "-m", "earwitness", "serve", "--port", "0", "--model", args.model]
-    served = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
-    assert served.stderr is not None
-    found = re.search(r"http://\S+", served.stderr.readline())
-    if found is None:
-        raise SystemExit(served.stderr.read())
-    url = found.group()
-    while httpx.get(f"{url}/ready", timeout=60).status_code != 200:
-        time.sleep(0.2)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        short, long = EXAMPLES / "siren.flac", minute(Path(folder))
-        shoot(browser, url, "demo", short, DESKTOP, dark=False)
-        shoot(browser, url, "demo-long", long, DESKTOP, dark=False)
-        shoot(browser, url, "demo-dark", long, DESKTOP, dark=True)
-        shoot(browser, url, "demo-phone", short, PHONE, dark=False)
+        for name, part in PARTS.items():
+            if args.only in (None, name):
+                part(browser, Path(folder))
         browser.close()
-    served.terminate()
-    served.communicate()
 
+
+PARTS = {"demo": shoot_demo, "report": shoot_report}
 
 if __name__ == "__main__":
     main()

@@ -223,13 +223,22 @@ def test_rows_have_the_length_of_the_recording_and_none_for_a_damaged_file(
 def test_the_stage_leaves_a_head_that_tells_the_classes_apart(
     sounds: Path, encoder: Path, tmp_path: Path
 ) -> None:
+    five = [f"caption_{number}" for number in range(1, 6)]
+    write(sounds / "dev/captions.csv", ["file", "clip_id", *five], [["a", "a", *"vwxyz"]])
+    columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
+    rows = [["1", "b", "0", "Puppies barked"], ["2", "a", "0", "A doglike bark of a dev clip"]]
+    write(sounds / "captions/audiocaps_train.csv", columns, rows)
+    write(sounds / "captions/clotho_train.csv", ["file_name", *five], [["c.wav", *"vwxyz"]])
     settings = {"stage": "classes", "data": sounds, "encoder": encoder, "plain": 14}
     scores = run(ClassesRecipe(**settings, decay=1e-3), tmp_path / "run")  # type: ignore[arg-type]
     assert scores["top1"] == 1.0
     head = ClassHead.load(tmp_path / "run/best/encoder")
     assert head is not None
     assert {"dog_barking", "siren", "tone"} <= set(head.config.labels)
-    assert head.config.names[head.config.labels.index("dog_barking")] == "Bark"
+    dog = head.config.labels.index("dog_barking")
+    assert head.config.names[dog] == "Bark"
+    assert {"barked", "barks", "dog"} <= set(head.config.words[dog])
+    assert "is" not in head.config.words[dog]
 
 
 def test_calibration_error_is_the_distance_of_accuracy_and_probability() -> None:

@@ -20,7 +20,7 @@ from earwitness.io.batches import batched
 from earwitness.io.names import on_one_line, readable_name
 from earwitness.io.parquet import need_parquet
 
-Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt"]
+Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt", "parts"]
 Record: TypeAlias = dict[str, Any]
 
 ENDINGS: dict[str, Format] = {

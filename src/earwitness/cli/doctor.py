@@ -12,7 +12,7 @@ import typer
 
 from earwitness.errors import EarwitnessError, pip_install
 
-CORE = ("caption", "events", "models", "page")
+CORE = ("caption", "events", "listen", "models", "page")
 """commands that `pip install earwitness` is enough for"""
 
 
@@ -34,6 +34,9 @@ NEEDS = (
         ("train", "export", "gap", "reproduce", "scenes"),
         "training, export, models in torch, embeddings of sounds",
     ),
+    Need("live", (), "microphones of listen; pipes and streams need no extra"),
+    Need("mqtt", (), "listen --mqtt: reports to a broker"),
+    Need("speech", (), "caption --speech: subtitles of speech and sounds"),
     Need("hub", (), "training on data sets of the Hugging Face hub"),
     Need("qlora", (), "language models in 4 bits"),
     Need("umap", (), "gap --projection umap"),

@@ -39,6 +39,12 @@ def model_folder(model: Path | str) -> Path:
     folder = Path(model)
     if folder.is_dir():
         return folder
+    if str(model).startswith(("hf:", "openai:")):
+        raise CheckpointError(
+            f"{model}: can caption, but has no parts of earwitness to train, to export or to list "
+            "events with; fine-tune an audio-language model with peft, merge it, and caption with "
+            "hf:FOLDER"
+        )
     if hub_name(model):
         return resolve(model)
     raise CheckpointError(

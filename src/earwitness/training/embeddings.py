@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -22,6 +21,7 @@ from earwitness.encoders.dual import DualEncoder
 from earwitness.errors import ConfigError, DataError
 from earwitness.models.weights import read_json, write_json
 from earwitness.text import normalize
+from earwitness.training.progress import tracked
 from earwitness.training.source import Opening
 from earwitness.training.sources import ManifestSource, Source
 
@@ -126,7 +126,7 @@ def embed_clips(
 ) -> Pairs:
     """Pairs of whole recordings, each with all its captions."""
     vectors = []
-    for path in track(files, "embedding recordings", disable=len(files) < _BATCH):
+    for path in tracked(files, "embedding recordings", disable=len(files) < _BATCH):
         waveform = torch.from_numpy(audio.load(path, encoder.sample_rate))
         vectors.append(encoder.embed_audio([waveform]).cpu().numpy())
     owner = np.repeat(np.arange(len(files)), [len(texts) for texts in captions])
@@ -157,7 +157,7 @@ def _embed(source: Source, encoder: EmbeddingEncoder, folder: Path, runs: Path) 
 def _embed_items(encoder: EmbeddingEncoder, items: Dataset[dict[str, Any]]) -> Pairs:
     vectors, texts, captions = [], [], []
     count = len(items)  # type: ignore[arg-type]
-    for start in track(range(0, count, _BATCH), "embedding"):
+    for start in tracked(range(0, count, _BATCH), "embedding"):
         rows = [items[(i, 0)] for i in range(start, min(count, start + _BATCH))]
         captions += [row["text"] for row in rows]
         with torch.no_grad():

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float16
-from rich.progress import track
 from torch import Tensor, nn
 
 from earwitness import audio
@@ -24,6 +23,7 @@ from earwitness.encoders.base import FrameEncoder
 from earwitness.errors import DataError
 from earwitness.io.atomic import replacing, write_text
 from earwitness.io.digests import sha256_of
+from earwitness.training.progress import tracked
 
 SoundFile = Path | PackedFile
 """a file, or its place in a shard"""
@@ -52,7 +52,7 @@ class FeatureCache:
         missing = {p: f for p, f in zip(places, files, strict=True) if not p.is_file()}
         listed = list(missing.items())
         starts = range(0, len(listed), batch_size)
-        for start in track(starts, "caching frames", disable=not listed):
+        for start in tracked(starts, "caching frames", disable=not listed):
             self._make(listed[start : start + batch_size], encoder)
         return places
 

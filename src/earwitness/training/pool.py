@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from rich.progress import track
 from torch.utils.data import Dataset
 
 from earwitness.errors import TrainingError
 from earwitness.models.weights import read_json, write_json
+from earwitness.training.progress import tracked
 
 BLOCK = 100
 """rows made in one go"""
@@ -94,7 +94,9 @@ def _make_blocks(folder: Path, size: int, maker: RowMaker, blocks: list[int], wo
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         futures = [pool.submit(_make_block, folder, block, size, maker) for block in blocks]
-        for future in track(as_completed(futures), f"preparing {folder.name}", total=len(futures)):
+        for future in tracked(
+            as_completed(futures), f"preparing {folder.name}", total=len(futures)
+        ):
             future.result()
 
 

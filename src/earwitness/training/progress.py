@@ -1,10 +1,21 @@
 """The progress bar of a training run, on stderr."""
 
 import os
+from collections.abc import Iterable
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
+
+Item = TypeVar("Item")
 
 
 class TrainingBar:
@@ -60,6 +71,14 @@ class TrainingBar:
         """Prints the validation scores of an epoch above the bar."""
         line = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
         self.console.print(f"epoch {epoch}: {line}", highlight=False)
+
+
+def tracked(
+    items: Iterable[Item], description: str, *, total: int | None = None, disable: bool = False
+) -> Iterable[Item]:
+    """The items, with a bar on stderr that says how many are done."""
+    console = Console(stderr=True)
+    return track(items, description, total=total, console=console, disable=disable)
 
 
 def note(text: str) -> None:

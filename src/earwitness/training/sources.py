@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
-from rich.progress import track
 from torch.utils.data import Dataset
 
 from earwitness import audio
@@ -24,6 +23,7 @@ from earwitness.plugins import plugins
 from earwitness.text import normalize
 from earwitness.training.datasets_source import DatasetsSource
 from earwitness.training.feature_cache import FeatureCache, read_frames
+from earwitness.training.progress import tracked
 from earwitness.training.source import Item, Opening, SourceConfig, Splits, cropped
 
 _MANY = 1000
@@ -109,7 +109,7 @@ class Recordings(Dataset[Item]):
         """Seconds of each recording, before any cut."""
         files = [clip.audio for clip in self.clips]
         quick = len(files) < _MANY
-        return np.array([audio.duration(f) for f in track(files, "measuring", disable=quick)])
+        return np.array([audio.duration(f) for f in tracked(files, "measuring", disable=quick)])
 
     @cached_property
     def references(self) -> list[list[str]]:
