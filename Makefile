@@ -9,7 +9,7 @@ WORKERS ?= logical
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints-cpu.txt
-EXTRAS := train,hub,pocket,eval,plots,serve,demo,live,mqtt,speech,docs,dev
+EXTRAS := train,hub,qlora,pocket,eval,plots,serve,demo,live,mqtt,speech,ray,endpoint,docs,dev
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false GRADIO_ANALYTICS_ENABLED=False
 
 .PHONY: caption test setup check docs pocket browser clean

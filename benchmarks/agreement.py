@@ -13,6 +13,8 @@ Recall is the share of recordings whose likeliest sound of YAMNet's the caption 
 import argparse
 import csv
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from jaxtyping import Float
 
 from earwitness import audio
 from earwitness.captioning.captioner import sound_classes
+from earwitness.errors import AudioError
 from earwitness.models.sound_classes import SoundClassifier
 from earwitness.text import normalize
 from earwitness_lab.pocket.real_sound import real_sounds
@@ -42,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     classes = sound_classes("pocket-lamb")
     files = unlabelled(args.data, args.recordings)
-    clips = [audio.load(file, RATE)[: round(SECONDS * RATE)] for file in files]
+    clips = readable(files)
     own = np.maximum(*classes.heard(clips))
     teacher = Yamnet(args.data / "yamnet")
     theirs = np.stack([teacher(clip).scores.max(0) for clip in clips])
@@ -63,6 +66,17 @@ def unlabelled(data: Path, count: int) -> list[Path]:
     files += [sound.path for sound in real_sounds(data) if not sound.label]
     order = np.random.default_rng(0).permutation(len(files))[:count]
     return [files[place] for place in sorted(order)]
+
+
+def readable(files: Sequence[Path]) -> list[Float[np.ndarray, " _"]]:
+    """The first 10 s of the files that can be decoded."""
+    clips = []
+    for file in files:
+        try:
+            clips.append(audio.load(file, RATE)[: round(SECONDS * RATE)])
+        except AudioError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return clips
 
 
 def of_our_classes(

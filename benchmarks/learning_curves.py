@@ -1,4 +1,4 @@
-"""Draws how the pocket models learnt, from the logs of their runs, into docs/images.
+"""Draws how the pocket models learned, from the logs of their runs, into docs/images.
 
 python benchmarks/learning_curves.py --runs runs
 """

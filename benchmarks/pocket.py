@@ -37,6 +37,8 @@ def main() -> None:
         for script, run in (("ship", "pocket_lamb"), ("ship_link", "pocket_link_zeroshot")):
             ship = [sys.executable, f"benchmarks/{script}.py", f"runs/{run}/best"]
             subprocess.run([*ship, "--data", args.data], check=True)
+        score = [sys.executable, "benchmarks/calibration.py", "pocket-lamb", "--store"]
+        subprocess.run([*score, "--data", args.data], check=True)
 
 
 if __name__ == "__main__":

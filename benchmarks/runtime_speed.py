@@ -2,6 +2,7 @@
 
     python benchmarks/runtime_speed.py [--clips 64] [--minutes 60] [--threads 2] [--install]
     python benchmarks/runtime_speed.py --cpu --threads 1      on a machine that is busy
+    python benchmarks/runtime_speed.py --alone                the runtime's column only
 
 Prints a table in Markdown. Times of one row are taken in turn, so that a busy machine slows all of
 them; ratios are what to compare. `--cpu` counts CPU seconds of the process instead of the clock's:
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="of which the best counts")
     parser.add_argument("--cpu", action="store_true", help="CPU seconds, not the clock's")
+    parser.add_argument("--alone", action="store_true", help="without torch and the others")
     parser.add_argument("--install", action="store_true")
     options = parser.parse_args()
     global CLOCK, ROUNDS
@@ -51,14 +54,20 @@ def main() -> None:
     print("|---|---|---|---|", flush=True)
     if options.install:
         install()
-    cold(options.model)
+    cold(options.model, options.alone)
     with tempfile.TemporaryDirectory() as folder:
-        warm(options.model, Path(folder), options.clips, options.minutes, options.threads)
+        sizes = (options.clips, options.minutes, options.threads)
+        warm(options.model, Path(folder), *sizes, alone=options.alone)
 
 
-def row(what: str, ours: float, theirs: float, ratio: float, unit: str = "") -> None:
-    """Prints one row; `ratio` is how many times better the runtime is."""
-    print(f"| {what} | {ours:.3g} {unit} | {theirs:.3g} {unit} | {ratio:.2f} |", flush=True)
+def row(what: str, seconds: dict[str, float], unit: str = "s", per: float = 0.0) -> None:
+    """Prints one row; with `per`, as so many per second. The last column says how many times better
+    the runtime is.
+    """
+    shown = {name: per / value if per else value for name, value in seconds.items()}
+    cells = [f"{shown[name]:.3g} {unit}" if name in shown else "" for name in ("runtime", "torch")]
+    ratio = f"{seconds['torch'] / seconds['runtime']:.2f}" if "torch" in seconds else ""
+    print(f"| {what} | {cells[0]} | {cells[1]} | {ratio} |", flush=True)
 
 
 def install() -> None:
@@ -77,23 +86,19 @@ def install() -> None:
     print(f"| environment on disk | {size / 1e6:.0f} MB | | |", flush=True)
 
 
-def cold(model: str) -> None:
-    """CPU seconds and peak memory of one caption in a fresh process; the best of three."""
+def cold(model: str, alone: bool) -> None:
+    """CPU seconds and peak memory of one caption in a fresh process; the best of all rounds."""
     arguments = ["caption", str(EXAMPLE), "--model", model, "-q"]
-    command = f"from earwitness.cli import app; app({arguments!r})"
-    with_torch = (
-        "from earwitness.system.captioner import TorchCaptioner; "
-        f"print(TorchCaptioner.load({model!r}).caption({str(EXAMPLE)!r}).text)"
-    )
-    found = {}
-    for name, code in (("runtime", command), ("torch", with_torch)):
-        found[name] = [measured_process(code) for _ in range(ROUNDS)]
-    best = {
-        name: [min(column) for column in zip(*runs, strict=True)] for name, runs in found.items()
-    }
+    codes = {"runtime": f"from earwitness.cli import app; app({arguments!r})"}
+    if not alone:
+        codes["torch"] = (
+            "from earwitness.system.captioner import TorchCaptioner; "
+            f"print(TorchCaptioner.load({model!r}).caption({str(EXAMPLE)!r}).text)"
+        )
+    found = {name: [measured_process(code) for _ in range(ROUNDS)] for name, code in codes.items()}
     for number, (what, unit) in enumerate((("CPU time", "s"), ("peak memory", "MB"))):
-        ours, theirs = best["runtime"][number], best["torch"][number]
-        row(f"cold caption: {what}", ours, theirs, theirs / ours, unit)
+        best = {name: min(run[number] for run in runs) for name, runs in found.items()}
+        row(f"cold caption: {what}", best, unit)
 
 
 def measured_process(code: str) -> tuple[float, float]:
@@ -106,77 +111,53 @@ def measured_process(code: str) -> tuple[float, float]:
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
-def warm(model: str, folder: Path, count: int, minutes: float, threads: int) -> None:
-    """Batches in memory, a folder of Opus files, an hour of sound, and the other captioners."""
-    import torch
-
+def warm(
+    model: str, folder: Path, count: int, minutes: float, threads: int, *, alone: bool
+) -> None:
+    """Batches in memory, a folder of Opus files, a long sound, and the other captioners."""
     from earwitness.captioning.local import caption_files
     from earwitness.captioning.sources import find
     from earwitness.runtime import RuntimeCaptioner
-    from earwitness.system.captioner import TorchCaptioner
 
-    torch.set_num_threads(threads)
-    ours, theirs = RuntimeCaptioner.load(model, threads), TorchCaptioner.load(model)
+    captioners: dict[str, Any] = {"runtime": RuntimeCaptioner.load(model, threads=threads)}
+    if not alone:
+        import torch
+
+        from earwitness.system.captioner import TorchCaptioner
+
+        torch.set_num_threads(threads)
+        captioners["torch"] = TorchCaptioner.load(model)
     clips = sounds(count)
     batches = [clips[i : i + BATCH] for i in range(0, count, BATCH)]
 
-    def in_batches(caption: Callable[[list[np.ndarray]], object]) -> Callable[[], float]:
-        return lambda: timed(lambda: [caption(batch) for batch in batches]) / count
+    def each(work: Callable[[Any], object]) -> dict[str, Callable[[], float]]:
+        return {name: lambda one=one: timed(lambda: work(one)) for name, one in captioners.items()}
 
-    whisper, conette = whisper_tiny(), conette_like()
-    rates = in_turn(
-        {
-            "runtime": in_batches(ours.caption_waveforms),
-            "torch": in_batches(theirs.caption_waveforms),
-            "whisper": in_batches(whisper),
-            "conette": in_batches(conette),
-            "single": in_batches(lambda batch: [ours.caption(clip_of(c)) for c in batch]),
-            "single torch": in_batches(lambda batch: [theirs.caption(clip_of(c)) for c in batch]),
-        }
-    )
-    per_clip = rates["runtime"]
-    row("10 s clips per second, batch", 1 / per_clip, 1 / rates["torch"], rates["torch"] / per_clip)
-    single, other = rates["single"] * 1e3, rates["single torch"] * 1e3
-    row("one 10 s clip, loaded", single, other, other / single, "ms")
-    files = folder / "clips"
-    write_opus(files, clips)
-    found = in_turn(
-        {
-            name: lambda one=one: (
-                timed(lambda: list(caption_files(one, find([str(files)])))) / count
-            )
-            for name, one in (("runtime", ours), ("torch", theirs))
-        }
-    )
-    row(
-        "folder of Opus files, clips per second",
-        1 / found["runtime"],
-        1 / found["torch"],
-        found["torch"] / found["runtime"],
-    )
+    whole = in_turn(each(lambda one: [one.caption_waveforms(batch) for batch in batches]))
+    row("10 s clips per second, batch", whole, "", per=count)
+    single = in_turn(each(lambda one: one.caption(clip_of(clips[0]))))
+    row("one 10 s clip, loaded", {name: 1e3 * value for name, value in single.items()}, "ms")
+    write_opus(folder / "clips", clips)
+    found = in_turn(each(lambda one: list(caption_files(one, find([str(folder / "clips")])))))
+    row("folder of Opus files, clips per second", found, "", per=count)
     long = folder / "long.flac"
     soundfile.write(long, np.resize(np.concatenate(clips), round(minutes * 60 * RATE)), RATE)
-    found = in_turn(
+    found = in_turn(each(lambda one: list(caption_files(one, find([str(long)])))), times=1)
+    row(f"{minutes:g} minutes of sound", found)
+    if alone:
+        return
+    others: dict[str, Callable[[list[np.ndarray]], object]] = {}
+    others |= {"Whisper-tiny": whisper_tiny(), "CoNeTTE": conette_like()}
+    took = in_turn(
         {
-            name: lambda one=one: timed(lambda: list(caption_files(one, find([str(long)]))))
-            for name, one in (("runtime", ours), ("torch", theirs))
-        },
-        times=1,
+            shape: lambda caption=caption: timed(lambda: [caption(batch) for batch in batches])
+            for shape, caption in others.items()
+        }
     )
-    row(
-        f"{minutes:g} minutes of sound",
-        found["runtime"],
-        found["torch"],
-        found["torch"] / found["runtime"],
-        "s",
-    )
-    for name in ("whisper", "conette"):
-        shape = {"whisper": "Whisper-tiny", "conette": "CoNeTTE"}[name]
-        print(
-            f"| times as fast as a {shape}-shaped captioner | {rates[name] / per_clip:.1f} | "
-            f"{rates[name] / rates['torch']:.1f} | |"
-        )
-    limit(ours, theirs, clips[:BATCH], per_clip)
+    for shape, seconds in took.items():
+        cells = [f"{seconds / whole[name]:.1f}" for name in ("runtime", "torch")]
+        print(f"| times as fast as a {shape}-shaped captioner | {' | '.join(cells)} | |")
+    limit(captioners["runtime"], captioners["torch"], clips[:BATCH], whole["runtime"] / count)
 
 
 def sounds(count: int) -> list[np.ndarray]:
@@ -218,7 +199,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def in_turn(measures: dict[str, Callable[[], float]], times: int | None = None) -> dict[str, float]:
     """The best of each measure, taken in turn after one round to warm up."""
-    found = {name: [measure() for _ in range(1)] for name, measure in measures.items()}
+    found = {name: [measure()] for name, measure in measures.items()}
     for _ in range(times or ROUNDS):
         for name, measure in measures.items():
             found[name].append(measure())

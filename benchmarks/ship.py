@@ -35,17 +35,17 @@ one training seed. Captions with a repeated content word: {repeats:.1%}. `{comma
 
 DATA = """Text: human captions of the AudioCaps training split, without those of the recordings that
 it was measured on; the language model began with those of Clotho too. Sound: scenes mixed from
-{clips:,} labelled sounds of {sources} sources along these captions, and, for the encoder,
-unlabelled everyday sounds; for the class head beside the encoder also the labelled recordings of
+{clips:,} labeled sounds of {sources} sources along these captions, and, for the encoder,
+unlabeled everyday sounds; for the class head beside the encoder also the labeled recordings of
 `more_audio`. No AudioCaps or Clotho audio was used. Twelve percent of the recordings were kept
 apart for validation.
 
 Sources: {names}."""
 
-LICENCE = "Research and non-commercial use"
+LICENSE = "Research and non-commercial use"
 
-LICENCE_NOTE = """Some sources are for research or non-commercial use only, and so are these
-weights; the code around them is Apache-2.0. Sounds by kind of licence: {kinds}. Sounds that allow
+LICENSE_NOTE = """Some sources are for research or non-commercial use only, and so are these
+weights; the code around them is Apache-2.0. Sounds by kind of license: {kinds}. Sounds that allow
 no derivatives were left out. Captions: AudioCaps and Clotho (academic use). Teacher: YAMNet
 (Apache-2.0), whose weights are not part of this model."""
 
@@ -102,8 +102,8 @@ def main() -> None:
     facts = CardFacts(
         summary=f"LAMB, {known['parameters']:.1f} M parameters, CIDEr-D "
         f"{metrics['cider_d'].value:.2f} on {len(files)} AudioCaps validation clips",
-        licence=LICENCE,
-        licence_note=LICENCE_NOTE.format(**known),
+        license=LICENSE,
+        license_note=LICENSE_NOTE.format(**known),
         description=DESCRIPTION.format(**known),
         metrics=metrics,
         evaluation=evaluation(len(files), SCORES.format(**known)),

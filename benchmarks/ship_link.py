@@ -10,7 +10,7 @@ import shutil
 from dev import caption_all
 from pocket import LINK_STAGES
 from ship import (
-    LICENCE,
+    LICENSE,
     LIMITS,
     PACKAGE,
     arguments,
@@ -41,14 +41,14 @@ SCORES = """Five captions each, never trained on. 95 % intervals by bootstrap ov
 training seed. pocket-lamb captions better: this model is here to try the bridge on. The comparison
 with other bridges is in docs/link_results.md."""
 
-DATA = """The same scenes and captions as pocket-lamb: {clips:,} labelled sounds mixed along human
+DATA = """The same scenes and captions as pocket-lamb: {clips:,} labeled sounds mixed along human
 captions of the AudioCaps training split, without those of the recordings that it was measured on;
 the language model began with those of Clotho too.
 
 Sources: {names}."""
 
-LICENCE_NOTE = """Some sources are for research or non-commercial use only, and so are these
-weights; the code around them is Apache-2.0. Sounds by kind of licence: {kinds}."""
+LICENSE_NOTE = """Some sources are for research or non-commercial use only, and so are these
+weights; the code around them is Apache-2.0. Sounds by kind of license: {kinds}."""
 
 
 def main() -> None:
@@ -69,8 +69,8 @@ def main() -> None:
     facts = CardFacts(
         summary=f"Diffusion-Link, zero-shot, {known['parameters']:.1f} M parameters, CIDEr-D "
         f"{metrics['cider_d'].value:.2f} on {len(files)} AudioCaps validation clips",
-        licence=LICENCE,
-        licence_note=LICENCE_NOTE.format(**known),
+        license=LICENSE,
+        license_note=LICENSE_NOTE.format(**known),
         description=DESCRIPTION.format(**known),
         metrics=metrics,
         evaluation=evaluation(len(files), SCORES),

@@ -102,7 +102,7 @@ def test_set_reads_values_as_toml_else_as_text(text, value):
     assert type(found) is type(value)
 
 
-def test_set_changes_one_key_and_keeps_its_neighbours():
+def test_set_changes_one_key_and_keeps_its_neighbors():
     tables = {"adapter": {"heads": 2, "sigma": 3.0}, "rate": 0.5}
     changed = apply_overrides(tables, ["adapter.heads=7", " rate = 0.1 ", "losses.decode=0"])
     assert changed == {

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from earwitness.cli import app
 
@@ -113,6 +114,20 @@ def test_python_of_the_first_pages_runs(page, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, page, "exec"), names)
     assert capsys.readouterr().out.strip()
+
+
+def test_commands_and_python_of_the_live_guide_run(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "live.md").read_text("utf-8")
+    lines = "".join(re.findall(r"```bash\n(.*?)```", page, re.S)).splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, result.output
+        assert result.stdout.strip()
+    code = re.findall(r"```python\n(.*?)```", page, re.S)[0]
+    exec(compile(code, "docs/live.md", "exec"), {})
+    assert "caption" in capsys.readouterr().out
 
 
 def test_readme_numbers_are_those_that_the_benchmarks_wrote():

@@ -37,6 +37,7 @@ LAYERS: dict[str, int] = {
     "runtime": 4,
     "export": 6,
     "system": 5,
+    "adapters": 5,
     "captioning": 6,
     "training": 6,
     "live": 6,

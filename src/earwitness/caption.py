@@ -208,7 +208,7 @@ class CaptionCalls:
         caption does not depend on the other sounds.
 
         Raises:
-            AudioError: a sound cannot be read; `earwitness caption` goes on past such files.
+            AudioError: a sound cannot be read; `earwitness caption` continues past such files.
             ConfigError: `sources` is one sound, or `batch_size` is below 1.
         """
         if isinstance(sources, str | bytes | bytearray) or is_pair(sources):
@@ -294,7 +294,7 @@ def is_pair(source: object) -> bool:
 
 
 def _check_one(source: object) -> None:
-    """Raises ConfigError for several sounds in place of one."""
+    """Raises ConfigError for several sounds instead of one."""
     several = isinstance(source, list | Iterator) and not hasattr(source, "read")
     if isinstance(source, tuple) and source and not is_pair(source):
         several = all(isinstance(one, str | bytes | PathLike | tuple) for one in source)

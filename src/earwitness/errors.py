@@ -17,7 +17,7 @@ class EarwitnessError(Exception):
 
 
 class AudioError(EarwitnessError):
-    """A sound that cannot be read, or lies outside the limits."""
+    """A sound that cannot be read, or is outside the limits."""
 
 
 class AudioTooLargeError(AudioError):
@@ -87,7 +87,7 @@ def one_line(error: object) -> str:
 def unexpected(name: str, error: Exception) -> EarwitnessError:
     """The error of the one file in which `error`, a fault of the program, came up; it is the cause.
 
-    A job of many files goes on past it, as it does past a file that cannot be read.
+    A job of many files continues past it, as it does past a file that cannot be read.
     """
     said = f" ({one_line(error)})" if str(error).strip() else ""
     found = EarwitnessError(f"{name}: unexpected {type(error).__name__}{said}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
-from builders import noise, tiny_captioner, tiny_model_folder
+from builders import noise, tiny_captioner, tiny_exported_folder
 from heard import tone, write_sound
 
 from earwitness.captioning.local import caption_files
@@ -29,7 +29,7 @@ def record(name: str) -> dict:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    return str(tiny_model_folder(tmp_path_factory.mktemp("model")))
+    return str(tiny_exported_folder(tmp_path_factory.mktemp("model")))
 
 
 def caption(model: str, place: Path, *arguments: str, **options):

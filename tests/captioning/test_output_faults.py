@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import noise, tiny_model_folder
+from builders import noise, tiny_exported_folder
 from heard import write_sound
 
 from earwitness import audio
@@ -23,7 +23,7 @@ ONE = {"file": "a.wav", "caption": "rain", "score": 0.5, "model": "m", "seconds"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("job")
-    tiny_model_folder(folder / "model")
+    tiny_exported_folder(folder / "model")
     for number in range(3):
         write_sound(folder / f"clips/{number}.wav", noise(1.0, number))
     return folder

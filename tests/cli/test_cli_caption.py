@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
-from builders import noise, tiny_model_folder
+from builders import noise, tiny_exported_folder, tiny_model_folder
 from heard import TONES, knowing_captioner, silence, tone, write_sound
 from muxing import Track, mux
 
 from earwitness.captioning.subtitles import parse
 from earwitness.cli import app, caption_progress
 from earwitness.cli.caption import caption
+from earwitness.runtime import RuntimeCaptioner
 from earwitness.system.captioner import TorchCaptioner
 
 
@@ -299,8 +300,9 @@ def test_help_is_plain_and_quick():
     assert time.process_time() - begun < 5
 
 
-def test_kill_in_the_middle_loses_at_most_the_batch_in_flight(tmp_path, model, monkeypatch):
+def test_kill_in_the_middle_loses_at_most_the_batch_in_flight(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = str(tiny_exported_folder(tmp_path / "model"))
     names = [f"clips/{i:03}.wav" for i in range(60)]
     for i, name in enumerate(names):
         write_sound(tmp_path / name, noise(1.0 + i % 3, i))
@@ -323,7 +325,7 @@ def test_kill_in_the_middle_loses_at_most_the_batch_in_flight(tmp_path, model, m
     assert journal.read_bytes().startswith(kept)
     rows = csv_rows((tmp_path / "c.csv").read_text())
     assert [row["file"] for row in rows] == names
-    unbroken = TorchCaptioner.load(model).caption_batch([str(tmp_path / name) for name in names])
+    unbroken = RuntimeCaptioner.load(model).caption_batch([str(tmp_path / name) for name in names])
     assert [row["caption"] for row in rows] == [one.text for one in unbroken]
 
 

@@ -49,7 +49,7 @@ def test_a_long_clip_is_the_renormalised_mean_of_its_windows(dual):
     torch.testing.assert_close(dual.embed_audio([waveform])[0], mean / mean.norm())
 
 
-def test_a_clip_and_a_text_do_not_depend_on_their_neighbours(dual):
+def test_a_clip_and_a_text_do_not_depend_on_their_neighbors(dual):
     clips = [clip(0.4), clip(1.0, 1), clip(2.2, 2)]
     alone = torch.cat([dual.embed_audio([c]) for c in clips])
     torch.testing.assert_close(dual.embed_audio(clips), alone, atol=1e-5, rtol=1e-5)

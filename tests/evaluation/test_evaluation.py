@@ -17,7 +17,7 @@ from earwitness import evaluate, statistics
 from earwitness.errors import DataError
 from earwitness.evaluation import overlap
 from earwitness.evaluation.meteor import meteor, meteor_counts
-from earwitness.evaluation.metrics import penalised, spider
+from earwitness.evaluation.metrics import penalized, spider
 from earwitness.evaluation.text import simple
 from earwitness.statistics import resamples
 
@@ -79,8 +79,8 @@ def test_spider_spider_fl_and_fense_follow_from_their_given_parts(published):
     combined = spider(column(rows, "cider_d"), column(rows, "spice"))
     expected = {
         "spider": combined,
-        "spider_fl": penalised(combined, errors),
-        "fense": penalised(column(rows, "sbert_sim"), errors),
+        "spider_fl": penalized(combined, errors),
+        "fense": penalized(column(rows, "sbert_sim"), errors),
     }
     for name, ours in expected.items():
         np.testing.assert_allclose(ours, column(rows, name), rtol=0, atol=1e-9)

@@ -7,6 +7,7 @@ import torch
 
 from earwitness.caption import Decoding
 from earwitness.encoders.cnn import CNN, CNNConfig
+from earwitness.export.folder import write_graphs
 from earwitness.lamb.two_stream import TwoStreamConfig
 from earwitness.models.llama import LlamaSize
 from earwitness.system.captioner import CaptionerConfig, TorchCaptioner
@@ -48,6 +49,12 @@ def tiny_captioner(seed: int = 0, **changes) -> TorchCaptioner:
 def tiny_model_folder(folder: Path, seed: int = 0) -> Path:
     """A model folder as training leaves it."""
     tiny_captioner(seed).save(folder)
+    return folder
+
+
+def tiny_exported_folder(folder: Path, seed: int = 0) -> Path:
+    """A model folder that captions without torch: a command with it starts in a second."""
+    write_graphs(tiny_model_folder(folder, seed))
     return folder
 
 

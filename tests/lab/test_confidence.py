@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earwitness.caption import Decoding
+from earwitness.captioning.choice import ModelChoice
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import gated, settings_for
 from earwitness.captioning.segments import NOTHING, Window
-from earwitness.cli.caption_job import Model
 from earwitness.errors import CheckpointError
 from earwitness.serve.options import request_settings
 from earwitness.serve.service import Service
@@ -62,7 +62,7 @@ def test_card_with_a_senseless_lowest_score_is_refused(value: object) -> None:
 def test_results_without_a_gate_are_not_mixed_with_those_of_the_model(tmp_path: Path) -> None:
     tiny_captioner().save(tmp_path)
     found = {
-        Model(str(tmp_path), CaptionOptions(min_score=score)).fingerprint(timed=False)
+        ModelChoice(str(tmp_path), CaptionOptions(min_score=score)).fingerprint(timed=False)
         for score in (None, 0.0, 0.5)
     }
     assert len(found) == 3

@@ -89,9 +89,9 @@ def test_real_sounds_without_derivatives_are_left_out_and_benchmark_sources_held
     tmp_path: Path,
 ):
     columns = ["path", "source", "label", "description", "kind", "origin"]
-    labelled = [[f"{n}.opus", "s", "dog_barking", "", "free", f"r@1:dog{n}x.wav"] for n in range(9)]
-    labelled.append(["no.opus", "s", "dog_barking", "", "NC-ND", "r@1:no.wav"])
-    write(tmp_path / "train_audio/manifest.csv", columns, labelled)
+    labeled = [[f"{n}.opus", "s", "dog_barking", "", "free", f"r@1:dog{n}x.wav"] for n in range(9)]
+    labeled.append(["no.opus", "s", "dog_barking", "", "NC-ND", "r@1:no.wav"])
+    write(tmp_path / "train_audio/manifest.csv", columns, labeled)
     more = [
         ["horn.opus", "t", "vehicle_horn", "Car HORN", "free", "r@2:horn.wav"],
         ["cat.opus", "snap_scratch", "cat_meowing", "", "free", "r@3:cat.wav"],
@@ -223,13 +223,22 @@ def test_rows_have_the_length_of_the_recording_and_none_for_a_damaged_file(
 def test_the_stage_leaves_a_head_that_tells_the_classes_apart(
     sounds: Path, encoder: Path, tmp_path: Path
 ) -> None:
+    five = [f"caption_{number}" for number in range(1, 6)]
+    write(sounds / "dev/captions.csv", ["file", "clip_id", *five], [["a", "a", *"vwxyz"]])
+    columns = ["audiocap_id", "youtube_id", "start_time", "caption"]
+    rows = [["1", "b", "0", "Puppies barked"], ["2", "a", "0", "A doglike bark of a dev clip"]]
+    write(sounds / "captions/audiocaps_train.csv", columns, rows)
+    write(sounds / "captions/clotho_train.csv", ["file_name", *five], [["c.wav", *"vwxyz"]])
     settings = {"stage": "classes", "data": sounds, "encoder": encoder, "plain": 14}
     scores = run(ClassesRecipe(**settings, decay=1e-3), tmp_path / "run")  # type: ignore[arg-type]
     assert scores["top1"] == 1.0
     head = ClassHead.load(tmp_path / "run/best/encoder")
     assert head is not None
     assert {"dog_barking", "siren", "tone"} <= set(head.config.labels)
-    assert head.config.names[head.config.labels.index("dog_barking")] == "Bark"
+    dog = head.config.labels.index("dog_barking")
+    assert head.config.names[dog] == "Bark"
+    assert {"barked", "barks", "dog"} <= set(head.config.words[dog])
+    assert "is" not in head.config.words[dog]
 
 
 def test_calibration_error_is_the_distance_of_accuracy_and_probability() -> None:

@@ -1,4 +1,4 @@
-"""Sound banks and scenes, on a small folder of synthetic labelled sounds."""
+"""Sound banks and scenes, on a small folder of synthetic labeled sounds."""
 
 import csv
 import pickle
@@ -33,7 +33,7 @@ def tone(hertz: float, seconds: float, pulse: float = 0.0) -> np.ndarray:
 
 
 def write_sounds(folder: Path, recordings: int = 6, clips: int = 2) -> Path:
-    """A labelled folder: steady rain and horn, short barks, pulsing speech."""
+    """A labeled folder: steady rain and horn, short barks, pulsing speech."""
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "origin", "kind", "description"])

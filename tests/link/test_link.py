@@ -134,7 +134,7 @@ def test_a_saved_system_captions_the_same_behind_every_bridge(kind, tmp_path):
     assert torch.equal(load_bridge(tmp_path / "bridge")(e), captioner.prefix.bridge(e))
 
 
-def test_one_seed_gives_one_caption_whatever_the_neighbours(tmp_path):
+def test_one_seed_gives_one_caption_whatever_the_neighbors(tmp_path):
     captioner = untrained_link()
     sources = [(noise(seconds, seed), RATE) for seed, seconds in enumerate((0.7, 2.4, 1.0))]
     together = captioner.caption_batch(sources)

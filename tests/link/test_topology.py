@@ -47,7 +47,7 @@ def test_topology_equals_the_double_loop(kind: Any) -> None:
         else:
             error = (x[i] @ (y[j] if kind == "cross_gram" else x[j]) - y[i] @ y[j]) ** 2
         total = total + error * (weight[i] * weight[j]).sqrt()
-    got = topology_loss(x, y, kind, neighbours=k, row_weight=weight)
+    got = topology_loss(x, y, kind, neighbors=k, row_weight=weight)
     torch.testing.assert_close(got, total / len(pairs), rtol=1e-4, atol=1e-6)
 
 

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from earwitness import __version__
 from earwitness.cli.models import app
+from earwitness.config import validate
 from earwitness.errors import CheckpointError
+from earwitness.link.bridge import DiffusionLinkConfig
 from earwitness.models.card import CardFacts, Evaluation, Interval, Stage, model_card
 from earwitness.models.hub import resolve
 from earwitness.models.names import model_folder
@@ -21,7 +23,7 @@ from earwitness.system.captioner import TorchCaptioner
 
 FACTS = CardFacts(
     summary="A tiny one.",
-    licence="apache-2.0",
+    license="apache-2.0",
     description="Made for tests.",
     metrics={"cider_d": Interval(value=0.76, low=0.46, high=1.13), "meteor": Interval(value=0.2)},
     evaluation=Evaluation(dataset="AudioCaps", split="validation", clips=43, note="One seed."),
@@ -48,7 +50,7 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-def test_the_hubs_own_reader_finds_scores_licence_and_tags(folder):
+def test_the_hubs_own_reader_finds_scores_license_and_tags(folder):
     data = ModelCard.load(folder / "README.md").data
     assert (data.license, data.library_name) == ("apache-2.0", "earwitness")
     assert data.pipeline_tag is None
@@ -80,7 +82,7 @@ def test_the_card_says_of_the_rest_that_it_is_unknown(tmp_path):
     assert front_matter(card)["license"] == "unknown"
     assert "model-index" not in front_matter(card)
     assert section(card, "Scores") == "None are recorded: how well it captions is unknown."
-    for title in ("Data", "Limits", "Licence"):
+    for title in ("Data", "Limits", "License"):
         assert section(card, title).startswith("Unknown:")
     assert "Command: unknown." in section(card, "Training")
     assert "Seeds: unknown. Saved with: unknown." in section(card, "Training")
@@ -115,13 +117,13 @@ def test_named_and_copied_parts_of_the_hub_are_base_models(folder):
     assert f"| decoder | `decoder`, made from `ada/llama@{'0' * 40}`" in card
 
 
-def test_a_licence_of_ones_own_words_is_other_for_the_hub(tmp_path):
-    facts = CardFacts(licence="Research and non-commercial use: see below.")
+def test_a_license_of_ones_own_words_is_other_for_the_hub(tmp_path):
+    facts = CardFacts(license="Research and non-commercial use: see below.")
     tiny_captioner().save_pretrained(tmp_path / "model", card=facts)
     card = model_card(tmp_path / "model")
     assert front_matter(card)["license"] == "other"
     assert front_matter(card)["license_name"] == "research-and-non-commercial-use-see-below"
-    assert section(card, "Licence") == "Research and non-commercial use: see below."
+    assert section(card, "License") == "Research and non-commercial use: see below."
 
 
 def test_facts_travel_with_the_model(folder, tmp_path):
@@ -151,7 +153,7 @@ def test_the_example_of_the_docs_runs(folder, tmp_path, monkeypatch):
     code = page.partition("```python\n")[2].partition("```")[0]
     said = {}
     exec(compile(code.replace("runs/lamb/best", str(folder)), "weights.md", "exec"), said)
-    assert said["again"].card["licence"] == "cc-by-nc-4.0"
+    assert said["again"].card["license"] == "cc-by-nc-4.0"
 
 
 def test_the_command_line_lists_fetches_prints_and_uploads(folder, tmp_path, monkeypatch):
@@ -167,3 +169,16 @@ def test_the_command_line_lists_fetches_prints_and_uploads(folder, tmp_path, mon
     assert run.invoke(app, ["fetch", "ada/tiny"]).stdout == f"{name}\t{resolve(name)}\n"
     refused = run.invoke(app, ["fetch", "ada/none"])
     assert isinstance(refused.exception, CheckpointError)
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new"),
+    [
+        (CardFacts, {"licence": "mit", "licence_note": "of all"}, {"license": "mit"}),
+        (DiffusionLinkConfig, {"topology_neighbours": 3}, {"topology_neighbors": 3}),
+    ],
+)
+def test_old_spellings_in_files_are_read_and_not_written(model, old, new):
+    read = validate(model, old, "x").model_dump()
+    assert new.items() <= read.items()
+    assert not old.keys() & read.keys()

@@ -105,7 +105,7 @@ def test_missing_or_damaged_graph_is_named(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("model", [b"", b"not a graph at all", b"\x3a\xff\xff\xff\x7f"])
 def test_foreign_bytes_are_no_graph(folder: Path, model: bytes) -> None:
     sign(folder, "prefix", model)
-    with pytest.raises(CheckpointError, match=r"prefix.onnx: damaged or no ONNX file"):
+    with pytest.raises(CheckpointError, match=r"prefix.onnx: damaged, or not an ONNX file"):
         RuntimeCaptioner.load(folder)
 
 

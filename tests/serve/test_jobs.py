@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -250,6 +251,11 @@ def test_job_belongs_to_one_process_until_its_lock_ends(tmp_path: Path) -> None:
     assert again.id == first.id
     two.change(first.id, state="done", ended=time.time() - 8 * 86_400)
     lock.close(remove=True)
+    left, fresh = tmp_path / "upload-x", tmp_path / "upload-y"
+    for path in (left, fresh):
+        path.write_bytes(b"")
+    os.utime(left, (0, 0))
     two.tidy(7.0)
+    assert [path.name for path in tmp_path.glob("upload-*")] == ["upload-y"]
     assert one.find(first.id) is None
     assert one.claim(4)[0].id == second.id

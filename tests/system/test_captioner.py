@@ -240,7 +240,7 @@ def test_every_guide_setting_captions():
 
 
 def test_what_is_saved_and_loaded_again_is_bitwise_the_same(captioner, tmp_path):
-    captioner.card = {"licence": "Apache-2.0"}
+    captioner.card = {"license": "Apache-2.0"}
     captioner.save(tmp_path / "model")
     loaded = TorchCaptioner.load(tmp_path / "model")
     before, after = captioner.state_dict(), loaded.state_dict()

@@ -179,6 +179,12 @@ def test_the_sentence_of_the_class_is_the_answer_where_no_candidate_names_what_i
     assert (chosen.model, chosen.end_s) == ("stand-in", 1.0)
 
 
+def test_a_sound_that_is_surely_heard_is_named_even_where_a_candidate_names_another_one() -> None:
+    heard = Classes([0.3, 0.1, 0.6], [0.45, 0.1, 0.6])
+    assert best(heard, "a dog barks", "a dog is barking").text == "an owl is hooting"
+    assert best(heard, "a dog barks", "an owl hoots as a dog barks").text.startswith("an owl hoots")
+
+
 def test_unclear_sounds_keep_the_captioners_own_words() -> None:
     heard = Classes([0.1, 0.1, 0.25], [0.1, 0.1, 0.25])
     assert best(heard, "a dog barks", "a dog is barking").text.startswith("a dog")

@@ -171,7 +171,7 @@ class Patched:
 def mpeg_seconds(path: Path) -> float:
     """Seconds by the tag in the first MPEG frame (Xing, Info or VBRI); 0 where there is none.
 
-    The tag tells of its own file, also where others were joined to it. Raises OSError.
+    The tag describes its own file, also where others were joined to it. Raises OSError.
     """
     with path.open("rb") as file:
         start = file.read(10)

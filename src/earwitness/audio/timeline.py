@@ -1,4 +1,4 @@
-"""The time line of a file: where each frame stands, so that holes stay holes."""
+"""The time line of a file: where each frame is, so that holes stay holes."""
 
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ class TimeLine:
         self.seconds = 0.0
         """where the samples so far end"""
         self.first = 0.0
-        """where the first sample stands"""
+        """where the first sample is"""
         self.empty = True
 
     def gap(self, frame: "AudioFrame") -> int:

@@ -11,7 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from earwitness.captioning.heard import FEWEST, LEAST_PROBABILITY, LEAST_SUPPORT, WEIGHT
+from earwitness.captioning.heard import (
+    FEWEST,
+    LEAST_PROBABILITY,
+    LEAST_SUPPORT,
+    SURE_PROBABILITY,
+    WEIGHT,
+)
 from earwitness.errors import ConfigError, MissingDependencyError, one_line
 from earwitness.models.json_files import read_json, read_settings
 from earwitness.models.sound_classes import PART_S, SETTINGS, WEIGHTS, ClassHeadConfig
@@ -98,6 +104,7 @@ def _classes(files: ModelFiles) -> dict[str, Any] | None:
         "weight": WEIGHT,
         "least_support": LEAST_SUPPORT,
         "least_probability": LEAST_PROBABILITY,
+        "sure_probability": SURE_PROBABILITY,
     }
 
 

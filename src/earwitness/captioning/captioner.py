@@ -14,11 +14,12 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
+from earwitness.adapters.settings import AdapterOptions
 from earwitness.audio import AudioSource
 from earwitness.audio.tracks import Track
 from earwitness.caption import (
@@ -29,7 +30,12 @@ from earwitness.caption import (
     Decoding,
     Reranks,
 )
-from earwitness.errors import CheckpointError, MissingDependencyError, pip_install
+from earwitness.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    pip_install,
+)
 from earwitness.models.sound_classes import SoundClassifier
 from earwitness.models.sound_events import SoundEvent
 
@@ -86,28 +92,8 @@ class Captioner(Protocol):
 
     @staticmethod
     def load(model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
-        """The captioner of a model folder, a pocket model by name, or one of the hub (owner/name or
-        owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is
-        one.
-
-        On the CPU a folder with ONNX graphs is run by onnxruntime; torch is not even imported.
-
-        Raises:
-            MissingDependencyError: the model or the device needs torch, which is not installed.
-            CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
-                such model, or cannot be reached.
-            ConfigError: this machine has no such device.
-        """
-        folder = captioner_folder(model)
-        if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
-            from earwitness.runtime import RuntimeCaptioner
-
-            return with_own_rerank(_with_torch(RuntimeCaptioner.load(folder), folder))
-        _need_torch(f"{model} on device {device}")
-        from earwitness.system.captioner import TorchCaptioner
-        from earwitness.system.devices import torch_device
-
-        return with_own_rerank(TorchCaptioner.load(model, torch_device(device)))
+        """The captioner of a model, as `open_captioner` with an adapter's own defaults."""
+        return open_captioner(model, device)
 
     def caption(
         self,
@@ -210,6 +196,65 @@ class Explains(Protocol):
         ...
 
 
+def open_captioner(
+    model: Path | str = "pocket-lamb", device: str = "cpu", options: AdapterOptions | None = None
+) -> Captioner:
+    """The captioner of a model folder, a pocket model by name, or one of the hub (owner/name or
+    owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
+
+    On the CPU a folder with ONNX graphs is run by onnxruntime; torch is not even imported.
+    `hf:owner/name` (or a folder) is an audio-language model of transformers, and `openai:name` one
+    behind an OpenAI-compatible server; `options` are for these two alone.
+
+    Raises:
+        MissingDependencyError: the model or the device needs a package that is not installed.
+        CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
+            such model, or cannot be reached.
+        ConfigError: this machine has no such device, or `options` that the model does not have.
+    """
+    scheme, name = scheme_of(model)
+    if scheme:
+        return _adapter(scheme, name, device, options)
+    if options not in (None, AdapterOptions()):
+        raise ConfigError(
+            f"{model}: a prompt, a quantization or a base URL is for hf: and openai: models"
+        )
+    folder = captioner_folder(model)
+    if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
+        from earwitness.runtime import RuntimeCaptioner
+
+        return with_own_rerank(_with_torch(RuntimeCaptioner.load(folder), folder))
+    _need_torch(f"{model} on device {device}")
+    from earwitness.system.captioner import TorchCaptioner
+    from earwitness.system.devices import torch_device
+
+    return with_own_rerank(TorchCaptioner.load(model, torch_device(device)))
+
+
+def _adapter(
+    scheme: Literal["hf", "openai"], name: str, device: str, options: AdapterOptions | None
+) -> Captioner:
+    # Their `load` has no model of its own to fall back on, as the protocol's has.
+    if scheme == "openai":
+        from earwitness.adapters.endpoint import EndpointCaptioner
+
+        return cast(Captioner, EndpointCaptioner.load(name, options))
+    _need_torch(f"hf:{name}")
+    from earwitness.adapters.audio_language import AudioLanguageCaptioner
+
+    return cast(Captioner, AudioLanguageCaptioner.load(name, device, options))
+
+
+def scheme_of(model: Path | str) -> tuple[Literal["", "hf", "openai"], str]:
+    """The scheme before a model's name, and the name: ("hf", "owner/name") of "hf:owner/name"."""
+    scheme, _, name = str(model).partition(":")
+    if scheme == "hf" and name:
+        return "hf", name
+    if scheme == "openai" and name:
+        return "openai", name
+    return "", str(model)
+
+
 def with_own_rerank(captioner: _Own) -> _Own:
     """The captioner, choosing captions by its class head if it has one."""
     from earwitness.captioning.heard import EventReranker
@@ -289,6 +334,8 @@ def audio_text_folder(name: str | Path) -> Path:
 
 def sound_classes(model: Path | str, device: str = "cpu") -> SoundClassifier:
     """The class head of a model over its encoder's frames. Raises CheckpointError without one."""
+    if scheme_of(model)[0]:
+        captioner_folder(model)  # says that adapters have none, without loading one
     captioner = Captioner.load(model, device)
     if not isinstance(captioner, CaptionCalls) or captioner.classes is None:
         raise CheckpointError(f"{model}: no class head (classes.json) beside its encoder")
@@ -300,6 +347,22 @@ def captioner_folder(model: Path | str) -> Path:
     from earwitness.models.names import model_folder
 
     return model_folder(model)
+
+
+def captioner_files(model: Path | str) -> list[Path]:
+    """The files that tell one captioner from another. Raises CheckpointError."""
+    scheme, name = scheme_of(model)
+    if scheme == "openai":
+        return []
+    names = ["earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors"]
+    if scheme == "hf":
+        from earwitness.models.hub import resolve
+
+        folder = resolve(name)
+        index = folder / "model.safetensors.index.json"
+        weights = index if index.is_file() else folder / "model.safetensors"
+        return [folder / "config.json", folder / "generation_config.json", weights]
+    return [captioner_folder(model) / name for name in names]
 
 
 def is_exported(folder: Path) -> bool:

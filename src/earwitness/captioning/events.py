@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from earwitness.captioning.subtitles import Cue, to_srt
 from earwitness.models.sound_events import SoundEvent
@@ -12,21 +12,26 @@ from earwitness.models.sound_events import SoundEvent
 EventFormat = Literal["json", "csv", "labels", "srt"]
 
 
+def as_rows(events: Sequence[SoundEvent]) -> list[dict[str, Any]]:
+    """The events as JSON objects: start, end, event, probability."""
+    return [
+        {
+            "start": round(event.start_s, 3),
+            "end": round(event.end_s, 3),
+            "event": event.name,
+            "probability": round(event.probability, 4),
+        }
+        for event in events
+    ]
+
+
 def written(name: str, events: Sequence[SoundEvent], form: EventFormat) -> str:
     """The events of the file `name` as text: a JSON line, CSV rows (file, start, end, event,
     probability), labels for Audacity (start, end and name, tab-separated), or SubRip.
     """
     if form == "json":
-        rows = [
-            {
-                "start": round(event.start_s, 3),
-                "end": round(event.end_s, 3),
-                "event": event.name,
-                "probability": round(event.probability, 4),
-            }
-            for event in events
-        ]
-        return json.dumps({"file": name, "events": rows}, ensure_ascii=False) + "\n"
+        record = {"file": name, "events": as_rows(events)}
+        return json.dumps(record, ensure_ascii=False) + "\n"
     if form == "labels":
         lines = (f"{event.start_s:.3f}\t{event.end_s:.3f}\t{event.name}\n" for event in events)
         return "".join(lines)

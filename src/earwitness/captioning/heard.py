@@ -2,7 +2,7 @@
 loses, and where no candidate names what is clearly heard, the class's own sentence is the answer.
 
 No paper's step; it changes no model. The head was fitted on single recordings, so that it knows
-sounds which captions seldom tell of alone.
+sounds which captions seldom mention by themselves.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,9 @@ WEIGHT = 1.0
 
 LEAST_SUPPORT, LEAST_PROBABILITY = 0.2, 0.3
 """below the first, no candidate names what is heard; from the second on, something clearly is"""
+
+SURE_PROBABILITY = 0.5
+"""from here on a sound is heard so clearly that the answer must name it"""
 
 
 @runtime_checkable
@@ -141,10 +144,17 @@ class EventReranker:
         found = [replace(row[n], rerank=supports[n]) for n in order]
         likeliest = int(whole.argmax())
         sure = float(whole[likeliest])
-        if found and supports[order[0]] < LEAST_SUPPORT and sure >= LEAST_PROBABILITY:
+        if found and self._misses(found[0], likeliest, sure):
             text = self.classes.sentences[likeliest][0]
             found.insert(0, replace(found[0], text=text, score=sure, rerank=sure))
         return found
+
+    def _misses(self, best: Caption, likeliest: int, sure: float) -> bool:
+        """Whether the best candidate does not name what is clearly heard."""
+        if (best.rerank or 0.0) < LEAST_SUPPORT and sure >= LEAST_PROBABILITY:
+            return True
+        words = normalize(best.text).split()
+        return sure >= SURE_PROBABILITY and self.classes.words[likeliest].isdisjoint(words)
 
     def support(self, text: str, probabilities: Float[np.ndarray, " K"]) -> float:
         """The probability of the classes that a caption names, at most 1."""

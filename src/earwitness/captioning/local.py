@@ -8,9 +8,11 @@ from dataclasses import replace
 from earwitness.audio import AudioSource
 from earwitness.caption import Decoding, best_captions
 from earwitness.captioning.captioner import Captioner
+from earwitness.captioning.choice import ModelChoice
 from earwitness.captioning.pipeline import (
     CaptionSettings,
     OpenWindow,
+    Outcome,
     SoundInProgress,
     SoundResult,
 )
@@ -66,6 +68,28 @@ def caption_files(
     _caption(captioner, waiting, settings, batch_size)
     if done := _completed(in_progress):
         yield done
+
+
+def outcomes(
+    choice: ModelChoice,
+    sources: Sequence[Source],
+    timed: bool,
+    *,
+    on_ready: Callable[[], None],
+    on_seconds: Callable[[float], None],
+) -> Generator[list[Outcome], None, None]:
+    """The outcome of each source with the model of `choice`, batch by batch, in order.
+
+    `on_ready` is called when the model is loaded. Raises as `ModelChoice.load` and `caption_files`.
+    """
+    captioner, settings = choice.load(timed)
+    on_ready()
+    arriving = caption_files(
+        captioner, sources, settings, batch_size=choice.batch_size, on_seconds=on_seconds
+    )
+    with closing(arriving):
+        for results in arriving:
+            yield [result.outcome(captioner.name) for result in results]
 
 
 def caption_segments(

@@ -43,7 +43,7 @@ class LockedFile:
         """Creates the file where there is none; its content is left alone.
 
         Raises:
-            DataError: the file cannot be written, is no regular file, or another run has it.
+            DataError: the file cannot be written, is not a regular file, or another run has it.
         """
         need_regular(path)
         self.path = path

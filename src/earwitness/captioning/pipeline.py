@@ -8,7 +8,7 @@ queue (the service).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from earwitness.audio.levels import SILENCE_DB
 from earwitness.caption import Caption, Decoding, Reranks, default_rerank
@@ -106,6 +106,21 @@ class SoundResult:
         if not self.whole:
             return record | {"segments": [segment.as_dict() for segment in self.segments]}
         return record | {key: only[key] for key in ("rerank", "gate", "captions") if key in only}
+
+    def outcome(self, model: str) -> "Outcome":
+        """The result in words alone, for outputs and other machines."""
+        if self.error is not None:
+            return Outcome(self.name, None, str(self.error), self.notes)
+        return Outcome(self.name, self.record(model), None, self.notes)
+
+
+class Outcome(NamedTuple):
+    """What an engine gives for one sound: its record, or a sentence on why there is none."""
+
+    name: str
+    record: dict[str, Any] | None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,7 @@ class Sink:
     def __init__(self) -> None:
         self.done: set[str] = set()
         self.refused: dict[str, str] = {}
-        """the sounds whose own file cannot be written, and why; the job goes on past them"""
+        """the sounds whose own file cannot be written, and why; the job continues past them"""
 
     def add(self, records: list[Record]) -> None:
         """Takes finished records; those of files are on disk when this returns.
@@ -40,6 +40,13 @@ class Sink:
         Raises DataError where the job cannot go on.
         """
         raise NotImplementedError
+
+    def earlier(self) -> Iterator[Record]:
+        """The records of earlier runs, where the output holds whole records."""
+        return iter(())
+
+    def failed(self, name: str, sentence: str) -> None:
+        """Notes a sound without a caption, where the output has a place for it."""
 
     def finish(self) -> None:
         """Writes what can only be written at the end of the job."""
@@ -115,6 +122,10 @@ class JournalledFile(Sink):
     def add(self, records: list[Record]) -> None:
         """Appends to the journal."""
         self._journal.add(records)
+
+    def earlier(self) -> Iterator[Record]:
+        """The records in the journal."""
+        return self._journal.records()
 
     def finish(self) -> None:
         """Makes the file from the journal."""

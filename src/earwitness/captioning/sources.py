@@ -4,9 +4,10 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from earwitness.audio import AudioSource
@@ -55,21 +56,25 @@ def find(
     return list(found.values())
 
 
-def read_manifest(path: str, column: str | None = None) -> list[Source]:
+def read_manifest(
+    path: str, column: str | None = None, opened: Callable[[str, Cells], Source] | None = None
+) -> list[Source]:
     """The sounds that `column` of a table names (see `io.tables`), or lines of text.
 
     `-` reads one path per line from standard input. Relative paths start at the manifest's folder
     (for `-`, the working directory). Each file is taken once, named as the manifest names it;
-    `shard.tar#key.flac` and `shard.parquet#row` are sounds in shards.
+    `shard.tar#key.flac` and `shard.parquet#row` are sounds in shards. `opened` gives the sound that
+    a name in a row stands for; None: `listed`, for files of this computer.
 
     Raises:
         DataError: the manifest cannot be read, has no such column, or an empty cell.
     """
     folder = Path() if path == "-" else Path(path).parent
+    opened = opened or partial(listed, folder)
     found: dict[str, Source] = {}
     for name, row in _names(path, column):
         if key_of(name) not in found:
-            found[key_of(name)] = _listed(folder, name, row)
+            found[key_of(name)] = opened(name, row)
     if not found:
         raise DataError(f"{path}: names no file; expected a row or line for each sound")
     return list(found.values())
@@ -89,7 +94,7 @@ def parse_shard(part: str) -> tuple[int, int]:
     raise ConfigError(f"--shard {part}: expected i/n with i from 1 to n, such as 3/8")
 
 
-def _listed(folder: Path, name: str, row: Cells) -> Source:
+def listed(folder: Path, name: str, row: Cells) -> Source:
     """The sound that a manifest names in `row`, a file or one in a shard."""
     from earwitness.data.prepare.packed import packed_at
 
@@ -139,7 +144,7 @@ def _expanded(argument: str, include: Sequence[str], exclude: Sequence[str]) -> 
     for path in paths:
         if os.path.isdir(path):
             yield from _in_folder(path, include, exclude)
-        elif not _matches(path, exclude):
+        elif not matches(path, exclude):
             yield from _in_file(path)
 
 
@@ -149,7 +154,7 @@ def _in_folder(folder: str, include: Sequence[str], exclude: Sequence[str]) -> I
         below = os.path.relpath(path, folder)
         suffix = Path(path).suffix
         known = suffix == ".tar" or suffix.lower() in SOUND_SUFFIXES
-        if _matches(below, include) if include else known:
+        if matches(below, include) if include else known:
             any_found = True
             yield from _in_file(path)
     if not any_found:
@@ -166,13 +171,14 @@ def _walk(folder: str, exclude: Sequence[str]) -> Iterator[str]:
 
         def kept(name: str, below: str = below) -> bool:
             path = os.path.normpath(os.path.join(below, name))
-            return not name.startswith(".") and not _matches(path, exclude)
+            return not name.startswith(".") and not matches(path, exclude)
 
         folders[:] = sorted(name for name in folders if kept(name))
         yield from (os.path.join(place, name) for name in sorted(files) if kept(name))
 
 
-def _matches(path: str, patterns: Iterable[str]) -> bool:
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns of a shell fits a path, or its name alone."""
     path = Path(path).as_posix()
     return any(
         fnmatch(path, pattern.rstrip("/")) or fnmatch(path.rpartition("/")[2], pattern.rstrip("/"))

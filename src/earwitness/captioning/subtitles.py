@@ -57,7 +57,7 @@ class Subtitles:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a sound caption may stand: all in seconds."""
+    """Where a sound caption may be placed: all in seconds."""
 
     shortest: float = 1.0
     """a gap in the speech below this holds no caption"""
@@ -148,7 +148,7 @@ def add_sounds(
 ) -> tuple[Subtitles, int]:
     """The lines of speech with sound captions in the gaps between; how many found no gap.
 
-    The speech stays as it is. A sound stands in the first gap of its time that is long enough,
+    The speech stays as it is. A sound is put into the first gap of its time that is long enough,
     once, however long it lasts, and never overlaps a line of speech or another sound. A caption
     that only says that somebody speaks is left out where its time holds lines of speech: they say
     more.

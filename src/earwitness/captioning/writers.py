@@ -20,7 +20,7 @@ from earwitness.io.batches import batched
 from earwitness.io.names import on_one_line, readable_name
 from earwitness.io.parquet import need_parquet
 
-Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt"]
+Format = Literal["text", "jsonl", "json", "csv", "parquet", "srt", "vtt", "parts"]
 Record: TypeAlias = dict[str, Any]
 
 ENDINGS: dict[str, Format] = {
@@ -70,8 +70,8 @@ def rows(record: Record) -> Iterator[dict[str, Any]]:
 def as_lines(record: Record, named: bool) -> list[str]:
     """Text for reading: [file,] [start - end,] [score,] caption, apart by tabs; a line per row.
 
-    Control characters in the name are escaped. Times stand where the sound was cut, scores where
-    more than one caption was asked for.
+    Control characters in the name are escaped. Times are shown where the sound was cut, scores
+    where more than one caption was asked for.
     """
     lines = []
     several = [part for part in record.get("segments", [record]) if "captions" in part]

@@ -83,7 +83,7 @@ class _Welcoming(TyperGroup):
 
 
 def _near(path: Path) -> Path:
-    """The path from here, where it lies below."""
+    """The path from here, where it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -6,11 +6,21 @@ from typing import Annotated
 import typer
 
 from earwitness.captioning.options import CaptionOptions, option_help
-from earwitness.cli.caption_job import Input, Model, Output, run
+from earwitness.cli.adapter_options import (
+    MODEL_HELP,
+    BaseUrl,
+    Prompt,
+    Quantize,
+    Quantized,
+    adapter_of,
+)
+from earwitness.cli.caption_job import Input, Output, check_options, run
 from earwitness.cli.caption_kinds import OutputFormat, Precision, Sidecar
+from earwitness.cli.cluster_options import Engine, cluster_of
 from earwitness.config import validate
 
 _IN, _OUT, _SEARCH, _LONG, _RUN = "Input", "Output", "Captions", "Long sounds", "Running"
+_RAY = "Many machines"
 
 
 def caption(
@@ -101,7 +111,7 @@ def caption(
     model: Annotated[
         str,
         typer.Option(
-            help="A pocket model, a model folder, or owner/name of the Hugging Face hub.",
+            help=MODEL_HELP,
             rich_help_panel=_SEARCH,
         ),
     ] = "pocket-lamb",
@@ -164,6 +174,9 @@ def caption(
             rich_help_panel=_SEARCH,
         ),
     ] = -60.0,
+    prompt: Prompt = None,
+    quantize: Quantized = Quantize.none,
+    base_url: BaseUrl = None,
     timed: Annotated[
         bool,
         typer.Option(
@@ -243,6 +256,59 @@ def caption(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress; errors only.", rich_help_panel=_RUN)
     ] = False,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="local, or ray: workers on a Ray cluster, files by path or URL (s3://, gs://, "
+            "hdfs://, ...), a folder of parquet parts as output.",
+            rich_help_panel=_RAY,
+        ),
+    ] = Engine.local,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The cluster; auto for the one on this computer. Default: RAY_ADDRESS, else one "
+            "that is started for this job.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Workers; default: as many as there is room for.", rich_help_panel=_RAY
+        ),
+    ] = None,
+    cpus: Annotated[
+        float, typer.Option(min=0.1, help="CPUs per worker.", rich_help_panel=_RAY)
+    ] = 1.0,
+    gpus: Annotated[
+        float,
+        typer.Option(
+            min=0, help="GPUs per worker; 0.25 lets four share one.", rich_help_panel=_RAY
+        ),
+    ] = 0.0,
+    events: Annotated[
+        bool,
+        typer.Option(
+            "--events/--no-events",
+            help="List the sound events of each file, too (in parts and jsonl).",
+            rich_help_panel=_RAY,
+        ),
+    ] = True,
+    duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--duplicates",
+            help="Note the SHA-256 of each file and a fingerprint of its sound, and mark what is "
+            "the same as an earlier file.",
+            rich_help_panel=_RAY,
+        ),
+    ] = False,
+    part_rows: Annotated[
+        int,
+        typer.Option(min=1, help="Most rows per parquet part.", rich_help_panel=_RAY),
+    ] = 10_000,
 ) -> None:
     """Describes a sound in a sentence.
 
@@ -263,11 +329,20 @@ def caption(
       earwitness caption film.mp4 --speech tiny.en -o film.srt
 
       find . -name '*.flac' | earwitness caption --manifest - --json
+
+      earwitness caption s3://sounds/2024/ --engine ray --address auto -o captions/
     """
+    from earwitness.captioning.choice import ModelChoice
+
     given = Input(
         tuple(files or ()), manifest, column, tuple(include or ()), tuple(exclude or ()), shard
     )
-    out = Output(output, kind, as_json, sidecar, overwrite, failures, merge, speech)
+    cluster = cluster_of(engine, address, workers, cpus, gpus, events, duplicates)
+    if kind is None and output and not (output.suffix or as_json or sidecar) and cluster:
+        kind = OutputFormat.parts
+    out = Output(
+        output, kind, as_json, sidecar, overwrite, failures, merge, speech, part_rows=part_rows
+    )
     options = validate(
         CaptionOptions,
         {
@@ -290,13 +365,14 @@ def caption(
         },
         "the options",
     )
-    chosen = Model(model, options, device, precision, batch_size)
+    adapter = adapter_of(prompt, quantize, base_url)
+    chosen = ModelChoice(model, options, device, precision.value, batch_size, adapter)
     given.check()
     out.check(given)
-    chosen.check()
+    check_options(options)
     if threads is not None:
         from earwitness.captioning.captioner import set_threads
 
         set_threads(threads)
-    if run(chosen, given, out, quiet):
+    if run(chosen, given, out, quiet, cluster):
         raise typer.Exit(1)

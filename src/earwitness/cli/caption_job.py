@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from earwitness.captioning.options import CaptionOptions
-from earwitness.cli.caption_kinds import OutputFormat, Precision, Sidecar
+from earwitness.cli.caption_kinds import OutputFormat, Sidecar
 from earwitness.cli.caption_progress import Progress
 from earwitness.errors import AudioError, ConfigError, DataError
 
 if TYPE_CHECKING:
-    from earwitness.captioning.captioner import Captioner
+    from collections.abc import Callable, Generator
+
+    from earwitness.captioning.choice import ModelChoice
+    from earwitness.captioning.duplicates import Duplicates
     from earwitness.captioning.journal import Failures
-    from earwitness.captioning.pipeline import CaptionSettings
-    from earwitness.captioning.rerank import Reranker
+    from earwitness.captioning.pipeline import Outcome
+    from earwitness.captioning.ray import Cluster
     from earwitness.captioning.sinks import Sink
     from earwitness.captioning.sources import Source
     from earwitness.captioning.subtitles import Subtitles
@@ -48,14 +51,17 @@ class Input:
         if self.column and not self.manifest:
             raise typer.BadParameter("needs --manifest", param_hint="--column")
 
-    def sources(self) -> "list[Source]":
-        """All sounds, those of other shards included.
+    def sources(self, anywhere: bool = False) -> "list[Source]":
+        """All sounds, those of other shards included; `anywhere`: also those that URLs name.
 
         Raises:
             DataError: the manifest cannot be read, or nothing is left to caption.
         """
         from earwitness.captioning.sources import find, read_manifest
 
+        if anywhere:
+            from earwitness.captioning.ray import find_anywhere as find
+            from earwitness.captioning.ray import manifest_anywhere as read_manifest
         if self.manifest is not None:
             return read_manifest(self.manifest, self.column)
         found = find(self.files, self.include, self.exclude)
@@ -82,6 +88,7 @@ class Output:
     failures: Path | None = None
     merge: Path | None = None
     speech_model: str | None = None
+    part_rows: int = 10_000
 
     @property
     def between(self) -> str | None:
@@ -150,7 +157,7 @@ class Output:
             )
 
     def speech(
-        self, sources: "list[Source]", model: "Model", progress: Progress
+        self, sources: "list[Source]", model: "ModelChoice", progress: Progress
     ) -> "Callable[[], Subtitles] | None":
         """What gives the subtitles of --merge, which are read now, or of the speech that --speech
         finds in the sound, once its captions are there.
@@ -160,10 +167,10 @@ class Output:
         from earwitness.captioning.subtitles import read
 
         if self.speech_model is not None:
-            from earwitness.cli.spoken import spoken
+            from earwitness.cli.transcription import transcription
 
             track = model.options.track
-            return spoken(self.speech_model, sources[0], model.device, track, progress.say)
+            return transcription(self.speech_model, sources[0], model.device, track, progress.say)
         if self.merge is None:
             return None
         try:
@@ -196,9 +203,18 @@ class Output:
             return SubtitleOutput(
                 self.path, self.format, speech, self.overwrite, progress.say, placement
             )
+        if self.format == "parts":
+            return self._parts(fingerprint)
         if self.path is not None:
             return JournalledFile(self.path, self.format, fingerprint, self.overwrite)
         return Printer(self.format, named=len(sources) > 1)
+
+    def _parts(self, fingerprint: str) -> "Sink":
+        from earwitness.captioning.parts import Parts
+
+        if self.path is None:
+            raise ConfigError("parts need a folder; name one with --output")
+        return Parts(self.path, fingerprint, self.overwrite, self.part_rows)
 
     def open_failures(self) -> "Failures | None":
         """The record of the sounds that fail; None if results are printed. Raises DataError."""
@@ -206,92 +222,26 @@ class Output:
 
         if self.failures is not None:
             return Failures(self.failures)
-        if self.path is None:
+        if self.path is None or self.format == "parts":
             return None
         beside = self.path / "failed.jsonl" if self.sidecar else f"{self.path}.failed.jsonl"
         return Failures(Path(beside))
 
 
-@dataclass(frozen=True)
-class Model:
-    """Which model captions, and how."""
-
-    name: str
-    options: CaptionOptions
-    device: str = "auto"
-    precision: Precision = Precision.fp32
-    batch_size: int | None = None
-
-    def check(self) -> None:
-        """Raises BadParameter for options that do not fit together."""
-        conflict = self.options.conflict()
-        if conflict is None:
-            return
-        option, other = (f"--{name.replace('_', '-')}" for name in conflict[:2])
-        said = f"and {other} exclude each other" if conflict.excludes else f"needs {other}"
-        raise typer.BadParameter(said, param_hint=option)
-
-    def fingerprint(self, timed: bool) -> str:
-        """Eight hex digits for everything besides the sound that a caption depends on.
-
-        Raises:
-            CheckpointError: there is no such model, or no such CLAP to rerank by.
-            ConfigError: the lengths of window, hop and whole do not fit together.
-        """
-        from hashlib import blake2b
-
-        from earwitness.captioning.captioner import captioner_folder
-        from earwitness.captioning.rerank import reranker_files
-        from earwitness.captioning.segments import Windows
-
-        options = self.options
-        timed = timed or options.implies_times
-        windows = Windows(*options.lengths(timed))
-        # A lowest score of 0 is not the same as none given, which leaves the choice to the model.
-        asked = (
-            (windows, timed, options.silence, self.precision.value, options.min_score),
-            sorted(options.search_changes().items()),
-            (options.rerank, options.rerank_weight),
-            options.track,
-        )
-        digest = blake2b(repr(asked).encode(), digest_size=4)
-        names = ("earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors")
-        paths = [captioner_folder(self.name) / name for name in names]
-        paths += reranker_files(options.rerank) if options.rerank is not None else []
-        for path in paths:
-            if path.is_file():
-                digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-    def load(self, timed: bool) -> "tuple[Captioner, CaptionSettings]":
-        """The captioner, and the settings completed with its own.
-
-        Raises:
-            CheckpointError: a model folder is missing or damaged.
-            ConfigError: this machine has no such device, or a value is out of range.
-        """
-        from earwitness.captioning.captioner import Captioner
-        from earwitness.captioning.pipeline import settings_for
-
-        captioner = Captioner.load(self.name, self.device)
-        reranker = load_reranker(self.options.rerank, self.options.rerank_weight, captioner)
-        settings = settings_for(self.options, captioner, timed=timed, reranker=reranker)
-        return captioner, replace(settings, precision=self.precision.value)
+def check_options(options: "CaptionOptions") -> None:
+    """Raises BadParameter for options that do not fit together."""
+    conflict = options.conflict()
+    if conflict is None:
+        return
+    option, other = (f"--{name.replace('_', '-')}" for name in conflict[:2])
+    said = f"and {other} exclude each other" if conflict.excludes else f"needs {other}"
+    raise typer.BadParameter(said, param_hint=option)
 
 
 def _same(one: Path, other: Path) -> bool:
     from os.path import realpath
 
     return realpath(one) in (realpath(other), realpath(f"{other}.journal.jsonl"))
-
-
-def load_reranker(
-    name: str | None, weight: float | None, captioner: "Captioner"
-) -> "Reranker | None":
-    """The reranker called `name` on the captioner's device; None for None."""
-    from earwitness.captioning.rerank import Reranker
-
-    return None if name in (None, "none") else Reranker.load(name, weight, str(captioner.device))
 
 
 def long_sound(sources: "list[Source]") -> float | None:
@@ -310,10 +260,18 @@ def long_sound(sources: "list[Source]") -> float | None:
     return None
 
 
-def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
-    """Captions the sounds into the output; the number of sounds that failed."""
+def run(
+    model: "ModelChoice",
+    given: Input,
+    output: Output,
+    quiet: bool,
+    cluster: "Cluster | None" = None,
+) -> int:
+    """Captions the sounds into the output, on this machine unless there is a `cluster`; the number
+    of sounds that failed.
+    """
     output = output.of_shard(given.shard)
-    sources = given.sources()
+    sources = given.sources(anywhere=cluster is not None)
     output.check_sources(sources)
     timed = output.format in ("srt", "vtt")
     prints = output.path is None and output.sidecar is None
@@ -328,10 +286,10 @@ def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
         left = [source for source in sources if source.name not in sink.done]
         progress.begin(len(left), len(sources) - len(left))
         if left:
-            captioner, settings = model.load(timed)
-            progress.ready()
-            job = Job(captioner, settings, model.batch_size, sink, failures, progress)
-            failed = job.run(left)
+            told = {"on_ready": progress.ready, "on_seconds": progress.sound}
+            marks = _marks(cluster, sink)
+            job = Job(_engine(cluster)(model, left, timed, **told), sink, failures, progress, marks)
+            failed = job.run()
         sink.finish()
     finally:
         progress.close()
@@ -342,49 +300,68 @@ def run(model: Model, given: Input, output: Output, quiet: bool) -> int:
     return failed
 
 
+def _engine(cluster: "Cluster | None") -> "Callable[..., Generator[list[Outcome], None, None]]":
+    if cluster is None:
+        from earwitness.captioning.local import outcomes
+
+        return outcomes
+    from functools import partial
+
+    from earwitness.captioning.ray import outcomes
+
+    return partial(outcomes, cluster)
+
+
+def _marks(cluster: "Cluster | None", sink: "Sink") -> "Duplicates | None":
+    """What marks the same sound under another name, knowing the sounds of earlier runs."""
+    from earwitness.captioning.duplicates import Duplicates
+
+    if cluster is None or not cluster.extras.duplicates:
+        return None
+    marks = Duplicates()
+    for record in sink.earlier():
+        marks.remember(record)
+    return marks
+
+
 @dataclass(frozen=True)
 class Job:
-    """A captioner at work, and where its results go."""
+    """An engine at work, and where its results go."""
 
-    captioner: "Captioner"
-    settings: "CaptionSettings"
-    batch_size: int | None
+    arriving: "Generator[list[Outcome], None, None]"
     sink: "Sink"
     failures: "Failures | None"
     progress: Progress
+    marks: "Duplicates | None" = None
 
-    def run(self, sources: "list[Source]") -> int:
-        """Captions the sources; the number of them that failed."""
-        from earwitness.captioning.local import caption_files
-
+    def run(self) -> int:
+        """Takes what arrives; the number of sounds that failed."""
         failed = 0
-        arriving = caption_files(
-            self.captioner,
-            sources,
-            self.settings,
-            batch_size=self.batch_size,
-            on_seconds=self.progress.sound,
-        )
         try:
-            for results in arriving:
+            for outcomes in self.arriving:
                 self.progress.before_output()
-                good = [one for one in results if one.error is None]
-                self.sink.add([one.record(self.captioner.name) for one in good])
-                failed_now = 0
-                for one in results:
-                    for note in one.notes:
-                        self.progress.say(note)
-                    problem = self.sink.refused.get(one.name) if one.error is None else one.error
-                    if problem is not None:
-                        failed_now += 1
-                        self._note_failure(one.name, str(problem))
+                failed_now = self._take(outcomes)
                 failed += failed_now
-                self.progress.done(len(results), failed_now)
+                self.progress.done(len(outcomes), failed_now)
         except KeyboardInterrupt:
             self.progress.stopped()
             raise typer.Exit(130) from None
         finally:
-            arriving.close()
+            self.arriving.close()
+        return failed
+
+    def _take(self, outcomes: "list[Outcome]") -> int:
+        records = [one.record for one in outcomes if one.record is not None]
+        self.sink.add([self.marks.mark(one) for one in records] if self.marks else records)
+        failed = 0
+        for one in outcomes:
+            for note in one.notes:
+                self.progress.say(note)
+            problem = one.error or self.sink.refused.get(one.name)
+            if problem is not None:
+                failed += 1
+                self.sink.failed(one.name, problem)
+                self._note_failure(one.name, problem)
         return failed
 
     def _note_failure(self, name: str, sentence: str) -> None:

@@ -13,6 +13,7 @@ class OutputFormat(StrEnum):
     parquet = "parquet"
     srt = "srt"
     vtt = "vtt"
+    parts = "parts"
 
 
 class Sidecar(StrEnum):

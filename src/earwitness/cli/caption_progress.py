@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _EVERY_SECONDS = 30.0
-"""between two lines of progress where stderr is no terminal"""
+"""between two lines of progress where stderr is not a terminal"""
 
 
 class Progress:

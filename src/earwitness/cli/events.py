@@ -47,9 +47,9 @@ def events(
 ) -> None:
     """Finds the sounds in files, with AudioSet's names and the times of their beginning and end.
 
-    Times have steps of 160 ms. A class is told where its probability reaches the threshold in the
-    second around it; short or quiet sounds under a louder one are missed. Labels and SRT hold the
-    events of one file.
+    Times have steps of 160 ms. A class is reported where its probability reaches the threshold
+    in the second around it; short or quiet sounds under a louder one are missed. Labels and SRT
+    hold the events of one file.
 
     Examples:
 

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from earwitness.adapters.settings import AdapterOptions
+from earwitness.cli.adapter_options import (
+    MODEL_HELP,
+    BaseUrl,
+    Prompt,
+    Quantize,
+    Quantized,
+    adapter_of,
+)
 from earwitness.errors import ConfigError, MissingDependencyError, pip_install
 
 if TYPE_CHECKING:
@@ -33,7 +42,7 @@ def serve(
     model: Annotated[
         str,
         typer.Option(
-            help="A pocket model, a model folder, or owner/name on the Hugging Face hub.",
+            help=MODEL_HELP,
             rich_help_panel=_MODEL,
         ),
     ] = "pocket-lamb",
@@ -49,6 +58,9 @@ def serve(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
     ] = "auto",
+    prompt: Prompt = None,
+    quantize: Quantized = Quantize.none,
+    base_url: BaseUrl = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -223,17 +235,23 @@ def serve(
     )
     if settings.webhook_hosts and not settings.webhook_secret:
         raise ConfigError(f"--webhook-host needs {SECRET_VARIABLE}, the key of the signatures")
+    if settings.jobs is not None:
+        from earwitness.serve.jobs import Jobs
+
+        # A folder that cannot be used shows before anything is loaded.
+        Jobs(settings.jobs)
     listener = _listener(host, port)
     address = f"[{host}]" if ":" in host else host
     url = f"http://{address}:{listener.getsockname()[1]}"
+    adapter = adapter_of(prompt, quantize, base_url)
     logs = Logs(log_format.value, verbose, access_log)
     if workers == 1:
-        _serve(model, device, threads, rerank, settings, logs, url, listener)
+        _serve(model, device, adapter, threads, rerank, settings, logs, url, listener)
         return
     from earwitness.serve.workers import run_workers
 
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    work = partial(_serve, model, device, threads, rerank, settings, logs, url)
+    work = partial(_serve, model, device, adapter, threads, rerank, settings, logs, url)
     if status := run_workers(workers, work, listener):
         raise typer.Exit(status)
 
@@ -241,6 +259,7 @@ def serve(
 def _serve(
     model: str,
     device: str,
+    adapter: AdapterOptions,
     threads: int | None,
     rerank: str | None,
     settings: "Settings",
@@ -249,13 +268,13 @@ def _serve(
     listener: socket.socket,
 ) -> None:
     """Loads the model and serves it, in this process."""
-    from earwitness.captioning.captioner import Captioner, set_threads
-    from earwitness.cli.caption_job import load_reranker
+    from earwitness.captioning.captioner import open_captioner, set_threads
+    from earwitness.captioning.choice import load_reranker
     from earwitness.serve.server import run
 
     if threads is not None:
         set_threads(threads)
-    captioner = Captioner.load(model, device)
+    captioner = open_captioner(model, device, adapter)
     reranker = load_reranker(rerank, None, captioner)
     typer.echo(f"{captioner.name} listens on {url}", err=True)
     run(captioner, settings, listener, reranker=reranker, logs=logs)

@@ -39,14 +39,6 @@ class CEDConfig(Strict):
     log_mel: LogMelConfig = LogMelConfig()
 
 
-CED_SIZES = {
-    "tiny": CEDConfig(embed_dim=192, num_heads=3),
-    "mini": CEDConfig(embed_dim=256, num_heads=4),
-    "small": CEDConfig(embed_dim=384, num_heads=6),
-    "base": CEDConfig(),
-}
-
-
 class _Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

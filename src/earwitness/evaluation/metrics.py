@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """Where the outside parts of the metrics lie; `timeout` is in seconds per Java run."""
+    """Where the external parts of the metrics are; `timeout` is in seconds per Java run."""
 
     java: Path | str | None = None
     meteor_jar: Path | None = None
@@ -71,7 +71,7 @@ def spider(
     return (cider_d + spice_f) / 2
 
 
-def penalised(
+def penalized(
     score: Float[np.ndarray, " clips"], fluency_error: Float[np.ndarray, " clips"]
 ) -> Float[np.ndarray, " clips"]:
     """`score` less 90 % where a fluency error is: SPIDEr-FL from SPIDEr, FENSE from sbert_sim."""
@@ -177,7 +177,7 @@ def _fer(job: Job) -> dict[str, Column]:
 
 
 def _spider_fl(job: Job) -> dict[str, Column]:
-    scores = penalised(_part(job, "spider"), _part(job, "fer"))
+    scores = penalized(_part(job, "spider"), _part(job, "fer"))
     job.notes["spider_fl"] = "SPIDEr-FL (DCASE 2023): spider less 90 % where fer is 1"
     return _mean_column(job, "spider_fl", scores)
 
@@ -188,7 +188,7 @@ def _fense(job: Job) -> dict[str, Column]:
         raise MetricNotRunError(
             f"defined with the encoder {semantic.FENSE_SBERT}; {sbert} is another one"
         )
-    scores = penalised(_part(job, "sbert_sim"), _part(job, "fer"))
+    scores = penalized(_part(job, "sbert_sim"), _part(job, "fer"))
     job.notes["fense"] = "FENSE (Zhou 2022): sbert_sim less 90 % where fer is 1"
     return _mean_column(job, "fense", scores)
 

@@ -64,7 +64,7 @@ class Table:
     short: tuple[int, ...] = ()
 
     def place(self, number: int) -> str:
-        """Where row `number` (from 0) stands, for messages."""
+        """Where row `number` (from 0) is, for messages."""
         return f"{self.path}, line {self.lines[number]}"
 
     def notes(self) -> list[str]:
@@ -240,7 +240,7 @@ def _long_cells() -> Iterator[None]:
 
 
 def _preamble(lines: io.StringIO, suffix: str) -> tuple[int, str, list[str], str]:
-    """What stands before the data: (lines skipped, delimiter, header, first line of the table).
+    """What comes before the data: (lines skipped, delimiter, header, first line of the table).
 
     AudioSet's segment lists hold their header in a comment: # YTID, start_seconds, ... Then the
     header is not empty and the first line is a row.

@@ -32,6 +32,19 @@ class NoBridge(Bridge):
         return x
 
 
+class _WithMeans(Bridge):
+    """A bridge that holds the mean of each modality."""
+
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__(config)
+        self.means = ModalityMeans(config.dim)
+
+    @torch.no_grad()
+    def fit_statistics(self, audio: Float[Tensor, "N C"], text: Float[Tensor, "M C"]) -> None:
+        """Takes the two means."""
+        self.means.fit(audio, text)
+
+
 class MeanShiftConfig(BridgeConfig):
     """Settings of the mean shift."""
 
@@ -44,24 +57,15 @@ class MeanShiftConfig(BridgeConfig):
         return MeanShift(self)
 
 
-class MeanShift(Bridge):
+class MeanShift(_WithMeans):
     """Audio moved by the difference of the two means; text as it is, noised if so configured.
 
     C3, "Connect, Collapse, Corrupt" (arXiv 2401.08567): collapse removes either modality's mean,
-    which up to a constant is to put the text mean in place of the audio mean; corrupt is the noise.
+    which up to a constant is to replace the audio mean by the text mean; corrupt is the noise.
     """
 
     needs_statistics: ClassVar[bool] = True
     config: MeanShiftConfig
-
-    def __init__(self, config: MeanShiftConfig) -> None:
-        super().__init__(config)
-        self.means = ModalityMeans(config.dim)
-
-    @torch.no_grad()
-    def fit_statistics(self, audio: Float[Tensor, "N C"], text: Float[Tensor, "M C"]) -> None:
-        """Takes the two means."""
-        self.means.fit(audio, text)
 
     def _bridged(self, x: Tensor, side: Side, noise: Noise) -> Tensor:
         self.means.check()
@@ -84,7 +88,7 @@ class NoiseInjectionConfig(BridgeConfig):
         return NoiseInjection(self)
 
 
-class NoiseInjection(Bridge):
+class NoiseInjection(_WithMeans):
     """Audio as it is; text with Gaussian noise, so that the decoder learns to forgive the gap.
 
     CapDec (arXiv 2211.00575); for audio WSAC (arXiv 2309.12242) and training without audio
@@ -92,15 +96,6 @@ class NoiseInjection(Bridge):
     """
 
     config: NoiseInjectionConfig
-
-    def __init__(self, config: NoiseInjectionConfig) -> None:
-        super().__init__(config)
-        self.means = ModalityMeans(config.dim)
-
-    @torch.no_grad()
-    def fit_statistics(self, audio: Float[Tensor, "N C"], text: Float[Tensor, "M C"]) -> None:
-        """Takes the two means, which only `offset` uses."""
-        self.means.fit(audio, text)
 
     def _bridged(self, x: Tensor, side: Side, noise: Noise) -> Tensor:
         if side == "audio":

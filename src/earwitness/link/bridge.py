@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AliasChoices, Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, l1_loss, mse_loss, normalize
 
@@ -41,7 +41,9 @@ class DiffusionLinkConfig(NetworkConfig):
     """[choice]"""
     topology_weight: float = Field(default=1.0, ge=0.0)
     """lambda [choice]"""
-    topology_neighbours: PositiveInt = 8
+    topology_neighbors: PositiveInt = Field(
+        default=8, validation_alias=AliasChoices("topology_neighbors", "topology_neighbours")
+    )
     """for "knn_gram" """
     topology_time_weight: Literal["none", "alpha_bar"] = "none"
     """"alpha_bar" spares predictions from heavy noise [choice]"""
@@ -147,7 +149,7 @@ class DiffusionLink(Bridge):
         weight = self.alpha_bar[t] if config.topology_time_weight == "alpha_bar" else None
         scale = config.dim**-0.5
         return topology_loss(
-            predicted * scale, target * scale, config.topology, config.topology_neighbours, weight
+            predicted * scale, target * scale, config.topology, config.topology_neighbors, weight
         )
 
 

@@ -22,7 +22,7 @@ def topology_loss(
     predicted: Float[Tensor, "B C"],
     target: Float[Tensor, "B C"],
     kind: Topology = "gram",
-    neighbours: int = 8,
+    neighbors: int = 8,
     row_weight: Float[Tensor, " B"] | None = None,
 ) -> Float[Tensor, ""]:
     """How far the geometry of `predicted` is from that of `target`; 0 when they agree.
@@ -31,7 +31,7 @@ def topology_loss(
 
     - gram: `cos(predicted_i, predicted_j)`, squared difference;
     - cross_gram: `cos(predicted_i, target_j)`, squared difference;
-    - knn_gram: as gram, only where j is one of the `neighbours` nearest to i in `target`;
+    - knn_gram: as gram, only where j is one of the `neighbors` nearest to i in `target`;
     - distance: L2 distances divided by their batch mean, Huber loss (relational knowledge
       distillation, arXiv 1904.05068).
 
@@ -50,7 +50,7 @@ def topology_loss(
     else:
         errors = (y_hat @ (y if kind == "cross_gram" else y_hat).T - gram) ** 2
     if kind == "knn_gram":
-        pairs = _nearest(gram, pairs, neighbours)
+        pairs = _nearest(gram, pairs, neighbors)
     if row_weight is not None:
         errors = errors * (row_weight[:, None] * row_weight[None, :]).sqrt()
     return errors[pairs].mean()
@@ -63,7 +63,7 @@ def _distances(x: Tensor, pairs: Tensor) -> Tensor:
     return distances / distances[pairs].mean().clamp(min=1e-4)
 
 
-def _nearest(gram: Tensor, pairs: Tensor, neighbours: int) -> Tensor:
-    count = min(neighbours, len(gram) - 1)
+def _nearest(gram: Tensor, pairs: Tensor, neighbors: int) -> Tensor:
+    count = min(neighbors, len(gram) - 1)
     nearest = gram.masked_fill(~pairs, -torch.inf).topk(count, dim=1).indices
     return torch.zeros_like(pairs).scatter(1, nearest, True)

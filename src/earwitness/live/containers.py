@@ -14,6 +14,7 @@ from earwitness.audio.sound import Block, check_rate, not_a_sound, one_line
 from earwitness.errors import AudioError
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
 
 _PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,httpproxy,crypto,hls,srt,rtmp,rtmps,rtmpt"
@@ -85,24 +86,31 @@ def frames_of(container: "InputContainer", name: str) -> Iterator[Block]:
         track = next(iter(container.streams.audio), None)
         if track is None or track.codec_context is None:
             raise AudioError(f"{name} holds no sound")
-        bad = 0
         try:
-            for packet in container.demux(track):
-                try:
-                    frames = track.codec_context.decode(packet)
-                except (FFmpegError, ValueError):
-                    bad += 1
-                    if bad > _BAD_PACKETS:
-                        raise AudioError(f"{name} cannot be decoded") from None
-                    continue
-                bad = 0
-                for frame in frames:
-                    check_rate(name, frame.sample_rate)
-                    yield joined([frame])
+            yield from _decoded(container, track, name)
         except EndOfStream:
             return
         except (FFmpegError, OSError) as error:
             raise AudioError(f"{name} broke off ({_reason(error)})") from None
+
+
+def _decoded(container: "InputContainer", track: "AudioStream", name: str) -> Iterator[Block]:
+    """The frames of a track; a few packets that are damaged are passed over."""
+    from av.error import FFmpegError
+
+    bad = 0
+    for packet in container.demux(track):
+        try:
+            frames = track.codec_context.decode(packet)
+        except (FFmpegError, ValueError):
+            bad += 1
+            if bad > _BAD_PACKETS:
+                raise AudioError(f"{name} cannot be decoded") from None
+            continue
+        bad = 0
+        for frame in frames:
+            check_rate(name, frame.sample_rate)
+            yield joined([frame])
 
 
 def _reason(error: Exception) -> str:

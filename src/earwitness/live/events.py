@@ -46,11 +46,11 @@ class EventTrack:
                 times = start + event.start_s, start + event.end_s
                 if event.name != _SILENCE and times[0] < until and times[1] > self.judged:
                     begin, stop = max(times[0], self.judged), min(times[1], until)
-                    found += self._heard(event, begin, stop)
+                    found += self._follow(event, begin, stop)
         self.judged = max(self.judged, until)
         return found + self._ended(self.judged if not final else float("inf"))
 
-    def _heard(self, event: SoundEvent, start: float, end: float) -> list[Report]:
+    def _follow(self, event: SoundEvent, start: float, end: float) -> list[Report]:
         before = self._open.get(event.label)
         if before is not None and before.end is not None and start - before.end <= _GAP_S:
             score = max(before.score, event.probability)

@@ -62,10 +62,15 @@ class Pcm:
 class Source(Protocol):
     """A stream of sound."""
 
-    name: str
-    """for messages, without passwords"""
-    reconnects: bool
-    """whether it is worth another try once it has ended: devices and the network"""
+    @property
+    def name(self) -> str:
+        """For messages, without passwords."""
+        ...
+
+    @property
+    def reconnects(self) -> bool:
+        """Whether it is worth another try once it has ended: devices and the network."""
+        ...
 
     def blocks(self) -> Iterator[Block]:
         """The sound from now on, as it arrives. Raises AudioError where it cannot be had."""

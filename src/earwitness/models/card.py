@@ -1,6 +1,6 @@
 """The model card of a model folder: README.md, made from what the folder and its card say.
 
-Nothing is invented: what nobody stated is said to be unknown. The facts lie in `earwitness.json`
+Nothing is invented: what nobody stated is said to be unknown. The facts are in `earwitness.json`
 under `card`, so a folder can be given its card again at any time.
 """
 
@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeFloat, NonNegativeInt
+from pydantic import AliasChoices, Field, NonNegativeFloat, NonNegativeInt
 
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
@@ -28,7 +28,7 @@ _PAPERS = {
     "diffusion-link": ("Diffusion-Link", "2510.11330"),
 }
 _PACKAGES = ("earwitness", "torch", "transformers", "peft")
-_HUB_LICENCES = (
+_HUB_LICENSES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "lgpl-3.0", "cc0-1.0"),
     *("cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "openrail"),
     *("llama2", "llama3", "llama3.1", "llama3.2", "other"),
@@ -70,9 +70,11 @@ class CardFacts(Strict):
 
     summary: str = ""
     """one line"""
-    licence: str = ""
+    license: str = Field(default="", validation_alias=AliasChoices("license", "licence"))
     """a license of the hub's list (`apache-2.0`), or a sentence"""
-    licence_note: str = ""
+    license_note: str = Field(
+        default="", validation_alias=AliasChoices("license_note", "licence_note")
+    )
     language: tuple[str, ...] = ("en",)
     description: str = ""
     metrics: dict[str, Interval] = {}
@@ -140,7 +142,7 @@ def model_card(folder: Path) -> str:
         "Parts": _parts(folder, settings, facts),
         "Training": _training(facts),
         "Data": facts.data or UNKNOWN,
-        "Licence": _licence(facts),
+        "License": _license(facts),
         "Limits": facts.limits or UNKNOWN,
         "Files": _files(folder),
     }
@@ -163,7 +165,7 @@ def _front_matter(name: str, settings: dict[str, Any], facts: CardFacts) -> str:
         base_model=bases or None,
         datasets=list(facts.datasets) or None,
         eval_results=_results(facts) or None,
-        **_hub_licence(facts.licence),
+        **_hub_license(facts.license),
     )
     return data.to_yaml()
 
@@ -194,12 +196,12 @@ def _interval(score: Interval) -> dict[str, list[float]] | None:
     return {"interval_95": [round(score.low, 4), round(score.high, 4)]}
 
 
-def _hub_licence(licence: str) -> dict[str, Any]:
-    if not licence:
+def _hub_license(license: str) -> dict[str, Any]:
+    if not license:
         return {"license": "unknown"}
-    if licence.lower() in _HUB_LICENCES:
-        return {"license": licence.lower()}
-    return {"license": "other", "license_name": _slug(licence)[:60].strip("-")}
+    if license.lower() in _HUB_LICENSES:
+        return {"license": license.lower()}
+    return {"license": "other", "license_name": _slug(license)[:60].strip("-")}
 
 
 def _opening(name: str, settings: dict[str, Any], facts: CardFacts) -> str:
@@ -298,9 +300,9 @@ def _said(text: str) -> str:
     return f"{text}." if text else "unknown."
 
 
-def _licence(facts: CardFacts) -> str:
-    said = facts.licence or "Unknown: without a license, nobody but its makers may use it."
-    return "\n\n".join(text for text in (said, facts.licence_note) if text)
+def _license(facts: CardFacts) -> str:
+    said = facts.license or "Unknown: without a license, nobody but its makers may use it."
+    return "\n\n".join(text for text in (said, facts.license_note) if text)
 
 
 def _files(folder: Path) -> str:

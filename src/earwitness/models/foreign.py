@@ -41,7 +41,7 @@ _CODE += ("_experts_implementation", "kernel_config", "use_kernels")
 def check_foreign(folder: Path) -> dict[str, Stored]:
     """The tensors of a Hugging Face folder by name, once nothing in it can harm.
 
-    Every file that is read lies in the folder; JSON holds finite numbers only; the index names
+    Every file that is read is in the folder; JSON holds finite numbers only; the index names
     plain `.safetensors` files; weights are floating-point numbers; sizes do not go beyond the
     weights.
 
@@ -72,7 +72,7 @@ def check_foreign(folder: Path) -> dict[str, Stored]:
 
 
 def check_files(folder: Path) -> None:
-    """Raises CheckpointError where a file that may be read lies outside `folder`, or is JSON that
+    """Raises CheckpointError where a file that may be read is outside `folder`, or is JSON that
     is damaged or holds numbers that are not finite.
     """
     for path in sorted(folder.iterdir()):

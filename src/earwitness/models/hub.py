@@ -2,7 +2,7 @@
 
 A name is a folder, `owner/name`, or `owner/name@revision` (a branch, a tag or a commit). If there
 is a folder of that relative name, it comes first. Only safetensors, settings and tokenizer files
-are fetched: no pickles, no code. They lie in the hub's own cache, whose path names the commit, so
+are fetched: no pickles, no code. They are in the hub's own cache, whose path names the commit, so
 that a model folder can refer to it.
 """
 
@@ -111,7 +111,7 @@ def resolve(name: Path | str, record: Path | None = None) -> Path:
 
 
 def resolved(recipe: Strict, fields: tuple[str, ...], record: Path) -> Any:
-    """`recipe` with folders in place of the names of weights in its `fields`.
+    """`recipe` with folders instead of the names of weights in its `fields`.
 
     Raises:
         CheckpointError: as for `resolve`.

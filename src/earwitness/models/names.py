@@ -1,6 +1,6 @@
 """Names of models to folders: a path, a pocket model inside the package, or a model of the hub.
 
-The parts of a model may lie elsewhere. A part that two pocket models share is stored once: the
+Parts of a model may be stored elsewhere. A part that two pocket models share is stored once: the
 second folder's `earwitness.json` names the other model, the part, and the SHA-256 of its weights
 (`shared`). Such a reference can only point into this package. A part that came from the hub is
 named by repository and commit (`parts`).
@@ -39,6 +39,12 @@ def model_folder(model: Path | str) -> Path:
     folder = Path(model)
     if folder.is_dir():
         return folder
+    if str(model).startswith(("hf:", "openai:")):
+        raise CheckpointError(
+            f"{model}: can caption, but has no parts of earwitness to train, to export or to list "
+            "events with; fine-tune an audio-language model with peft, merge it, and caption with "
+            "hf:FOLDER"
+        )
     if hub_name(model):
         return resolve(model)
     raise CheckpointError(

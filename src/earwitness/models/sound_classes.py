@@ -26,7 +26,7 @@ PART_S = 1.28
 """length of the parts in which the highest probability is looked for; they overlap by half"""
 
 WINDOW_S = 0.96
-"""length of the stretch around a frame by which its events are told"""
+"""length of the stretch around a frame by which its events are found"""
 
 GOES_ON = 0.25
 """an event lasts while its probability stays above this share of the threshold"""

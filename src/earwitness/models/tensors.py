@@ -1,4 +1,4 @@
-"""The weight files of a folder before anything is loaded: which they are, where they really lie,
+"""The weight files of a folder before anything is loaded: which they are, where they really are,
 and what their headers say. Needs no torch.
 """
 
@@ -33,7 +33,7 @@ class Stored(NamedTuple):
 
 
 def check_inside(folder: Path, path: Path) -> Path:
-    """`path`, a regular file that really lies in `folder`, or, for a snapshot of the hub's cache,
+    """`path`, a regular file that really is in `folder`, or, for a snapshot of the hub's cache,
     among the blobs of the same repository.
 
     Raises:
@@ -95,7 +95,7 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
 
 
 def check_numbers(path: Path, tensors: dict[str, Stored]) -> None:
-    """Raises CheckpointError where a weight of the file `path` is no floating-point number: the
+    """Raises CheckpointError where a weight of the file `path` is not a floating-point number: the
     networks would take whole numbers for weights as they are.
     """
     for name, tensor in tensors.items():

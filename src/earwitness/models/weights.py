@@ -30,7 +30,7 @@ def write_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = Non
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in `path`. Raises CheckpointError if it is missing, a link out of its folder, not
-    a whole safetensors file, or holds what are no weights.
+    a whole safetensors file, or holds something other than weights.
     """
     check_inside(path.parent, path)
     stored_tensors(path)
@@ -52,7 +52,7 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: str) -> No
 
 
 def check_fit(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Raises CheckpointError like `load_weights`; `module` may lie on the device "meta"."""
+    """Raises CheckpointError like `load_weights`; `module` may be on the device "meta"."""
     wanted = module.state_dict()
     for name, tensor in wanted.items():
         if name not in state:

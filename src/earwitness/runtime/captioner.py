@@ -331,7 +331,7 @@ def _tokenizer(path: Path, digest: str) -> Tokenizer:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: no readable file ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     if hashlib.sha256(text).hexdigest() != digest:
         raise CheckpointError(
             f"{path}: damaged, or not the tokenizer that the model was exported with; export the "

@@ -48,7 +48,7 @@ class LanguageModel:
     def start(self, z: list[Float[np.ndarray, "_ E"]]) -> tuple[Float[np.ndarray, "B V"], Cache]:
         """Logits of the first word after each clip's audio tokens, and what was read so far.
 
-        Prompts of unlike length are padded on the left.
+        Prompts of different lengths are padded on the left.
         """
         before, after = (
             self._table(np.array(ids, np.int64))
@@ -85,7 +85,7 @@ class LanguageModel:
     def step(
         self, cache: Cache, ids: Int[np.ndarray, " R"], parents: Int[np.ndarray, " R"]
     ) -> Float[np.ndarray, "R V"]:
-        """Logits after one token more: row r says `ids[r]` and goes on from row `parents[r]` of the
+        """Logits after one more token: row r says `ids[r]` and goes on from row `parents[r]` of the
         step before. R = B * K, K beams to each clip of the cache.
         """
         beams = len(ids) // len(cache.lengths)

@@ -16,7 +16,7 @@ _PARTS = ("encoder", "encoder/audio", "decoder")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where everything lies, and what the folder says of itself."""
+    """Where everything is, and what the folder says of itself."""
 
     folder: Path
     name: str
@@ -30,7 +30,7 @@ class ModelFiles:
 
     @property
     def audio_folder(self) -> Path:
-        """The folder of the frame encoder, which may lie inside an embedding encoder."""
+        """The folder of the frame encoder, which may be inside an embedding encoder."""
         part = "encoder" if self.runtime.windows is None else "encoder/audio"
         return self.places[f"{part}/model.safetensors"].parent
 

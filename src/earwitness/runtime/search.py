@@ -219,7 +219,7 @@ def _drawn(
 def _largest(
     x: Float[np.ndarray, "B n"], count: int
 ) -> tuple[Float[np.ndarray, "B J"], Int[np.ndarray, "B J"]]:
-    """The `count` largest numbers of each row, falling, and where they stand."""
+    """The `count` largest numbers of each row, falling, and their places."""
     count = min(count, x.shape[1])
     places = np.argpartition(x, -count, axis=1)[:, -count:]
     values = np.take_along_axis(x, places, axis=1)

@@ -19,7 +19,7 @@ _FATAL = 4
 class Sessions:
     """Opens graphs that share weight files.
 
-    `places` says where the files lie that graphs name: a part that two models share lies in the
+    `places` says where the files are that graphs name: a part that two models share lies in the
     folder of one of them. `threads` None: OMP_NUM_THREADS, or as many as the machine has cores.
     """
 
@@ -46,7 +46,7 @@ class Sessions:
         try:
             weights = external_weights(model)
         except ValueError as error:
-            raise CheckpointError(f"{path}: damaged or no ONNX file ({error})") from None
+            raise CheckpointError(f"{path}: damaged, or not an ONNX file ({error})") from None
         options = self._options()
         arrays = [self._array(path, weight) for weight in weights]
         options.add_external_initializers([weight.name for weight in weights], arrays)
@@ -126,7 +126,7 @@ def read_graph(path: Path, digest: str) -> bytes:
     try:
         model = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: no readable file ({error.strerror})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     if hashlib.sha256(model).hexdigest() != digest:
         raise CheckpointError(
             f"{path}: damaged, or not the graph that runtime.json describes; export the model again"

@@ -43,7 +43,7 @@ class RuntimeSettings(Strict):
     after: tuple[NonNegativeInt, ...]
     """prompt behind them"""
     special: tuple[NonNegativeInt, ...]
-    """tokens that are no text"""
+    """tokens that are not text"""
     content: tuple[NonNegativeInt, ...]
     """tokens that are whole content words, which a caption may be forbidden to repeat"""
     guide: bool

@@ -17,7 +17,7 @@ _LONGEST_HEADER = 64 * 2**20
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies in its file: number format, shape, first byte, and how many bytes."""
+    """Where a tensor is in its file: number format, shape, first byte, and how many bytes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class WeightFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises CheckpointError where `path` is missing or no whole safetensors file."""
+        """Raises CheckpointError where `path` is missing or not a whole safetensors file."""
         self.path = path
         try:
             with path.open("rb") as file:
@@ -56,7 +56,7 @@ class WeightFile:
         """A table of the file of which single rows are read.
 
         Raises:
-            CheckpointError: there is no such tensor, or it is no table of floating-point numbers.
+            CheckpointError: there is no such tensor, or it is not a floating-point table.
         """
         stored = self.tensors.get(name)
         if stored is None:
@@ -77,7 +77,7 @@ class WeightFile:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"key {error}" if isinstance(error, KeyError) else str(error)
             raise CheckpointError(
-                f"{self.path}: damaged or no safetensors file ({reason})"
+                f"{self.path}: damaged, or not a safetensors file ({reason})"
             ) from None
 
     def _stored(self, entry: dict[str, object], start: int) -> Stored:
@@ -89,7 +89,7 @@ class WeightFile:
         first, end = (int(place) for place in offsets)
         size = prod(int(side) for side in shape) * _BYTES[dtype]
         if not (0 <= first <= end <= len(self._bytes) - start and end - first == size):
-            raise ValueError("a tensor lies outside the file")
+            raise ValueError("a tensor is outside the file")
         return Stored(dtype, tuple(int(side) for side in shape), start + first, size)
 
 
@@ -120,7 +120,7 @@ class Rows:
         self._data = data.view(kinds[stored.dtype]).reshape(stored.shape)
 
     def __call__(self, ids: np.ndarray) -> Float[np.ndarray, "*rows E"]:
-        """The rows `ids`, in the shape of `ids` and one axis more."""
+        """The rows `ids`, in the shape of `ids` with one more axis."""
         found = self._data[ids]
         if self._dtype == "BF16":
             return (found.astype(np.uint32) << 16).view(np.float32)

@@ -30,7 +30,8 @@ def external_weights(model: bytes) -> list[External]:
     """The weights outside of the ONNX file whose bytes are `model`.
 
     Raises:
-        ValueError: these are no ONNX bytes, or a weight does not say where it lies.
+        ValueError: these are not the bytes of an ONNX file, or a weight does not say where it
+            is stored.
     """
     view = memoryview(model)
     graphs = [value for field, value in _fields(view) if field == _GRAPH]
@@ -62,7 +63,7 @@ def _external(tensor: memoryview) -> External | None:
     if not (outside or entries):
         return None
     if not {"location", "offset", "length"} <= set(entries):
-        raise ValueError(f"weight '{name}' does not say where it lies")
+        raise ValueError(f"weight '{name}' does not say where it is stored")
     place = int(entries["offset"]), int(entries["length"])
     dtype = DTYPES.get(data_type, str(data_type))
     return External(name, dtype, tuple(dims), entries["location"], *place)

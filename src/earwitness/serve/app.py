@@ -148,7 +148,7 @@ async def _transcriptions(
     ] = None,
     stream: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Sound captions in the place of a transcript, for clients of OpenAI's API.
+    """Sound captions instead of a transcript, for clients of OpenAI's API.
 
     `language`, `prompt`, `include[]` and `chunking_strategy` are accepted and change nothing.
     """

@@ -47,7 +47,7 @@ class Batcher:
         decoding: Decoding,
         reranker: Reranks | None = None,
     ) -> list[list[Caption]]:
-        """The n-best captions of each waveform; a cancelled caller takes its windows with it."""
+        """The n-best captions of each waveform; a canceled caller takes its windows with it."""
         new = asyncio.get_running_loop().create_future
         rows = [_Waiting(waveform, decoding, reranker, new()) for waveform in waveforms]
         self._waiting += rows

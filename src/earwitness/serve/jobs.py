@@ -138,12 +138,16 @@ class Jobs:
         self.sound(job).unlink(missing_ok=True)
 
     def tidy(self, days: float) -> None:
-        """Forgets the jobs that ended more than `days` ago."""
-        query = "SELECT id FROM jobs WHERE ended < ?"
+        """Forgets the jobs that ended more than `days` ago, and sounds of which none became."""
+        query, now = "SELECT id FROM jobs WHERE ended < ?", time.time()
         with self._open() as table:
-            old = [row["id"] for row in table.execute(query, (time.time() - days * _DAY,))]
+            old = [row["id"] for row in table.execute(query, (now - days * _DAY,))]
         for job in old:
             self.remove(job)
+        for path in (*self._folder.glob("upload-*"), *self._folder.glob("*.sound")):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < now - _DAY and self.find(path.stem) is None:
+                    path.unlink()
 
     def claim(self, most_tries: int) -> tuple[Job, LockedFile] | None:
         """The oldest job with work to do that nobody works on, and its lock; None: there is none.

@@ -162,7 +162,7 @@ class Service:
             for segment in sound.rest():
                 yield segment
         finally:
-            # Not awaited: a request that was cancelled has no time left to wait for its decoder.
+            # Not awaited: a request that was canceled has no time left to wait for its decoder.
             if self._decoders is not None:
                 self._decoders.submit(windows.close)
 

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     allowed_hosts: Names = ("localhost", "127.0.0.1", "::1")
     """names, or `*.example.org`, under which the service may be asked; `*` for any"""
     any_address: bool = False
-    """whether it may also be asked by any IP address in place of a name"""
+    """whether it may also be asked by any IP address instead of a name"""
     api_keys: Names = Field(default=(), repr=False)
     """a request needs one of them as a bearer token; none: no key is asked for"""
     aliases: Names = ("whisper-1",)

@@ -52,7 +52,7 @@ def shifted_test(draws: Float[np.ndarray, " K"], observed: float) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """The p values of one table, corrected for their number (Holm 1979); NaN stays and is no test.
+    """The p values of one table, corrected for their number (Holm 1979); NaN stays, uncounted.
 
     Reject where a corrected p is below alpha: the chance of any false rejection is then at most
     alpha, however the tests depend on each other.

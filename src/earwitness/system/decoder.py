@@ -191,9 +191,10 @@ class Decoder(nn.Module):
                 pad_token_id=self.tokenizer.eos_token_id,
                 output_scores=True,
                 return_dict_in_generate=True,
-                **_search(settings),
+                **search_arguments(settings),
             )
-        log_probabilities = self._mean_log_probability(out)
+        end: Any = self.tokenizer.eos_token_id
+        log_probabilities = mean_log_probability(self.model, out, out.sequences, [end])
         texts = self.tokenizer.batch_decode(out.sequences, skip_special_tokens=True)
         found = [
             Generated(" ".join(text.split()), score)
@@ -250,22 +251,24 @@ class Decoder(nn.Module):
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids) if text else []
 
-    def _mean_log_probability(self, out: Any) -> list[float]:
-        """Mean log-probability of the generated tokens, end token included, under the search's own
-        distribution.
-        """
-        sequences, scores = out.sequences, out.scores
-        beams = getattr(out, "beam_indices", None)
-        steps = self.model.compute_transition_scores(
-            sequences, scores, beams, normalize_logits=beams is None
-        )
-        ended = (sequences == self.tokenizer.eos_token_id).long().cumsum(1)
-        real = ended - (sequences == self.tokenizer.eos_token_id).long() == 0
-        steps = steps.masked_fill(~real[:, : steps.shape[1]], 0.0)
-        return (steps.sum(1) / real.sum(1)).tolist()
+
+def mean_log_probability(
+    model: Any, out: Any, new: Int[Tensor, "rows L"], ends: Sequence[int]
+) -> list[float]:
+    """Mean log-probability of the generated tokens `new`, the first of `ends` included, under the
+    search's own distribution. `out` is what transformers' `generate` gave.
+    """
+    beams = getattr(out, "beam_indices", None)
+    steps = model.compute_transition_scores(
+        out.sequences, out.scores, beams, normalize_logits=beams is None
+    )
+    is_end = torch.isin(new, torch.tensor(ends, device=new.device)).long()
+    real = is_end.cumsum(1) - is_end == 0
+    steps = steps.masked_fill(~real[:, : steps.shape[1]], 0.0)
+    return (steps.sum(1) / real.sum(1)).tolist()
 
 
-def _search(settings: Decoding) -> dict[str, Any]:
+def search_arguments(settings: Decoding) -> dict[str, Any]:
     """The keyword arguments of transformers' `generate` for `settings`."""
     beams = 1 if settings.sample else max(settings.beam_size, settings.n_best)
     return {

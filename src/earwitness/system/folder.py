@@ -153,18 +153,22 @@ def _load_settings(config: DecoderConfig) -> dict[str, Any]:
     if config.attention != "auto":
         settings["attn_implementation"] = config.attention
     if config.quantize == "nf4":
-        settings["quantization_config"] = _nf4(config)
+        settings["quantization_config"] = _quantized(config)
     return settings
 
 
-def _nf4(config: DecoderConfig) -> Any:
-    """QLoRA's quantization (arXiv 2305.14314): 4-bit normal floats, their scales quantized too."""
+def _quantized(config: DecoderConfig) -> Any:
     if config.tune == "full":
         raise ConfigError("decoder.tune 'full' with quantize 'nf4': expected 'lora' or 'frozen'")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingDependencyError(
             f"decoder.quantize 'nf4' needs bitsandbytes: {pip_install('qlora')}"
         )
+    return nf4()
+
+
+def nf4() -> Any:
+    """QLoRA's quantization (arXiv 2305.14314): 4-bit normal floats, their scales quantized too."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(

@@ -219,7 +219,7 @@ def trained_names(model: nn.Module) -> set[str]:
 
 
 def _keep_trained(models: list[nn.Module], weights: list[Any], folder: Any) -> None:
-    """Frozen weights lie in their own folders already: a checkpoint holds none."""
+    """Frozen weights are in their own folders already: a checkpoint holds none."""
     from accelerate.utils import extract_model_from_parallel
 
     for place, wrapped in enumerate(models):

@@ -43,7 +43,7 @@ class FeatureCache:
     def fill(
         self, files: Sequence[SoundFile], encoder: FrameEncoder, batch_size: int = 32
     ) -> list[Path]:
-        """Where the frames of each of `files` lie; those that are missing are made first.
+        """Where the frames of each of `files` are; those that are missing are made first.
 
         Raises:
             AudioError: a file cannot be read. DataError: the encoder gives no finite numbers.
@@ -103,7 +103,7 @@ class FeatureCache:
 
 
 def read_frames(place: Path) -> Float16[np.ndarray, "N D"]:
-    """The frames that lie at `place`, memory-mapped.
+    """The frames stored at `place`, memory-mapped.
 
     Raises:
         DataError: they are gone or damaged.

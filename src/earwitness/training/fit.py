@@ -56,7 +56,7 @@ def fit(
 
     `model(batch)` returns named losses; their weighted sum is minimized (a name without a weight
     weighs 1). `data[(index, epoch)]` is one item. `validate` returns scores, of which `select`
-    chooses the best. A stopped run goes on from its last checkpoint, with the same batches and
+    chooses the best. A stopped run resumes from its last checkpoint, with the same batches and
     random numbers; `data` must then draw nothing at random but from its (index, epoch).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Rows prepared once on disk by several processes, so that training runs at full speed; goes on
+"""Rows prepared once on disk by several processes, so that training runs at full speed; continues
 where it stopped.
 
 A pool is a folder of memory-mapped arrays with one row an item, built in blocks. What a row holds

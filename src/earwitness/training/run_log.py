@@ -34,7 +34,7 @@ def check_trackers(trackers: tuple[Tracker, ...]) -> None:
 
 
 class RunLog:
-    """What a run writes, and where it goes on after a stop. `step` counts weight updates.
+    """What a run writes, and where it resumes after a stop. `step` counts weight updates.
 
     `settings` must be those the run was started with; a key that an older run does not name had its
     value in `defaults`.

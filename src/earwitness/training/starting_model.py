@@ -1,4 +1,4 @@
-"""Training that goes on from a finished model: its settings must be those of the recipe."""
+"""Training that starts from a finished model: its settings must be those of the recipe."""
 
 import json
 from pathlib import Path

@@ -58,7 +58,7 @@ def reproduce(
 ) -> None:
     """Runs a paper's experiments: checks, training, evaluation, and a table beside the paper's.
 
-    The same command goes on where it was stopped; finished stages are skipped.
+    The same command continues where it stopped; finished stages are skipped.
 
     Examples:
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def scenes(
     sounds: Annotated[
-        Path, typer.Argument(help="Folder of labelled sounds with a manifest.csv (path, label).")
+        Path, typer.Argument(help="Folder of labeled sounds with a manifest.csv (path, label).")
     ],
     captions: Annotated[
         Path | None,

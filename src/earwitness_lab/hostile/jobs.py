@@ -117,7 +117,7 @@ def tiny_model(place: Path) -> str:
     """The folder of a tiny captioner below `place`."""
     folder = place / "captioner"
     if not folder.exists():
-        KINDS["lamb"].make(folder)
+        KINDS["runtime"].make(folder)
     return str(folder)
 
 
@@ -134,11 +134,11 @@ def _clips(folder: Path, file_names: list[bytes]) -> Path:
 
 def _caption(model: str, clips: Path, out: Path, kind: str) -> int:
     """What `earwitness caption CLIPS -o OUT` does; the number of sounds that failed."""
-    from earwitness.captioning.options import CaptionOptions
-    from earwitness.cli.caption_job import Input, Model, Output, OutputFormat
+    from earwitness.captioning.choice import ModelChoice
+    from earwitness.cli.caption_job import Input, Output, OutputFormat
     from earwitness.cli.caption_job import run as run_job
 
-    chosen = Model(model, CaptionOptions.model_validate({}), "cpu", batch_size=2)
+    chosen = ModelChoice(model, device="cpu", batch_size=2)
     return run_job(chosen, Input((str(clips),)), Output(out, OutputFormat(kind)), quiet=True)
 
 

@@ -17,7 +17,7 @@ from earwitness_lab.hostile.jobs import tiny_model
 
 _RATE = 16_000
 _SNDFILE = ("WAV", "RF64", "AIFF", "AU", "CAF", "W64", "FLAC", "OGG", "MP3")
-_MUXED = {"mp4": "aac", "mkv": "flac", "mpegts": "mp2", "ogg": "libopus", "avi": "pcm_s16le"}
+_MUXED = {"mp4": "aac", "matroska": "flac", "mpegts": "mp2", "ogg": "libopus", "avi": "pcm_s16le"}
 _MUXED |= {"adts": "aac", "ac3": "ac3", "asf": "wmav2", "mov": "pcm_s16le"}
 _HEAD = 200
 
@@ -71,6 +71,7 @@ def _muxed(kind: str, codec: str) -> bytes:
     with av.open(target, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=48_000, layout="mono")
         context = stream.codec_context
+        context.bit_rate = 128_000
         context.open()
         size = context.frame_size or 1024
         resampler = av.AudioResampler(context.format.name, "mono", 48_000)

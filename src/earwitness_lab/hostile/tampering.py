@@ -17,7 +17,7 @@ HOSTILE: tuple[str, ...] = (
     *("9" * 30, "9" * 5000, "-1e30", "1e-30", "null", "true", "false", '""', '"x"', '"1"'),
     *("[]", "{}", '"../../x.dat"', '"\\ud800"', "[[[]]]", "[1e6]", '{"kind": "x"}', '"a/b"'),
 )
-"""JSON values that replace a good one; text, for some are no JSON"""
+"""JSON values that replace a good one; text, as some are not JSON"""
 
 _MARK = "\u2603here"
 _DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
@@ -162,7 +162,7 @@ def index(folder: Path, rng: random.Random) -> str:
 
 
 def pickled(folder: Path, rng: random.Random) -> str:
-    """A pickle stands in the place of weights, or beside a config.json that names it."""
+    """A pickle replaces the weights, or beside a config.json that names it."""
     path = rng.choice(_weights(folder))
     config = path.with_name("config.json")
     bomb = pickle.dumps(Bomb())

@@ -41,7 +41,7 @@ class ClassesRecipe(StageRecipe):
     encoder: Path
     """folder of a frame encoder, which stays as it is"""
     crops: PositiveInt = 1
-    """parts of each recording that are learnt beside the whole, of 0.6 s and more"""
+    """parts of each recording that are learned beside the whole, of 0.6 s and more"""
     plain: PositiveInt = 1400
     """computed sounds"""
     decay: NonNegativeFloat = 0.01
@@ -136,7 +136,7 @@ def audioset_names() -> dict[str, str]:
 
 
 def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
-    """The examples of all labelled recordings and of the computed sounds.
+    """The examples of all labeled recordings and of the computed sounds.
 
     A recording with many excerpts counts by the square root of their number, and so does a class.
     """

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import AliasChoices, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from earwitness.encoders import save_frame_encoder
@@ -42,15 +42,19 @@ class DistillRecipe(StageRecipe):
     data: Path
     encoder: CNNConfig = CNNConfig()
     init: Path | None = None
-    """`best` folder of another distillation to start from; with `hints` its heads are learnt anew,
+    """`best` folder of another distillation to start from; with `hints` its heads are learned anew,
     as they mean something else"""
     random_scenes: PositiveInt = 16000
     caption_scenes: NonNegativeInt = 0
-    unlabelled_scenes: NonNegativeInt = 0
-    """unlabelled recordings, each under a faint labelled sound: the nearest there is to what the
+    unlabeled_scenes: NonNegativeInt = Field(
+        default=0, validation_alias=AliasChoices("unlabeled_scenes", "unlabelled_scenes")
+    )
+    """unlabeled recordings, each under a faint labeled sound: the nearest there is to what the
     encoder will hear in use"""
     heldout_scenes: PositiveInt = 500
-    unlabelled_share: NonNegativeFloat = 0.3
+    unlabeled_share: NonNegativeFloat = Field(
+        default=0.3, validation_alias=AliasChoices("unlabeled_share", "unlabelled_share")
+    )
     scene_seed: int = 1
     hints: bool = False
     """the teacher's maps as a target too, the embedding above zero as the teacher's is, and scenes
@@ -68,8 +72,8 @@ class Distillation(nn.Module):
     """Encoder and its linear heads; losses `scores`, `embedding` and `classes`.
 
     With `hints` also `maps`: the encoder's own map of the same resolution tells the teacher's, as
-    in FitNets (arXiv 1412.6550). What the teacher rectifies is told by softplus: behind a rectifier
-    of its own a fifth of the embedding's units died within an epoch.
+    in FitNets (arXiv 1412.6550). What the teacher rectifies is compared through softplus: behind
+    a rectifier of its own a fifth of the embedding's units died within an epoch.
     """
 
     statistics: Tensor
@@ -97,13 +101,13 @@ class Distillation(nn.Module):
         self.register_buffer("statistics", statistics)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross-entropies summed over classes, squared error of the standardised embedding."""
+        """Cross-entropies summed over classes, squared error of the standardized embedding."""
         log_mel = batch["log_mel"].float()
         if self.training and self.maps is None:
             log_mel = self._augmented(log_mel)
         maps, h = self.encoder.encode_with_maps(log_mel)
         scores, embedding = self.by_patch(h)
-        target = self.standardised(batch["embedding"])
+        target = self.standardized(batch["embedding"])
         known = batch["known"].float()
         classes = nn.functional.binary_cross_entropy_with_logits(
             self.classes(h).float(),
@@ -126,18 +130,18 @@ class Distillation(nn.Module):
         parts = {"scores": self.scores, "embedding": self.embedding, "classes": self.classes}
         return nn.ModuleDict(parts)
 
-    def standardised(self, embedding: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
+    def standardized(self, embedding: Float[Tensor, "B K E"]) -> Float[Tensor, "B K E"]:
         """The teacher's embedding with mean 0 and standard deviation 1 over the first pool."""
         return (embedding.float() - self.statistics[0]) / self.statistics[1]
 
     def by_patch(
         self, h: Float[Tensor, "B N D"]
     ) -> tuple[Float[Tensor, "B K scores"], Float[Tensor, "B K embedding"]]:
-        """Logits and standardised embeddings on the teacher's patches."""
+        """Logits and standardized embeddings on the teacher's patches."""
         pooled = _pooled(h)
         if self.maps is None:
             return self.scores(pooled), self.embedding(pooled)
-        return self.scores(pooled), self.standardised(
+        return self.scores(pooled), self.standardized(
             _pooled(nn.functional.softplus(self.embedding(h)))
         )
 
@@ -193,7 +197,7 @@ def _prepare(recipe: DistillRecipe, run_folder: Path) -> Job:
             load_weights(model.heads(), read_weights(heads), str(heads))
     return lambda: fit(
         model,
-        _Joined([pools[name] for name in ("random", "captions", "unlabelled") if name in pools]),
+        _Joined([pools[name] for name in ("random", "captions", "unlabeled") if name in pools]),
         collate,
         recipe.losses,
         recipe.fit,
@@ -207,13 +211,13 @@ def _prepare(recipe: DistillRecipe, run_folder: Path) -> Job:
 def _pools(recipe: DistillRecipe, runs: Path) -> dict[str, Pool]:
     cache, seed = runs / "cache", recipe.scene_seed
     labels = known_labels(recipe.data, cache)
-    random = Scenes(recipe.data, cache, seed, unlabelled_share=recipe.unlabelled_share)
+    random = Scenes(recipe.data, cache, seed, unlabeled_share=recipe.unlabeled_share)
     # Another seed, so that no scene of the random mixes comes again.
-    unlabelled = Scenes(recipe.data, cache, seed + 1, unlabelled_share=1.0)
+    unlabeled = Scenes(recipe.data, cache, seed + 1, unlabeled_share=1.0)
     wanted = {
         "random": (recipe.random_scenes, random),
         "captions": (recipe.caption_scenes, Scenes(recipe.data, cache, seed, "captions")),
-        "unlabelled": (recipe.unlabelled_scenes, unlabelled),
+        "unlabeled": (recipe.unlabeled_scenes, unlabeled),
         "heldout": (
             recipe.heldout_scenes,
             Scenes(recipe.data, cache, _HELDOUT_SEED, split="heldout"),
@@ -255,7 +259,7 @@ def agreement(model: nn.Module, pool: Pool, batch_size: int = 50) -> dict[str, f
         classes = unpacked(batch["classes"], model.classes.out_features)
         h = model.encoder.encode(batch["log_mel"].float())
         scores, embedding = model.by_patch(h)
-        target = model.standardised(batch["embedding"])
+        target = model.standardized(batch["embedding"])
         error.append(((embedding - target) ** 2).mean((1, 2)) / (target**2).mean())
         student.append(scores.sigmoid().mean(1))
         teacher.append(batch["scores"].float().mean(1))

@@ -20,7 +20,7 @@ from earwitness_lab.pocket.single_sounds import PLAIN, sentences
 
 
 class EarsSource(SourceConfig):
-    """Scenes along human captions, beside labelled recordings as they are (at many levels, at
+    """Scenes along human captions, beside labeled recordings as they are (at many levels, at
     their own length) with a sentence for their class, and computed sounds.
 
     Frames of the frozen encoder are cached. Held-out recordings are the validation items.
@@ -31,7 +31,7 @@ class EarsSource(SourceConfig):
     """the data folder: train_audio, more_audio, captions, dev, dev2"""
     scenes: PositiveInt = 3000
     singles: PositiveInt = 2500
-    """labelled recordings an epoch: classes by the square root of how many recordings they have"""
+    """labeled recordings an epoch: classes by the square root of how many recordings they have"""
     plain: NonNegativeInt = 280
     """computed sounds: beeps, alarms, telephones, sirens, tones, noise, near silence"""
     heldout: PositiveInt = 120

@@ -52,7 +52,7 @@ class EarRows:
     seed: int = 0
 
     def shapes(self) -> Shapes:
-        """Arrays of a row; `count` says how many frames are no filling: 0 for a damaged file."""
+        """Arrays of a row; `count` says how many frames are real: 0 for a damaged file."""
         return {
             "text": ((), f"S{CAPTION_BYTES}"),
             "frames": ((TOKENS, self.dim), "float16"),

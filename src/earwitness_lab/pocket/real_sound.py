@@ -9,7 +9,7 @@ from earwitness.errors import DataError
 from earwitness_lab.scenes.recordings import heldout_recordings, read_manifest, recording_of
 
 EXCLUDED_KINDS = ("NC-ND",)
-"""licence families that weights which ship are not trained on"""
+"""license families that weights which ship are not trained on"""
 HELDOUT_SHARE = 0.12
 BENCHMARK_SOURCES = ("snap_scratch",)
 """sources whose sounds are in the ears benchmark: never trained on"""
@@ -39,10 +39,10 @@ def real_sounds(data: Path | str) -> list[RealSound]:
     Raises:
         DataError: a manifest is missing or lacks a column.
     """
-    return [*_labelled(Path(data) / "train_audio"), *_others(Path(data) / "more_audio")]
+    return [*_labeled(Path(data) / "train_audio"), *_others(Path(data) / "more_audio")]
 
 
-def _labelled(folder: Path) -> list[RealSound]:
+def _labeled(folder: Path) -> list[RealSound]:
     rows = read_manifest(folder)
     heldout = heldout_recordings(rows, HELDOUT_SHARE)
     return [

@@ -48,7 +48,7 @@ class Scenes:
     split: Split = "train"
     """which side of the recordings the sounds come from"""
     captions: Literal["train", "val"] = "train"
-    unlabelled_share: float = 0.0
+    unlabeled_share: float = 0.0
     """share of random mixes that have a sound of unknown class on top"""
     rarity: float = 1.0
     """power of a caption's weight in drawing captions: the rarer its sounds, the higher; 0: none"""
@@ -60,15 +60,15 @@ class Scenes:
         bank = SoundBank.load(self.data / "train_audio", split=self.split, cache=self.cache)
         if self.kind == "captions":
             return self._along_captions(bank)
-        unlabelled = sorted((self.data / "distill_audio").glob("*.opus"))
+        unlabeled = sorted((self.data / "distill_audio").glob("*.opus"))
 
         def make(index: int) -> tuple[np.ndarray, Scene, int]:
             rng = np.random.default_rng((self.seed, index))
-            if not unlabelled or rng.random() >= self.unlabelled_share:
+            if not unlabeled or rng.random() >= self.unlabeled_share:
                 scene = random_scene(bank, rng, SECONDS)
                 return scene.waveform, scene, -1
             scene = random_scene(bank, rng, SECONDS, max_events=1)
-            sound = audio.load(unlabelled[int(rng.integers(len(unlabelled)))], RATE)
+            sound = audio.load(unlabeled[int(rng.integers(len(unlabeled)))], RATE)
             return _overlay(scene.waveform, sound, rng), Scene(scene.waveform, "", ()), -1
 
         return make
@@ -94,7 +94,7 @@ def scene_set(
     seed: int,
     clotho: bool = True,
 ) -> SceneSet:
-    """The captions of a split that `bank` can tell truthfully; those of benchmark recordings are
+    """The captions of a split that `bank` can play truthfully; those of benchmark recordings are
     left out, and with `clotho` off all but those of AudioCaps.
     """
     folder = data / "captions"

@@ -37,7 +37,7 @@ def plain_label(kind: str) -> str:
 
 
 def sentences() -> dict[str, tuple[str, ...]]:
-    """Class -> sentences that tell of a recording of it alone (single_sounds.toml)."""
+    """Class -> sentences that describe a recording of it alone (single_sounds.toml)."""
     text = (
         resources.files("earwitness_lab.pocket").joinpath("single_sounds.toml").read_text("utf-8")
     )

@@ -4,7 +4,7 @@
     accelerate launch --num_processes 4 -m earwitness_lab.reproduce.decode MODEL MANIFEST -o ...
 
 Each process captions every n-th clip on its own GPU and appends what it has to a file of its own;
-at the end the main one joins them. The same command goes on where it was stopped, on any number of
+at the end the main one joins them. The same command continues where it stopped, on any number of
 processes, as long as the model is the same.
 """
 

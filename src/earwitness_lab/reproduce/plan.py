@@ -1,5 +1,5 @@
 """The experiments of both papers as a plan: which recipes in which order, on which data, to which
-rows of which table; and the run of that plan, which goes on where it was stopped.
+rows of which table; and the run of that plan, which continues where it stopped.
 """
 
 import json
@@ -105,7 +105,7 @@ class Stage:
 
     @property
     def started(self) -> bool:
-        """Whether it goes on from a checkpoint."""
+        """Whether it resumes from a checkpoint."""
         return any((self.run / name).is_dir() for name in ("checkpoint", "checkpoint.old"))
 
 

@@ -27,7 +27,7 @@ _MAX_EVENTS = 7
 class PlannedEvent:
     """One sound of a plan.
 
-    Any of `candidates` tells it: each a tuple of labels (or "label:word") that sound together.
+    Any of `candidates` matches it: each a tuple of labels (or "label:word") that sound together.
     `voices` different recordings of it are heard; `count` above 0 is an exact number of times;
     `speed` other than 1 makes it faster and higher, or slower and lower.
     """

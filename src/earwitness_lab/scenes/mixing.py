@@ -1,6 +1,6 @@
-"""Training scenes: labelled clips mixed along the plan of a human caption, or at random.
+"""Training scenes: labeled clips mixed along the plan of a human caption, or at random.
 
-The captions of AudioCaps-like data tell which sounds happen and in which order; a scene realises
+The captions of AudioCaps-like data tell which sounds happen and in which order; a scene realizes
 one with real sounds, over a new mix at each visit, so that real sentences get any number of
 recordings.
 """
@@ -45,7 +45,7 @@ class SceneEvent:
 
 @dataclass(frozen=True)
 class Scene:
-    """A mixed waveform (float32, within -1 to 1), the caption that it realises, its events."""
+    """A mixed waveform (float32, within -1 to 1), the caption that it realizes, its events."""
 
     waveform: Float32[np.ndarray, " T"]
     caption: str
@@ -67,7 +67,7 @@ class Placed:
 
 
 class SceneSet:
-    """Captions that a bank of sounds can tell, each with a new mix at every visit.
+    """Captions that a bank of sounds can play, each with a new mix at every visit.
 
     Captions that the lexicon does not understand, or whose sounds are not in `bank`, are left out;
     `indices` holds the places of those that stay.
@@ -81,7 +81,7 @@ class SceneSet:
         seed: int = 0,
         seconds: float = 10.0,
     ) -> None:
-        """Raises DataError where none of `captions` can be told."""
+        """Raises DataError where none of `captions` can be mixed."""
         self.bank, self.seed, self.seconds = bank, seed, seconds
         plans: dict[int, Plan] = {}
         for index, caption in enumerate(captions):
@@ -91,7 +91,7 @@ class SceneSet:
                 plans[index] = told
         if not plans:
             raise DataError(
-                f"none of {len(captions)} captions can be told with {len(bank.labels)} labels"
+                f"none of {len(captions)} captions can be mixed from {len(bank.labels)} labels"
             )
         self.indices = tuple(plans)
         self.plans = tuple(plans.values())
@@ -130,7 +130,7 @@ def compose(
     seconds: float = 10.0,
     caption: str = "",
 ) -> Scene:
-    """A scene that tells `plan` with sounds of `bank`: its groups one after the other.
+    """A scene of `plan` with sounds of `bank`: its groups one after the other.
 
     Cuts between groups are random; a far sound that begins the scene may go on to its end. Only
     what the plan names is heard, over a noise floor.

@@ -130,7 +130,7 @@ class Reader:
         elif tags & _SILENT:
             self._silent(meaning)
         else:
-            raise Untellable(f"'{self._text}' cannot stand there")
+            raise Untellable(f"'{self._text}' cannot be used there")
 
     def _silence(self) -> None:
         """A stretch without sound: a group of its own, or the end of a sound named just now."""
@@ -234,7 +234,7 @@ class Reader:
         return any(moves) and bool(self._clause or self._previous)
 
     def _follows(self) -> bool:
-        """Whether the clause goes on with the doer of the one before."""
+        """Whether the clause continues with the agent of the one before."""
         return not self._clause and bool(self._previous or self._groups[:-1])
 
     def _unattended(self, names: tuple[str, ...], meaning: Meaning) -> bool:

@@ -1,4 +1,4 @@
-"""Which recording a labelled sound was cut from, and which recordings are held out.
+"""Which recording a labeled sound was cut from, and which recordings are held out.
 
 Excerpts of one recording sound alike: a split that is to measure anything keeps them on one side.
 """
@@ -63,7 +63,7 @@ def heldout_recordings(rows: Sequence[Row], share: float) -> frozenset[str]:
     counts for its most frequent one.
 
     Raises:
-        DataError: `share` lies outside 0 to 0.5.
+        DataError: `share` is outside 0 to 0.5.
 
     """
     if not 0 <= share <= 0.5:

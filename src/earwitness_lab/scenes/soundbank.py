@@ -1,7 +1,7 @@
-"""Labelled sounds in memory: decoded once, cached as one array, and split by recording.
+"""Labeled sounds in memory: decoded once, cached as one array, and split by recording.
 
 A folder of sounds is a `manifest.csv` with the columns `path` and `label` and, where known,
-`source`, `kind` (the licence family), `origin` (where the file was cut from) or `recording` (its
+`source`, `kind` (the license family), `origin` (where the file was cut from) or `recording` (its
 name outright).
 """
 
@@ -24,7 +24,7 @@ Split = Literal["train", "heldout", "all"]
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled sound: samples `start` to `stop` of its bank's pool.
+    """One labeled sound: samples `start` to `stop` of its bank's pool.
 
     level_db is the RMS of its active frames (those within 20 dB of the loudest), in dB of full
     scale; steadiness is the share of frames within 12 dB of the loudest tenth: near 1 for rain, low

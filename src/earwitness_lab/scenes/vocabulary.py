@@ -11,7 +11,7 @@ from earwitness.text import normalize
 
 
 class Agent(Strict):
-    """What sounds: its nouns, its own sound, its sound for each action (none: cannot be told)."""
+    """What sounds: its nouns, its own sound, its sound for each action (none: cannot be mixed)."""
 
     singular: tuple[str, ...] = ()
     plural: tuple[str, ...] = ()
@@ -64,10 +64,10 @@ class LexiconTables(Strict):
         for name, agent in self.agents.items():
             for action in agent.does:
                 if action not in self.actions:
-                    raise ValueError(f"agent '{name}' does '{action}', which is no action")
+                    raise ValueError(f"agent '{name}' does '{action}', which is not an action")
         for name, action in self.actions.items():
             if action.like and action.like not in self.actions:
-                raise ValueError(f"action '{name}' is like '{action.like}', which is no action")
+                raise ValueError(f"action '{name}' is like '{action.like}', which is not an action")
         return self
 
 

@@ -88,6 +88,13 @@ function support(classes, text, probability) {
   return Math.min(1, probability.reduce((sum, p, k) => sum + (named[k] ? p : 0), 0));
 }
 
+/** Whether the best candidate does not name what is clearly heard. */
+function misses(classes, best, likeliest, sure) {
+  if (best.score < classes.least_support && sure >= classes.least_probability) return true;
+  const named = wordsOf(best.caption).some((word) => classes.words[likeliest].has(word));
+  return sure >= classes.sure_probability && !named;
+}
+
 /** The captions, as {caption, score}, best first; where none names what is heard, before them the
  * sentence of its class. `frames` are the encoder's. */
 export function ordered(classes, captions, frames) {
@@ -100,7 +107,7 @@ export function ordered(classes, captions, frames) {
   rows.sort((a, b) => b.merit - a.merit);
   const likeliest = whole.indexOf(Math.max(...whole));
   const sure = whole[likeliest];
-  if (rows.length && rows[0].score < classes.least_support && sure >= classes.least_probability) {
+  if (rows.length && misses(classes, rows[0], likeliest, sure)) {
     rows.unshift({ caption: classes.sentences[likeliest][0], score: sure });
   }
   const scored = rows.map(({ caption, score }) => ({ caption, score: chance(classes, score) }));

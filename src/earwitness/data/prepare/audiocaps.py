@@ -105,7 +105,7 @@ def csv_files(given: Sequence[Path], column: str) -> list[Path]:
 
 
 def split_of_file(path: Path) -> str:
-    """The split that the words of a file name tell (audiocaps_val.csv). Raises DataError."""
+    """The split that a file name states (audiocaps_val.csv). Raises DataError."""
     words = path.stem.lower().replace("-", "_").replace(".", "_").split("_")
     names = {name for word in words if (name := split_name(word))}
     if len(names) != 1:

@@ -28,7 +28,7 @@ SPLITS = {
 class Entry:
     """A clip that a data set names, before its sound is looked for.
 
-    `recording` is the identity that must not stand on two sides of a split, as "namespace:id".
+    `recording` is the identity that must not be on two sides of a split, as "namespace:id".
     `names` are files to look for, best first; `path` is the file where it is known already.
     """
 

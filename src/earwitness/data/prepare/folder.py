@@ -12,7 +12,7 @@ from earwitness.io.text_files import read_json, read_text
 def read(root: Path, split: str | None) -> Reading:
     """All sounds below `root`; a .txt holds one caption per line, a .json one caption or a list.
 
-    Sounds without such a file stay in, without caption. Where every sound lies in a folder named
+    Sounds without such a file stay in, without caption. Where every sound is in a folder named
     after a split (train, val, ...) directly below `root`, that is its split. The recording of a
     sound is its stem, or its path where the folders give the splits.
 

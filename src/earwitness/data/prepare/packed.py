@@ -23,7 +23,7 @@ MARK = "#"
 
 @dataclass(frozen=True)
 class Packed:
-    """Where a sound lies in a shard: `start` and `size` are bytes of a tar, or `start` is a row."""
+    """Where a sound is in a shard: `start` and `size` are bytes of a tar, or `start` is a row."""
 
     shard: Path
     member: str

@@ -1,4 +1,4 @@
-"""Captions that stand one row off their clips, where a second witness shows it.
+"""Captions that are one row off their clips, where a second witness shows it.
 
 A table whose caption column alone has slipped looks like any other table: nothing here sees that.
 Seen are ids that name the next row's sound, numbers that start at 0 for files that start at 1, and

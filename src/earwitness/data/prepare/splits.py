@@ -12,7 +12,7 @@ _NAMED = 3
 
 
 def check_apart(entries: Sequence[Entry]) -> None:
-    """Raises DataError naming the recordings that stand on more than one side of the split."""
+    """Raises DataError naming the recordings that are on more than one side of the split."""
     sides: dict[str, dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
         sides[entry.recording].setdefault(entry.split, entry)
@@ -38,7 +38,7 @@ def random_split(entries: Sequence[Entry], share: float, seed: int) -> list[Entr
     adding clips moves few of them.
 
     Raises:
-        ConfigError: `share` lies outside 0 to 1.
+        ConfigError: `share` is outside 0 to 1.
         DataError: the entries are split already, or come from a single recording.
     """
     if not 0 < share < 1:

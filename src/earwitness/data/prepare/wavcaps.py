@@ -62,7 +62,7 @@ def locate(reading: Reading, files: AudioFiles) -> dict[int, list[Path]]:
     if len(sources) > 1 and all(part is None for part in own.values()):
         raise DataError(
             f"{files.root}: no folder named {', '.join(names.values())}; with several sources "
-            "their sounds must lie apart, as numbers occur in more than one"
+            "their sounds must be in separate folders, as numbers occur in more than one"
         )
     for source, part in own.items():
         if part is None:

@@ -9,7 +9,7 @@ from earwitness.captioning.speech_lines import READING, lines_of
 from earwitness.captioning.subtitles import Subtitles
 
 
-def spoken(
+def transcription(
     name: str, source: Source, device: str, track: Track, note: Callable[[str], None]
 ) -> Callable[[], Subtitles]:
     """What gives the speech of a sound as lines that can be read, by a model that is loaded now.
