@@ -123,15 +123,17 @@ def shoot_report(browser: Any, folder: Path) -> None:
     }
     rows = [f"{name}.flac,{text}" for name, text in references.items()]
     (folder / "references.csv").write_text("\n".join(["file,caption", *rows]), encoding="utf-8")
-    program = [sys.executable, "-m", "earwitness"]
-    tables = [str(folder / f"{model}.csv") for model in ("pocket-lamb", "pocket-link")]
-    for table in tables:
-        model = Path(table).stem
-        argv = [*program, "caption", str(EXAMPLES), "-o", table, "--model", model, "-q"]
-        subprocess.run(argv, check=True)
-    argv = [*program, "evaluate", tables[0], str(folder / "references.csv"), "--against", tables[1]]
-    argv += ["--metrics", "cider_d,rouge_l", "--html", str(folder / "report.html")]
-    subprocess.run([*argv, "--audio", str(EXAMPLES)], check=True, stdout=subprocess.DEVNULL)
+    models = ("pocket-lamb", "pocket-link")
+    commands = [
+        *(["caption", str(EXAMPLES), "-o", f"{one}.csv", "--model", one, "-q"] for one in models),
+        [
+            *("evaluate", "pocket-lamb.csv", "references.csv", "--against", "pocket-link.csv"),
+            *("--metrics", "cider_d,rouge_l", "--html", "report.html", "--audio", str(EXAMPLES)),
+        ],
+    ]
+    for words in commands:
+        argv = [sys.executable, "-m", "earwitness", *words]
+        subprocess.run(argv, check=True, cwd=folder, stdout=subprocess.DEVNULL)
     for name, viewport, dark in (
         ("report", DESKTOP, False),
         ("report-dark", DESKTOP, True),

@@ -37,6 +37,8 @@ NEEDS = (
     Need("live", (), "microphones of listen; pipes and streams need no extra"),
     Need("mqtt", (), "listen --mqtt: reports to a broker"),
     Need("speech", (), "caption --speech: subtitles of speech and sounds"),
+    Need("ray", (), "caption --engine ray: a corpus on a cluster"),
+    Need("endpoint", (), "models behind an OpenAI-compatible server"),
     Need("hub", (), "training on data sets of the Hugging Face hub"),
     Need("qlora", (), "language models in 4 bits"),
     Need("umap", (), "gap --projection umap"),
