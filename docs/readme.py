@@ -17,8 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "figures"
 ROWS = {
-    "pocket-lamb+events": "pocket-lamb, choosing by its class head (the default)",
-    "pocket-link": "pocket-link, zero-shot, without one",
+    "pocket-lamb+events": "pocket-lamb (the default)",
+    "pocket-link+events": "pocket-link, zero-shot",
 }
 COLUMNS = {"cider_d": "CIDEr-D", "meteor": "METEOR", "sbert_sim": "SBERT similarity"}
 
