@@ -16,8 +16,8 @@ from earwitness.models.json_files import read_json, read_settings, write_json
 PACKAGE = Path(earwitness.__file__).parent / "models"
 FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
 
-NOTE = """One to five captions each, never trained on. Settings of the search and of the choice by the
-class head were chosen on these recordings, so the scores flatter the model. 95 % intervals by
+NOTE = """One to five captions each, never trained on. Settings of the search and of the choice by
+the class head were chosen on these recordings, so the scores flatter the model. 95 % intervals by
 bootstrap over recordings; one training seed. Of {sounds} single sounds of {kinds} kinds that no
 model was trained on, {right:.0%} are named right. `python benchmarks/dev.py {name}+events`."""
 

