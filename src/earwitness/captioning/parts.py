@@ -142,7 +142,7 @@ class Parts(Sink):
         if not self._files.isdir(self._root):
             return
         self._files.invalidate_cache()
-        for place in sorted(self._files.ls(self._root, detail=False)):
+        for place in sorted(map(str, self._files.ls(self._root, detail=False))):
             found = _NAME.fullmatch(place.rpartition("/")[2])
             if found:
                 yield int(found[1]), place

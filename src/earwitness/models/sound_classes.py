@@ -116,9 +116,13 @@ class SoundClassifier:
         """For each class, what is said of it alone."""
         return self.config.sentences
 
-    @cached_property
+    @property
     def words(self) -> Sequence[frozenset[str]]:
         """For each class, the words by which a caption names it."""
+        return self._words
+
+    @cached_property
+    def _words(self) -> list[frozenset[str]]:
         return [frozenset(words) for words in self.config.words]
 
     @property

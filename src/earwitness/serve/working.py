@@ -126,7 +126,7 @@ class Worker:
 
 
 class _Stay(HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
+    def redirect_request(self, *_: object, **__: object) -> None:
         """A host that the service knows may not send it to another one."""
         return
 

@@ -70,6 +70,7 @@ def _muxed(kind: str, codec: str) -> bytes:
     target = io.BytesIO()
     with av.open(target, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=48_000, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         context = stream.codec_context
         context.bit_rate = 128_000
         context.open()
