@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from os import PathLike
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,9 @@ from earwitness.decoding import Decoding as Decoding
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.models.sound_classes import SoundClassifier
 from earwitness.models.sound_events import SoundEvent, events_in
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""the number format that a model computes in"""
 
 NOTHING = "no distinct sound"
 """the caption of silence, and of what a gate has closed"""

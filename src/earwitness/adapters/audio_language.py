@@ -5,8 +5,8 @@ No code of its repository is run.
 """
 
 import importlib.util
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,19 +16,18 @@ import torch
 from jaxtyping import Float
 
 from earwitness.adapters.settings import AdapterOptions, as_caption
-from earwitness.caption import Caption, CaptionCalls, Decoding
+from earwitness.caption import Caption, CaptionCalls, Decoding, Precision
 from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError, pip_install
 from earwitness.models.foreign import check_foreign, foreign_errors
 from earwitness.models.hub import resolve
 from earwitness.models.json_files import read_json
 from earwitness.system.decoder import mean_log_probability, search_arguments
-from earwitness.system.devices import torch_device
+from earwitness.system.devices import autocast, torch_device
 from earwitness.system.folder import nf4
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-Precision = Literal["fp32", "bf16", "fp16"]
 
 _WHAT = "an audio-language model that transformers can load"
 _GPU_BATCH, _CPU_BATCH = 8, 2
@@ -120,15 +119,9 @@ class AudioLanguageCaptioner(CaptionCalls):
         """The most clips that are worth gathering for one batch."""
         return self.batch_hint
 
-    @contextmanager
-    def precision(self, kind: Precision) -> Iterator[None]:
+    def precision(self, kind: Precision) -> AbstractContextManager[None]:
         """Captions made inside are computed in this number format (autocast)."""
-        if kind == "fp32":
-            yield
-            return
-        dtype = torch.bfloat16 if kind == "bf16" else torch.float16
-        with torch.autocast(self.device.type, dtype=dtype):
-            yield
+        return autocast(self.device, kind)
 
     @torch.inference_mode()
     def caption_together(

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from earwitness.adapters.settings import AdapterOptions, as_caption
-from earwitness.caption import Caption, CaptionCalls, Decoding
+from earwitness.caption import Caption, CaptionCalls, Decoding, Precision
 from earwitness.errors import ConfigError, MissingDependencyError, one_line, pip_install
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
     from openai.types.chat.chat_completion import Choice
 
-Precision = Literal["fp32", "bf16", "fp16"]
 
 _Part = Literal["input_audio", "audio_url"]
 

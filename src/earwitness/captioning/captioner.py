@@ -30,6 +30,9 @@ from earwitness.caption import (
     Decoding,
     Reranks,
 )
+from earwitness.caption import (
+    Precision as Precision,
+)
 from earwitness.errors import (
     CheckpointError,
     ConfigError,
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
     from earwitness.runtime import RuntimeCaptioner
     from earwitness.system.captioner import TorchCaptioner
 
-Precision = Literal["fp32", "bf16", "fp16"]
 
 _Own = TypeVar("_Own", bound=CaptionCalls)
 

@@ -6,13 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import is_
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
 from tokenizers import Tokenizer
 
-from earwitness.caption import AudioTextEncoder, BridgeEffect, Caption, CaptionCalls, Decoding
+from earwitness.caption import (
+    AudioTextEncoder,
+    BridgeEffect,
+    Caption,
+    CaptionCalls,
+    Decoding,
+    Precision,
+)
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.models.card import min_score
 from earwitness.models.sound_classes import SoundClassifier
@@ -22,8 +29,6 @@ from earwitness.runtime.scores import Scores
 from earwitness.runtime.search import Found, search
 from earwitness.runtime.sessions import Sessions, computed
 from earwitness.runtime.weights import read_arrays
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 _BATCH = 8
 

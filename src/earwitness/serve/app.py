@@ -135,14 +135,20 @@ async def _captions(request: Request, form: CaptionRequest) -> Response:
     return answers.captions(result, kind, service.captioner.name, speech)
 
 
+SoundFile = Annotated[UploadFile, File(description="A sound or video file.")]
+ModelName = Annotated[str, Form(description="Name of the served model, or an alias of it.")]
+TranscriptionFormat = Annotated[answers.TranscriptionFormat, Form()]
+Temperature = Annotated[
+    float, Form(ge=0, le=2, description="Above 0: captions are sampled, not searched for.")
+]
+
+
 async def _transcriptions(
     request: Request,
-    file: Annotated[UploadFile, File(description="A sound or video file.")],
-    model: Annotated[str, Form(description="Name of the served model, or an alias of it.")],
-    response_format: Annotated[answers.TranscriptionFormat, Form()] = "json",
-    temperature: Annotated[
-        float, Form(ge=0, le=2, description="Above 0: captions are sampled, not searched for.")
-    ] = 0.0,
+    file: SoundFile,
+    model: ModelName,
+    response_format: TranscriptionFormat = "json",
+    temperature: Temperature = 0.0,
     timestamp_granularities: Annotated[
         list[str] | None, Form(alias="timestamp_granularities[]")
     ] = None,
@@ -166,12 +172,10 @@ async def _transcriptions(
 
 async def _translations(
     request: Request,
-    file: Annotated[UploadFile, File(description="A sound or video file.")],
-    model: Annotated[str, Form(description="Name of the served model, or an alias of it.")],
-    response_format: Annotated[answers.TranscriptionFormat, Form()] = "json",
-    temperature: Annotated[
-        float, Form(ge=0, le=2, description="Above 0: captions are sampled, not searched for.")
-    ] = 0.0,
+    file: SoundFile,
+    model: ModelName,
+    response_format: TranscriptionFormat = "json",
+    temperature: Temperature = 0.0,
 ) -> Response:
     """The same captions for clients of OpenAI's translations: captions are English already.
 

@@ -1,7 +1,11 @@
-"""The device that a model runs on."""
+"""The device that a model runs on, and the number format it computes in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
+from earwitness.caption import Precision
 from earwitness.errors import ConfigError
 
 
@@ -22,3 +26,14 @@ def torch_device(name: str) -> str:
             f"--device {name}: not on this machine; expected auto, {', '.join(known)}"
         ) from None
     return name
+
+
+@contextmanager
+def autocast(device: torch.device, kind: Precision) -> Iterator[None]:
+    """What is computed inside has this number format; fp32 changes nothing."""
+    if kind == "fp32":
+        yield
+        return
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float16
+    with torch.autocast(device.type, dtype=dtype):
+        yield

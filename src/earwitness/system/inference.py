@@ -1,27 +1,27 @@
 """What a torch captioner answers to the rooms above it: captions, memory, guide words, bridge."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from earwitness.caption import BridgeEffect, Caption, CaptionCalls, Decoding
+from earwitness.caption import BridgeEffect, Caption, CaptionCalls, Decoding, Precision
 from earwitness.encoders import EmbeddingFrames
 from earwitness.errors import ConfigError
 from earwitness.link import LinkPrefix, NoBridge, NoBridgeConfig
 from earwitness.models.card import min_score
 from earwitness.system.audio_text import TorchAudioText
+from earwitness.system.devices import autocast
 
 if TYPE_CHECKING:
     from earwitness.encoders.base import FrameEncoder, Frames
     from earwitness.system.captioner import AudioTokens, CaptionerConfig
     from earwitness.system.decoder import Decoder, Generated
 
-Precision = Literal["fp32", "bf16", "fp16"]
 
 _CPU_BATCH = 8
 _GPU_BATCH = 64
@@ -132,15 +132,9 @@ class Inference(CaptionCalls):
             [self._caption(one, end) for one in row] for row, end in zip(rows, ends, strict=True)
         ]
 
-    @contextmanager
-    def precision(self, kind: Precision) -> Iterator[None]:
+    def precision(self, kind: Precision) -> AbstractContextManager[None]:
         """Captions made inside are computed in this number format (autocast)."""
-        if kind == "fp32":
-            yield
-            return
-        dtype = torch.bfloat16 if kind == "bf16" else torch.float16
-        with torch.autocast(self.device.type, dtype=dtype):
-            yield
+        return autocast(self.device, kind)
 
     @property
     def audio_text(self) -> TorchAudioText | None:
