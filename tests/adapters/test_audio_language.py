@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from audio_language_parts import audio_flamingo, qwen2_audio
+from audio_language_parts import audio_flamingo, qwen2_audio, voxtral
 from builders import noise
 from hub_parts import offline, publish
 from transformers import AudioFlamingo3ForConditionalGeneration, AutoProcessor
@@ -30,6 +30,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     return {
         "qwen2_audio": qwen2_audio(place / "qwen"),
         "audioflamingo3": audio_flamingo(place / "flamingo"),
+        "voxtral": voxtral(place / "voxtral"),
     }
 
 
@@ -71,6 +72,21 @@ def test_caption_is_what_the_model_itself_generates(folders, flamingo):
     )
     [[mine]] = flamingo.caption_waveforms([CLIPS[0]], short(flamingo))
     assert mine.text == as_caption(text)
+
+
+def test_voxtral_hears_each_half_minute_as_mistral_common_writes_it(folders):
+    captioner = AudioLanguageCaptioner.load(
+        str(folders["voxtral"]), options=AdapterOptions(prompt="Describe it, señor. [AUDIO]")
+    )
+    inputs = captioner._inputs([noise(31.0), noise(30.0)])
+    long, short = inputs["input_ids"].tolist()
+    # The bytes behind 100 control tokens; recorded from mistral-common 1.13.1 on this tokenizer.
+    question = [168, 201, 215, 199, 214, 205, 198, 201, 132, 205, 216, 144, 132, 215, 201, 295, 277]
+    question += [211, 214, 146, 132, 191, 165, 185, 168, 173, 179, 193]
+    assert long == [1, 3, 25, *[24] * 750, *question, 4]
+    assert short == [*[11] * 375, 1, 3, 25, *[24] * 375, *question, 4]
+    assert inputs["attention_mask"].sum(1).tolist() == [len(long), len(long) - 375]
+    assert inputs["input_features"].shape == (3, 16, 3000)
 
 
 def test_score_is_the_mean_token_probability(folders, flamingo):
@@ -153,7 +169,7 @@ def changed(folder: Path, to: Path, **config) -> str:
     ("config", "sentence"),
     [
         ({"model_type": "gemma9", "auto_map": {"AutoModel": "own.py"}}, "type 'gemma9'; expected"),
-        ({"model_type": "whisper"}, "expected one of audioflamingo3, qwen2_audio"),
+        ({"model_type": "whisper"}, "expected one of audioflamingo3, qwen2_audio, voxtral"),
         ({"audio_token_index": 2**30}, "audio_token_index is 1073741824; expected at most"),
     ],
 )

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 
 from earwitness.adapters.settings import AdapterOptions, as_caption
+from earwitness.adapters.voxtral import VoxtralInputs
 from earwitness.caption import Caption, CaptionCalls, Decoding, Precision
 from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError, pip_install
 from earwitness.models.foreign import check_foreign, foreign_errors
@@ -47,6 +48,7 @@ class Kind:
 KINDS = {
     "qwen2_audio": Kind("Qwen2AudioForConditionalGeneration", 30.0),
     "audioflamingo3": Kind("AudioFlamingo3ForConditionalGeneration", 600.0),
+    "voxtral": Kind("VoxtralForConditionalGeneration", 2400.0),
 }
 """model_type of config.json -> the kind; these are the ones that tests cover"""
 
@@ -60,7 +62,11 @@ class AudioLanguageCaptioner(CaptionCalls):
     classes = None
 
     def __init__(
-        self, model: "PreTrainedModel", processor: "ProcessorMixin", name: str, prompt: str
+        self,
+        model: "PreTrainedModel",
+        processor: "ProcessorMixin | VoxtralInputs",
+        name: str,
+        prompt: str,
     ) -> None:
         self.name, self._model = name, model
         self._processor: Any = processor
@@ -193,7 +199,7 @@ class AudioLanguageCaptioner(CaptionCalls):
         }
 
 
-def _prompted(processor: "ProcessorMixin", prompt: str) -> str:
+def _prompted(processor: "ProcessorMixin | VoxtralInputs", prompt: str) -> str:
     """The text around the sound, by the model's own chat template."""
     content: Any = [{"type": "audio"}, {"type": "text", "text": prompt}]
     asked: Any = [{"role": "user", "content": content}]
@@ -214,7 +220,10 @@ def _load(folder: Path, device: str, options: AdapterOptions) -> tuple[Any, Any]
     disable_progress_bar()
     safe = {"trust_remote_code": False, "local_files_only": True}
     with foreign_errors(folder, _WHAT):
-        processor = transformers.AutoProcessor.from_pretrained(folder, **safe)
+        if kind == "voxtral":
+            processor = VoxtralInputs.load(folder)
+        else:
+            processor = transformers.AutoProcessor.from_pretrained(folder, **safe)
         model, report = getattr(transformers, KINDS[kind].architecture).from_pretrained(
             folder,
             use_safetensors=True,
