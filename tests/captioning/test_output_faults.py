@@ -75,7 +75,7 @@ def test_output_that_is_no_file_is_refused(tmp_path, kind):
     opens = [
         lambda: JournalledFile(path, "csv", "s", True),
         lambda: JournalledFile(path, "jsonl", "s", True),
-        lambda: SubtitleOutput(path, "srt", None, True, print),
+        lambda: SubtitleOutput(path, "srt", None, True),
         lambda: Failures(path),
     ]
     for opened in opens:

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -79,6 +80,34 @@ def test_words_and_sounds_are_in_one_file_in_their_places(subtitles: str) -> Non
     assert all(first.end <= cue.start and cue.end <= last.start for cue in sounds)
 
 
+def test_each_film_of_a_folder_gets_its_words_and_sounds_beside_it(
+    whisper: Path, film: Path, subtitles: str, tmp_path: Path
+) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    shutil.copy(film, films / "one.wav")
+    shutil.copy(EXAMPLES / "clock.flac", films / "two.flac")
+    with tarfile.open(films / "more.tar", "w") as shard:
+        shard.add(film, "three.wav")
+    (films / "broken.mp4").write_bytes(b"no film")
+    options = ["--speech", whisper, "--sidecar", "srt", "--window", "4"]
+    result = caption(films, *options)
+    assert result.exit_code == 1
+    assert "broken.mp4" in result.stderr
+    assert (films / "one.srt").read_text() == subtitles
+    assert (films / "more.tar#three.srt").read_text() == subtitles
+    cues = parse((films / "two.srt").read_text()).cues
+    assert cues
+    assert all(cue.text.startswith("[") for cue in cues)
+    assert not (films / "broken.srt").exists()
+
+
+def test_speech_of_one_file_is_not_put_beside_many(tmp_path: Path) -> None:
+    result = caption("films", "--merge", "speech.srt", "--sidecar", "srt")
+    assert result.exit_code == 2
+    assert "is the speech of one sound" in " ".join(result.stderr.split())
+
+
 def test_lines_do_not_overlap_and_can_be_read(subtitles: str) -> None:
     cues = parse(subtitles).cues
     for cue in cues:
@@ -118,7 +147,7 @@ def test_damaged_speech_model_is_refused(whisper: Path, film: Path, tmp_path: Pa
     [
         (["--merge", "speech.srt"], "and --merge exclude each other"),
         (["--json"], "gives srt or vtt, no other format"),
-        (["--sidecar", "srt"], "gives srt or vtt, no other format"),
+        (["--sidecar", "txt"], "gives srt or vtt, no other format"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: list[str], sentence: str) -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from earwitness.captioning.writers import (
     subtitle_text,
     write,
 )
-from earwitness.errors import ConfigError, DataError
+from earwitness.errors import AudioError, ConfigError, DataError
 from earwitness.io.atomic import write_text
 from earwitness.io.names import for_terminal, is_text
 from earwitness.io.parquet import need_parquet
@@ -138,6 +139,29 @@ class JournalledFile(Sink):
         self._journal.close()
 
 
+@dataclass(frozen=True)
+class Speech:
+    """Where the lines of speech of a sound come from, by its name, and how sounds are put between.
+
+    `say` takes what is odd about them.
+    """
+
+    lines: Callable[[str], Subtitles]
+    say: Callable[[str], None]
+    placement: Placement | None = None
+
+    def with_sounds(self, record: Record, kind: Literal["srt", "vtt"]) -> str:
+        """The subtitles of a sound with its speech. Raises AudioError."""
+        name = record["file"]
+        speech = self.lines(name)
+        text, without_gap = subtitle_text(record, kind, speech, self.placement)
+        for problem in speech.problems:
+            self.say(f"{name}: the lines of speech, {problem}; this cue is left out")
+        if without_gap:
+            self.say(f"{name}: {without_gap} sounds fit no gap between the lines of speech")
+        return text
+
+
 class SubtitleOutput(Sink):
     """The subtitles of one sound, in a file or printed, between lines of speech or alone."""
 
@@ -145,10 +169,8 @@ class SubtitleOutput(Sink):
         self,
         path: Path | None,
         kind: Literal["srt", "vtt"],
-        speech: Callable[[], Subtitles] | None,
+        speech: Speech | None,
         overwrite: bool,
-        say: Callable[[str], None],
-        placement: Placement | None = None,
     ) -> None:
         """Raises DataError where the file exists and `overwrite` is not set."""
         if path is not None:
@@ -156,31 +178,30 @@ class SubtitleOutput(Sink):
         if path is not None and path.exists() and not overwrite:
             raise DataError(f"{path}: exists; choose another --output, or --overwrite")
         super().__init__()
-        self._path, self._speech, self._say = path, speech, say
-        self._placement = placement
+        self._path, self._speech = path, speech
         self._kind: Literal["srt", "vtt"] = kind
 
     def add(self, records: list[Record]) -> None:
         """Writes the subtitles."""
-        speech = None if self._speech is None else self._speech()
-        text, without_gap = subtitle_text(records[0], self._kind, speech, self._placement)
+        if self._speech is None:
+            text = subtitle_text(records[0], self._kind)[0]
+        else:
+            text = self._speech.with_sounds(records[0], self._kind)
         if self._path is None:
             print_out(text)
         else:
             write_text(self._path, text, DataError)
-        for problem in speech.problems if speech else ():
-            self._say(f"the lines of speech, {problem}; this cue is left out")
-        if without_gap:
-            self._say(f"{without_gap} sounds fit no gap between the lines of speech")
 
 
 class Sidecars(Sink):
     """One small file per sound, which is also the record that the sound is done."""
 
-    def __init__(self, paths: dict[str, Path], kind: Format, overwrite: bool) -> None:
-        """`paths` are those of `sidecar_paths`."""
+    def __init__(
+        self, paths: dict[str, Path], kind: Format, overwrite: bool, speech: Speech | None = None
+    ) -> None:
+        """`paths` are those of `sidecar_paths`; `speech` is for subtitles."""
         super().__init__()
-        self._paths = paths
+        self._paths, self._speech = paths, speech
         self._kind: Format = kind
         existing = {name for name, path in paths.items() if os.path.exists(path)}
         self.done = set() if overwrite else existing
@@ -191,11 +212,19 @@ class Sidecars(Sink):
             path = self._paths[record["file"]]
             try:
                 need_regular(path)
-                write(path, self._kind, [record], named=False)
+                self._write(path, record)
+            except AudioError as error:
+                self.refused[record["file"]] = str(error)
             except DataError as error:
                 if is_full(error.__context__):
                     raise
                 self.refused[record["file"]] = str(error)
+
+    def _write(self, path: Path, record: Record) -> None:
+        if self._speech is not None and self._kind in ("srt", "vtt"):
+            write_text(path, self._speech.with_sounds(record, self._kind), DataError)
+        else:
+            write(path, self._kind, [record], named=False)
 
 
 def print_out(text: str) -> None:

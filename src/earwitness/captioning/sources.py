@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,11 @@ class Source:
     name: str
     audio: AudioSource
     problem: str | None = None
+
+    def again(self) -> "Source":
+        """The same sound from its start: those of shards and remote files are read once only."""
+        opened = None if isinstance(self.audio, Path) else getattr(self.audio, "open", None)
+        return self if opened is None else replace(self, audio=opened())
 
 
 def find(

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from earwitness.captioning.journal import Failures
     from earwitness.captioning.pipeline import Outcome
     from earwitness.captioning.ray import Cluster
-    from earwitness.captioning.sinks import Sink
+    from earwitness.captioning.sinks import Sink, Speech
     from earwitness.captioning.sources import Source
-    from earwitness.captioning.subtitles import Subtitles
     from earwitness.captioning.writers import Format
 
 _LONG = 60.0
@@ -106,9 +105,16 @@ class Output:
         if self.merge and self.speech_model:
             raise typer.BadParameter("and --merge exclude each other", param_hint="--speech")
         if self.between and (
-            self.sidecar or self.as_json or (self.kind and self.kind.value not in ("srt", "vtt"))
+            self.as_json
+            or (self.kind and self.kind.value not in ("srt", "vtt"))
+            or (self.sidecar and self.sidecar.value not in ("srt", "vtt"))
         ):
             raise typer.BadParameter("gives srt or vtt, no other format", param_hint=self.between)
+        if self.sidecar and self.merge:
+            raise typer.BadParameter(
+                "is the speech of one sound; --sidecar takes the speech of each from --speech",
+                param_hint="--merge",
+            )
         if self.sidecar and "-" in given.files:
             raise typer.BadParameter("standard input has no place for one", param_hint="--sidecar")
         if self.sidecar and self.path and self.path.is_file():
@@ -158,19 +164,22 @@ class Output:
 
     def speech(
         self, sources: "list[Source]", model: "ModelChoice", progress: Progress
-    ) -> "Callable[[], Subtitles] | None":
+    ) -> "Speech | None":
         """What gives the subtitles of --merge, which are read now, or of the speech that --speech
-        finds in the sound, once its captions are there.
+        finds in each sound, once its captions are there.
 
         Raises DataError, CheckpointError and MissingDependencyError.
         """
+        from earwitness.captioning.sinks import Speech
         from earwitness.captioning.subtitles import read
 
         if self.speech_model is not None:
+            from earwitness.captioning.speech_lines import ReadablePlacement
             from earwitness.cli.transcription import transcription
 
             track = model.options.track
-            return transcription(self.speech_model, sources[0], model.device, track, progress.say)
+            lines = transcription(self.speech_model, sources, model.device, track, progress.say)
+            return Speech(lines, progress.say, ReadablePlacement())
         if self.merge is None:
             return None
         try:
@@ -179,14 +188,13 @@ class Output:
             raise DataError(
                 f"{self.merge}: cannot be read ({error.strerror}); expected SRT or WebVTT"
             ) from None
-        return lambda: found
+        return Speech(lambda name: found, progress.say)
 
     def open(
         self,
         sources: "list[Source]",
-        speech: "Callable[[], Subtitles] | None",
+        speech: "Speech | None",
         fingerprint: str,
-        progress: Progress,
     ) -> "Sink":
         """Where the results of `sources` go. Raises DataError where nothing may be written."""
         from earwitness.captioning.sinks import JournalledFile, Printer, Sidecars, SubtitleOutput
@@ -195,14 +203,9 @@ class Output:
         if self.sidecar is not None:
             names = [source.name for source in sources]
             paths = sidecar_paths(names, f".{self.sidecar.value}", self.path)
-            return Sidecars(paths, self.format, self.overwrite)
+            return Sidecars(paths, self.format, self.overwrite, speech)
         if self.format in ("srt", "vtt"):
-            from earwitness.captioning.speech_lines import ReadablePlacement
-
-            placement = ReadablePlacement() if self.speech_model else None
-            return SubtitleOutput(
-                self.path, self.format, speech, self.overwrite, progress.say, placement
-            )
+            return SubtitleOutput(self.path, self.format, speech, self.overwrite)
         if self.format == "parts":
             return self._parts(fingerprint)
         if self.path is not None:
@@ -277,7 +280,7 @@ def run(
     prints = output.path is None and output.sidecar is None
     progress = Progress(quiet, len(sources), prints, None if quiet else long_sound(sources))
     speech = output.speech(sources, model, progress)
-    sink = output.open(sources, speech, model.fingerprint(timed), progress)
+    sink = output.open(sources, speech, model.fingerprint(timed))
     failures: Failures | None = None
     failed = 0
     try:

@@ -69,7 +69,7 @@ class Worker:
         import pyarrow
 
         sources, kept = sources_in(table, self._work.files)
-        again = [_again(source) for source in sources]
+        again = [source.again() for source in sources]
         rows = [
             row_of(self._with_extras(outcome, copy))
             for outcome, copy in zip(self._captioned(sources), again, strict=True)
@@ -90,7 +90,7 @@ class Worker:
                 yield Outcome(sources[0].name, None, str(error))
                 return
             for source in sources:
-                yield from self._captioned([_again(source)])
+                yield from self._captioned([source.again()])
             return
         yield from found
 
@@ -101,24 +101,17 @@ class Worker:
         more: dict[str, Any] = {}
         try:
             if self._classes is not None:
-                audio = _again(source).audio
+                audio = source.again().audio
                 more["events"] = as_rows(events_in(self._classes, audio, extras.threshold))
             if extras.duplicates:
-                more["sha256"] = _content(_again(source))
-                more["fingerprint"] = fingerprint(_again(source).audio)
+                more["sha256"] = _content(source.again())
+                more["fingerprint"] = fingerprint(source.again().audio)
         except EarwitnessError as error:
             return Outcome(outcome.name, None, str(error), outcome.notes)
         except Exception as error:
             return Outcome(outcome.name, None, str(unexpected(outcome.name, error)))
         more = {name: value for name, value in more.items() if value is not None}
         return outcome._replace(record=record | more)
-
-
-def _again(source: Source) -> Source:
-    """The same sound from its start: shards and remote files are read once only."""
-    if isinstance(source.audio, PackedFile | RemoteFile):
-        return Source(source.name, source.audio.open(), source.problem)
-    return source
 
 
 def _content(source: Source) -> str:
