@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from earwitness.errors import CheckpointError
 
@@ -60,7 +60,9 @@ class VoxtralInputs:
             "input_features": torch.cat(frames),
         }
 
-    def batch_decode(self, tokens: torch.Tensor, skip_special_tokens: bool = False) -> list[str]:
+    def batch_decode(
+        self, tokens: Int[torch.Tensor, "B L"], skip_special_tokens: bool = False
+    ) -> list[str]:
         """The text of each row of tokens."""
         return self._tokenizer.batch_decode(tokens, skip_special_tokens=skip_special_tokens)
 
