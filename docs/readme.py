@@ -29,9 +29,9 @@ def figures(name: str) -> dict[str, Any]:
 
 
 def quality() -> str:
-    """A row per model: scores on recordings, and the share of single sounds named right."""
+    """A row per model: scores on recordings, and the share of single sounds identified."""
     dev, ears = figures("dev"), figures("ears")
-    heads = [*COLUMNS.values(), "single sounds named right"]
+    heads = [*COLUMNS.values(), "single sounds identified"]
     lines = [f"| model | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for name, label in ROWS.items():
         cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*dev["models"][name][key]) for key in COLUMNS]
@@ -40,7 +40,7 @@ def quality() -> str:
         lines.append(f"| {label} | {' | '.join(cells)} |")
     weights = ", ".join(f"{name} {version}" for name, version in dev["weights"].items())
     said = (
-        f"{dev['recordings']} recordings with people's captions, {ears['sounds']} single sounds of "
+        f"{dev['recordings']} recordings with human captions, {ears['sounds']} single sounds of "
         f"{ears['kinds']} kinds; bootstrap 95 % intervals; weights {weights}."
     )
     return "\n".join([*lines, "", said])
@@ -52,13 +52,13 @@ def speed() -> str:
     each = min(found["cpu_seconds_per_clip"].values())
     rows = [
         (
-            "one sound, from the start of the program to its caption",
+            "one sound, from program start to caption",
             f"{found['cold_cpu_seconds']:.1f} s, {found['cold_peak_mib']:.0f} MiB",
         ),
-        ("each further clip of 10 s, reading included", f"{1000 * each:.0f} ms"),
-        ("that is, a core against the sound", f"{10 / each:.0f} times faster"),
+        ("each additional 10 s clip, including reading it", f"{1000 * each:.0f} ms"),
+        ("relative to real time, on one core", f"{10 / each:.0f} times faster"),
     ]
-    lines = [f"| {found['model']}, time of one CPU core | |", "|---|---|"]
+    lines = [f"| {found['model']}, on one CPU core | |", "|---|---|"]
     return "\n".join(lines + [f"| {what} | {took} |" for what, took in rows])
 
 
