@@ -36,7 +36,8 @@ class Caption:
     `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are in
     seconds. `rerank` is the second score that put it in order: the cosine of sound and caption, or
     the mean agreement with the other candidates; None without reranking, and for a caption without
-    words.
+    words. `heard` is when the sounds that it names start and end, in seconds of the clip; None
+    where no class head hears one of them.
     """
 
     text: str
@@ -45,13 +46,12 @@ class Caption:
     end_s: float
     model: str
     rerank: float | None = None
+    heard: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name; without `rerank` where there is none."""
+        """The fields by name; without `rerank` and `heard` where there are none."""
         fields = asdict(self)
-        if self.rerank is None:
-            del fields["rerank"]
-        return fields
+        return {k: v for k, v in fields.items() if v is not None or k not in ("rerank", "heard")}
 
 
 class BridgeEffect(NamedTuple):

@@ -1,6 +1,7 @@
 """Cutting while decoding, levels, and segments without gaps."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -124,6 +125,31 @@ def test_segments_touch_and_cover_the_sound(total, window, hop_share):
 def test_border_lies_halfway_through_an_overlap():
     covering = cover([segment(0, 10, "a"), segment(5, 15, "b"), segment(8, 18, "c")])
     assert [(s.start, s.end) for s in covering] == [(0, 7.5), (7.5, 11.5), (11.5, 18)]
+
+
+def test_neighbors_meet_where_their_sounds_start_or_end():
+    rain, more = segment(0, 10, "rain falls"), segment(20, 30, "rain falls again")
+    siren = replace(segment(10, 20, "a siren wails"), heard=(12.3, 17.9))
+    covering = cover([rain, siren, more])
+    assert [(s.start, s.end) for s in covering] == [(0, 12.3), (12.3, 17.9), (17.9, 30)]
+    dog = replace(segment(0, 10, "a dog barks"), heard=(1.0, 3.3))
+    assert [s.start for s in cover([dog, siren])] == [0, 7.8]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 5), st.floats(0.1, 5), st.booleans()), min_size=1, max_size=6)
+)
+def test_segments_with_known_times_still_touch(times):
+    found = [
+        replace(segment(n * 10, n * 10 + 10, str(n)), heard=(n * 10 + a, n * 10 + a + b))
+        if known
+        else segment(n * 10, n * 10 + 10, str(n))
+        for n, (a, b, known) in enumerate(times)
+    ]
+    covering = cover(found)
+    assert (covering[0].start, covering[-1].end) == (0, 10 * len(times))
+    assert all(left.end == right.start for left, right in pairwise(covering))
+    assert all(one.start <= one.end for one in covering)
 
 
 @pytest.mark.parametrize(

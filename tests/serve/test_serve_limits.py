@@ -235,7 +235,12 @@ def test_other_search_sampling_and_lengths_do_not_share_a_batch(captioner: Torch
 def test_settled_segments_are_those_of_the_whole(texts: list[str], hop: float, step: int) -> None:
     raw = [
         Segment(
-            i * hop, i * hop + 1.0, text or "no distinct sound", 0.5, None if text else "silence"
+            i * hop,
+            i * hop + 1.0,
+            text or "no distinct sound",
+            0.5,
+            None if text else "silence",
+            heard=(i * hop + 0.25, i * hop + 0.6) if text and i % 3 else None,
         )
         for i, text in enumerate(texts)
     ]

@@ -14,7 +14,7 @@ from earwitness.captioning.captioner import sound_classes
 from earwitness.captioning.heard import EventReranker
 from earwitness.encoders.class_head import ClassHead
 from earwitness.errors import CheckpointError
-from earwitness.models.sound_classes import ClassHeadConfig, SoundClassifier
+from earwitness.models.sound_classes import ClassHeadConfig, Heard, SoundClassifier
 
 LABELS = ("dog_barking", "rain", "owl_hooting")
 SENTENCES = (("a dog is barking",), ("rain is falling",), ("an owl is hooting", "an owl hoots"))
@@ -70,10 +70,14 @@ class Classes:
     def __init__(self, whole: Sequence[float], parts: Sequence[float]) -> None:
         self.whole, self.parts = np.array([whole]), np.array([parts])
 
-    def heard(self, waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def heard(self, waveforms: Sequence[np.ndarray]) -> Heard:
         """The same for every sound."""
         whole, parts = (np.repeat(one, len(waveforms), axis=0) for one in (self.whole, self.parts))
-        return whole, parts
+        return Heard(whole, parts, [np.zeros((4, 2))] * len(waveforms))
+
+    def span(self, h: np.ndarray, named: np.ndarray) -> tuple[float, float] | None:
+        """From a tenth of the first class named, in seconds, to 9 s."""
+        return (float(np.flatnonzero(named)[0]) / 10, 9.0) if named.any() else None
 
 
 class Candidates:
@@ -206,6 +210,24 @@ def test_the_calibrated_support_is_the_score_and_a_low_one_is_no_distinct_sound(
         best, second = reranker.captions(captioner, [np.zeros(9)], Decoding(n_best=2))[0]
         assert (best.text, best.score, best.rerank) == (text, support / 2, None)
         assert second.text == "rain falls"
+
+
+def test_a_caption_says_when_its_sounds_are_heard() -> None:
+    classes = Classes([0.1, 0.9, 0.0], [0.1, 0.9, 0.0])
+    assert best(classes, "rain is falling").heard == (0.1, 9.0)
+    assert best(Classes([0.1] * 3, [0.1] * 3), "music is playing").heard is None
+
+
+def test_the_span_of_named_classes_is_that_of_their_events() -> None:
+    h = frames((0, 10, 20), (1, 30, 40), count=63)
+    classes = classifier()
+    start, end = classes.span(h.numpy(), np.arange(12) == 1) or (0.0, 0.0)
+    assert start == pytest.approx(30 / FRAME_RATE, abs=0.5)
+    assert end == pytest.approx(40 / FRAME_RATE, abs=0.5)
+    both = classes.span(h.numpy(), np.arange(12) < 2) or (0.0, 0.0)
+    assert both[0] == pytest.approx(10 / FRAME_RATE, abs=0.5)
+    assert both[1] == end
+    assert classes.span(h.numpy(), np.arange(12) == 2) is None
 
 
 def test_a_chance_keeps_the_order_of_supports_and_is_itself_without_calibration() -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from earwitness import audio
 from earwitness.caption import NOTHING, Caption, CaptionsWaveforms, Decoding
 from earwitness.captioning.rerank import agreements
+from earwitness.models.sound_classes import Heard
 from earwitness.text import normalize
 
 EVENTS = "events"
@@ -62,12 +63,14 @@ class SoundClasses(Protocol):
         """The chance that a caption is right whose sounds have the probability `support`."""
         ...
 
-    def heard(
-        self, waveforms: Sequence[Float[np.ndarray, " _"]]
-    ) -> tuple[Float[np.ndarray, "B K"], Float[np.ndarray, "B K"]]:
-        """Probabilities of the classes over the whole of each waveform, and the highest in a part
-        of it.
-        """
+    def heard(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Heard:
+        """Probabilities of the classes in each waveform, and the frames that they come from."""
+        ...
+
+    def span(
+        self, h: Float[np.ndarray, "N D"], named: Bool[np.ndarray, " K"]
+    ) -> tuple[float, float] | None:
+        """When the sounds of the classes `named` start and end in a clip's frames, in seconds."""
         ...
 
 
@@ -111,12 +114,14 @@ class EventReranker:
         )
         rate, own_rate = captioner.sample_rate, self.classes.sample_rate
         clips = [w if rate == own_rate else audio.load((w, rate), own_rate) for w in waveforms]
-        whole, parts = self.classes.heard(clips)
         found = [
-            self.ordered(row, one, np.maximum(one, part))[: settings.n_best]
-            for row, one, part in zip(rows, whole, parts, strict=True)
+            self._with_times(self.ordered(row, one, np.maximum(one, part))[: settings.n_best], h)
+            for row, one, part, h in zip(rows, *self.classes.heard(clips), strict=True)
         ]
         return [self._scored(row) for row in found] if self.as_score else found
+
+    def _with_times(self, row: list[Caption], h: Float[np.ndarray, "N D"]) -> list[Caption]:
+        return [replace(one, heard=self.classes.span(h, self.named(one.text))) for one in row]
 
     def _scored(self, row: list[Caption]) -> list[Caption]:
         chances = [self.classes.chance(caption.rerank or 0.0) for caption in row]
@@ -158,6 +163,9 @@ class EventReranker:
 
     def support(self, text: str, probabilities: Float[np.ndarray, " K"]) -> float:
         """The probability of the classes that a caption names, at most 1."""
+        return min(1.0, float(probabilities[self.named(text)].sum()))
+
+    def named(self, text: str) -> Bool[np.ndarray, " K"]:
+        """The classes that a caption names."""
         words = set(normalize(text).split())
-        named = [not words.isdisjoint(names) for names in self.classes.words]
-        return min(1.0, float(probabilities[named].sum()))
+        return np.array([not words.isdisjoint(names) for names in self.classes.words])

@@ -229,7 +229,9 @@ def gated(window: Window, rate: int, n_best: Sequence[Caption] | None, min_score
     if n_best[0].score < min_score:
         return Segment(start, end, NOTHING, best.score, "low score")
     candidates = several if len(several) > 1 else ()
-    return Segment(start, end, best.caption, best.score, None, candidates, best.rerank)
+    heard = n_best[0].heard
+    times = (start + heard[0], start + heard[1]) if heard else None
+    return Segment(start, end, best.caption, best.score, None, candidates, best.rerank, times)
 
 
 def settled(held: list[Segment]) -> tuple[list[Segment], list[Segment]]:

@@ -79,7 +79,8 @@ class Segment:
     `score` is that of the caption, None if the model was not asked. `gate` says what closed the
     segment, None if the caption is the model's: "silence", "low score", or "no words" (an empty
     caption). `candidates` are the n-best captions with their scores, empty unless several were
-    asked for. `rerank` is the caption's second score, None where none was asked for.
+    asked for. `rerank` is the caption's second score, None where none was asked for. `heard` is
+    when the sounds that the caption names start and end, None where that is unknown.
     """
 
     start: float
@@ -89,9 +90,12 @@ class Segment:
     gate: Literal["silence", "low score", "no words"] | None = None
     candidates: tuple[Candidate, ...] = ()
     rerank: float | None = None
+    heard: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name; without `rerank`, `gate` and `candidates` where there are none."""
+        """The fields by name, without `heard`, and without `rerank`, `gate` and `candidates` where
+        there are none.
+        """
         fields: dict[str, Any] = {"start": self.start, "end": self.end, "caption": self.caption}
         fields["score"] = self.score
         if self.rerank is not None:
@@ -146,19 +150,32 @@ def _cut_long(
 
 
 def cover(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments with overlaps removed: neighbors meet halfway through their overlap.
+    """The segments with overlaps removed: neighbors meet where the sounds of the first are heard to
+    end or those of the second to start, and where neither is known halfway through their overlap.
 
     `segments` are in order, and neighbors overlap or touch. Times are rounded to milliseconds.
     """
-    borders = [
-        (left.end + right.start) / 2 for left, right in zip(segments, segments[1:], strict=False)
-    ]
+    borders: list[float] = []
+    earliest = segments[0].start
+    for left, right in zip(segments, segments[1:], strict=False):
+        earliest = max(earliest, _border(left, right))
+        borders.append(earliest)
     starts = [segments[0].start, *borders]
     ends = [*borders, segments[-1].end]
     return [
         replace(segment, start=round(start, 3), end=round(end, 3))
         for segment, start, end in zip(segments, starts, ends, strict=True)
     ]
+
+
+def _border(left: Segment, right: Segment) -> float:
+    """Where two neighbors meet; between the end of one's sounds and the start of the other's, where
+    both are known.
+    """
+    middle = (left.end + right.start) / 2
+    known = [left.heard[1]] if left.heard and left.heard[1] < middle else []
+    known += [right.heard[0]] if right.heard and right.heard[0] > middle else []
+    return sum(known) / len(known) if known else middle
 
 
 def merge(segments: Sequence[Segment]) -> list[Segment]:

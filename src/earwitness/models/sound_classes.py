@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from earwitness.config import Strict
@@ -69,6 +70,16 @@ class ClassHeadConfig(Strict):
         if len(sizes) > 1 or not all(self.sentences):
             raise ValueError("expected a name, words and at least one sentence for each label")
         return self
+
+
+class Heard(NamedTuple):
+    """What a class head hears in waveforms: the probability of each class over the whole of each
+    waveform, the highest in a part of it, and the frames that they come from.
+    """
+
+    whole: Float[np.ndarray, "B K"]
+    parts: Float[np.ndarray, "B K"]
+    frames: list[Float[np.ndarray, "N D"]]
 
 
 @dataclass(frozen=True)
@@ -146,17 +157,26 @@ class SoundClassifier:
         grown = np.exp(logits - logits.max(1, keepdims=True))
         return grown / grown.sum(1, keepdims=True)
 
-    def heard(
-        self, waveforms: Sequence[Float[np.ndarray, " _"]]
-    ) -> tuple[Float[np.ndarray, "B K"], Float[np.ndarray, "B K"]]:
-        """Probabilities of classes over the whole of each waveform, and the highest in a part."""
+    def heard(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Heard:
+        """Probabilities of classes in each waveform, and the frames that they come from."""
         whole, parts = [], []
         size = max(1, round(PART_S * self.config.frame_rate))
-        for h in self.frames(waveforms):
+        frames = self.frames(waveforms)
+        for h in frames:
             whole.append(self.probabilities(h[None])[0])
             pieces = h[None] if len(h) <= size else _windows(h, size)[:: size // 2]
             parts.append(self.probabilities(pieces).max(0))
-        return np.stack(whole), np.stack(parts)
+        return Heard(np.stack(whole), np.stack(parts), frames)
+
+    def span(
+        self, h: Float[np.ndarray, "N D"], named: Bool[np.ndarray, " K"]
+    ) -> tuple[float, float] | None:
+        """When the sounds of the classes `named` start and end in a clip's frames, in seconds; None
+        where none of them is heard with certainty.
+        """
+        labels = {self.config.labels[k] for k in np.flatnonzero(named)}
+        own = [event for event in self.events_of(h) if event.label in labels]
+        return (min(e.start_s for e in own), max(e.end_s for e in own)) if own else None
 
     def events(self, waveform: Float[np.ndarray, " T"], threshold: float = 0.5) -> list[SoundEvent]:
         """The events of a waveform in order of their start: runs of frames where a class has at

@@ -2,7 +2,7 @@
 frozen encoder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from earwitness import audio
 from earwitness.data.captions import development_ids, read_audiocaps, read_clotho, without
@@ -18,10 +19,11 @@ from earwitness.encoders.cnn import CNNConfig, pad_to_stride
 from earwitness.encoders.log_mel import LogMel
 from earwitness.text import normalize
 from earwitness.training.pool import RowSource, Shapes
+from earwitness_lab.pocket.single_sounds import plain_label, plain_sound
 from earwitness_lab.pocket.teacher import MAP_SHAPE, N_EMBEDDING, N_SCORES, Yamnet
 from earwitness_lab.scenes import effects
 from earwitness_lab.scenes.lexicon import Lexicon
-from earwitness_lab.scenes.mixing import Scene, SceneSet, random_scene
+from earwitness_lab.scenes.mixing import Scene, SceneEvent, SceneSet, random_scene
 from earwitness_lab.scenes.soundbank import SoundBank, Split
 
 SECONDS = 10.0
@@ -122,7 +124,7 @@ class TeacherRows:
             "log_mel": ((64, FRAMES), "float16"),
             "scores": ((PATCHES, N_SCORES), "float16"),
             "embedding": ((PATCHES, N_EMBEDDING), "float16"),
-            "classes": ((TOKENS, -(-len(self.labels) // 8)), "uint8"),
+            "classes": (packed_shape(self.labels), "uint8"),
             "known": ((), "bool"),
         }
 
@@ -131,26 +133,41 @@ class TeacherRows:
         make = self.scenes.open()
         teacher = Yamnet(self.scenes.data / "yamnet")
         log_mel = LogMel(CNNConfig().log_mel)
-        number = {label: i for i, label in enumerate(self.labels)}
 
         def row(index: int) -> dict[str, np.ndarray]:
             waveform, scene, _ = make(index)
             heard = teacher(waveform)
-            classes = np.zeros((TOKENS, len(self.labels)), np.uint8)
-            for event in scene.events:
-                if event.label in number:
-                    start, end = event.start_s * TOKEN_RATE, np.ceil(event.end_s * TOKEN_RATE)
-                    classes[int(start) : int(end), number[event.label]] = 1
             maps = {"maps": heard.maps[:PATCHES:2].reshape(MAP_TOKENS, *MAP_SHAPE[1:])}
             return (maps if self.hints else {}) | {
                 "log_mel": pad_to_stride(log_mel(torch.from_numpy(waveform))).numpy(),
                 "scores": heard.scores[:PATCHES],
                 "embedding": heard.embedding[:PATCHES],
-                "classes": np.packbits(classes, axis=-1),
+                "classes": classes_in_frames(scene.events, self.labels),
                 "known": np.array(bool(scene.events)),
             }
 
         return row
+
+
+def packed_shape(labels: Sequence[str]) -> tuple[int, int]:
+    """The shape of what `classes_in_frames` gives."""
+    return TOKENS, -(-len(labels) // 8)
+
+
+def classes_in_frames(
+    events: Sequence[SceneEvent], labels: Sequence[str]
+) -> UInt8[np.ndarray, "N K8"]:
+    """Which of `labels` sound in each frame of 160 ms, eight to a byte (`np.packbits`).
+
+    An event sounds from the frame that holds its start to the one that holds its end.
+    """
+    number = {label: i for i, label in enumerate(labels)}
+    classes = np.zeros((TOKENS, len(labels)), np.uint8)
+    for event in events:
+        if event.label in number:
+            start, end = event.start_s * TOKEN_RATE, np.ceil(event.end_s * TOKEN_RATE)
+            classes[int(start) : int(end), number[event.label]] = 1
+    return np.packbits(classes, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -191,6 +208,50 @@ class FrameRows:
             }
 
         return row
+
+
+@dataclass(frozen=True)
+class EventRows:
+    """Rows for the event head: frames of a frozen encoder, and the classes that sound in each."""
+
+    scenes: Scenes
+    encoder: Path = field(repr=False)
+    encoder_hash: str
+    """so that frames of another encoder are never taken for this one's"""
+    dim: int
+    labels: tuple[str, ...]
+    plain: bool = False
+    """computed sounds, each alone, instead of scenes"""
+
+    def shapes(self) -> Shapes:
+        """Arrays of a row."""
+        return {
+            "frames": ((TOKENS, self.dim), "float16"),
+            "classes": (packed_shape(self.labels), "uint8"),
+        }
+
+    def open(self) -> RowSource:
+        """Loads the sounds and the encoder."""
+        make = self._computed if self.plain else self.scenes.open()
+        encoder = load_frame_encoder(self.encoder)
+
+        def row(index: int) -> dict[str, np.ndarray]:
+            waveform, scene, _ = make(index)
+            with torch.inference_mode():
+                clip = torch.from_numpy(waveform)[None]
+                frames = encoder(clip, torch.tensor([clip.shape[1]])).h[0, :TOKENS].numpy()
+            return {"frames": frames, "classes": classes_in_frames(scene.events, self.labels)}
+
+        return row
+
+    def _computed(self, index: int) -> tuple[np.ndarray, Scene, int]:
+        sound, kind, _ = plain_sound(index, self.scenes.seed, RATE)
+        rng = np.random.default_rng((self.scenes.seed, index, 1))
+        waveform = effects.noise(round(SECONDS * RATE), rng, RATE) * np.float32(3e-4)
+        start = int(rng.integers(len(waveform) - len(sound) + 1))
+        waveform[start : start + len(sound)] += sound
+        event = SceneEvent(plain_label(kind), start / RATE, (start + len(sound)) / RATE, 0.0)
+        return waveform, Scene(waveform, "", (event,)), -1
 
 
 @cache
