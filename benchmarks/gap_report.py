@@ -58,19 +58,21 @@ class Gain(NamedTuple):
 
 
 def report(cells: Path, images: Path) -> str:
-    """All tables in Markdown; draws the figure."""
+    """The gains in Markdown; draws the figure."""
     references = read_json(cells / "references.json")
     gains = rows_of(cells, "gain")
     table = gain_table(gains, RECORDINGS, references[RECORDINGS])
     draw(table.points, images / "gap-gain.svg")
     picture = "![CIDEr-D with a bridge over CIDEr-D without](images/gap-gain.svg)"
-    parts = [f"## Gain against the gap\n\n{picture}\n\n{table.text}"]
+    return f"## Gain against the gap\n\n{picture}\n\n{table.text}"
+
+
+def equal_report(cells: Path) -> str:
+    """The tables of the comparison at equal pairs."""
+    references = read_json(cells / "references.json")
     equal = rows_of(cells, "equal")
-    if equal:
-        parts.append(f"## Updates of a bridge\n\n{updates_table(equal)}")
-        table = equal_table(equal, RECORDINGS, references[RECORDINGS])
-        parts.append(f"## At equal pairs\n\n{table}")
-    return "\n".join(parts)
+    table = equal_table(equal, RECORDINGS, references[RECORDINGS])
+    return f"## Captions\n\n{table}\n## Updates of a bridge\n\n{updates_table(equal)}"
 
 
 def rows_of(cells: Path, folder: str) -> dict[str, Seeds]:
