@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
 # The same examples at every run; `pytest --hypothesis-profile=explore` tries others, and more.
 settings.register_profile("same", derandomize=True)
@@ -12,6 +13,18 @@ settings.register_profile("explore", max_examples=2000)
 settings.load_profile("same")
 
 _ROOT = Path(__file__).resolve().parent.parent
+
+
+def _shaped() -> list[str]:
+    """The modules that name shapes of arrays."""
+    source = _ROOT / "src"
+    paths = [p for p in source.rglob("*.py") if "from jaxtyping" in p.read_text(encoding="utf-8")]
+    return [".".join(path.relative_to(source).with_suffix("").parts) for path in paths]
+
+
+# beartype checks the shapes at every call. Other modules have only types, which pyright checks:
+# checking those here as well would slow down every import and every call.
+install_import_hook(_shaped(), "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The rules that keep the code readable: sizes, shapes, one home for each idea, plain words."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,8 +55,18 @@ WORDS = {
 """phrase -> what to write instead"""
 
 
+@functools.cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(text_of(path))
+
+
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -108,7 +119,7 @@ def public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.As
 def bare_arrays(path: Path) -> list[str]:
     """Public parameters annotated as arrays or tensors without a shape."""
     found = []
-    for function in public(ast.parse(path.read_text(encoding="utf-8"))):
+    for function in public(tree_of(path)):
         arguments = function.args
         for arg in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
             written = ast.unparse(arg.annotation) if arg.annotation else ""
@@ -128,7 +139,7 @@ def test_functions_are_short() -> None:
 
 
 def test_files_are_small() -> None:
-    counts = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    counts = {path: len(text_of(path).splitlines()) for path in SOURCES}
     assert {str(p.relative_to(ROOT)): n for p, n in counts.items() if n > LONGEST_FILE} == {}
 
 
@@ -146,13 +157,24 @@ def test_public_arrays_have_shapes() -> None:
     assert [line for path in SOURCES for line in bare_arrays(path)] == []
 
 
+def test_a_wrong_shape_fails_in_tests() -> None:
+    """The hook of conftest.py is at work."""
+    import torch
+    from jaxtyping import TypeCheckError
+
+    from earwitness.lamb.aligner import cs_divergence
+
+    with pytest.raises(TypeCheckError):
+        cs_divergence(torch.zeros(3, 4), torch.zeros(3, 5), 1.0)
+
+
 @pytest.mark.parametrize("term", HOMES)
 def test_each_term_of_the_papers_is_defined_in_one_file(term: str) -> None:
     kinds = (ast.FunctionDef, ast.ClassDef)
     homes = [
         str(path.relative_to(ROOT / "src"))
         for path in SOURCES
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in tree_of(path).body
         if isinstance(node, kinds) and node.name == term
     ]
     assert len(homes) == 1
@@ -169,7 +191,7 @@ def phrases(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", [*SOURCES, *PAGES], ids=lambda p: str(p.relative_to(ROOT)))
 def test_words_are_plain(path: Path) -> None:
-    assert phrases(path.read_text(encoding="utf-8")) == []
+    assert phrases(text_of(path)) == []
 
 
 def test_a_calque_is_found() -> None:

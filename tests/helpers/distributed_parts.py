@@ -1,13 +1,16 @@
 """Training on several processes, as tests start it: a tiny captioner without dropout, real losses.
 
-Run by torchrun: `distributed_parts.py JSON`, where JSON names run folders and for each the
-settings of the loop and `kill_at`: the item at which the second process kills itself (0: none).
+`distributed_parts.py JSON`, where JSON lists launches of two processes: run folders, and for each
+the settings of the loop and `kill_at`: the item at which the second process kills itself (0: none).
+Prints the two exit codes of each launch.
 """
 
 import json
 import os
 import signal
+import socket
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -79,10 +82,9 @@ def train(run, data, model: nn.Module, weights=LAMB_LOSSES, **changes):
     )  # fmt: skip
 
 
-if __name__ == "__main__":
-    # Gloo does not reliably start twice in one process: all runs share one group.
-    PartialState.destroy_process_group = lambda self, group=None: None
-    for folder, told in json.loads(sys.argv[1]).items():
+def carry_out(runs):
+    """The runs of one process, one after the other."""
+    for folder, told in runs.items():
         AcceleratorState._reset_state()
         GradientState._reset_state()
         clips = Clips(kill_at=told.pop("kill_at", 0))
@@ -91,3 +93,44 @@ if __name__ == "__main__":
             continue
         parts = {k: told.pop(k) for k in ("tune", "dropout", "checkpointing") if k in told}
         train(folder, clips, build(**parts), **told)
+
+
+def on_two_processes(runs):
+    """The exit codes of two processes that carry out `runs`; the other one ends with the first
+    that fails.
+
+    They are forks of this one, which has imported everything, with the environment that torchrun
+    gives to its processes.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    left = {}
+    for rank in (0, 1):
+        pid = os.fork()
+        if pid == 0:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+            try:
+                carry_out(runs)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        left[pid] = rank
+    codes = [0, 0]
+    while left:
+        pid, status = os.wait()
+        codes[left.pop(pid)] = os.waitstatus_to_exitcode(status)
+        if status:
+            for other in left:
+                os.kill(other, signal.SIGKILL)
+    return codes
+
+
+if __name__ == "__main__":
+    # Gloo does not reliably start twice in one process: all runs share one group.
+    PartialState.destroy_process_group = lambda self, group=None: None
+    # What is imported late is imported once, before the forks.
+    build(), build_dual()
+    print(json.dumps([on_two_processes(runs) for runs in json.loads(sys.argv[1])]))

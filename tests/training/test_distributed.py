@@ -23,20 +23,23 @@ from earwitness.training.batches import EpochBatches
 HERE = Path(__file__).resolve().parents[1] / "helpers"
 
 
-def launch(**runs: dict) -> subprocess.CompletedProcess:
-    """distributed_parts on two processes: run folder -> settings, one run after the other."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    command += [str(HERE / "distributed_parts.py"), json.dumps(runs)]
+def launch(*launches: dict) -> list[list[int]]:
+    """The exit codes of two processes per launch, which is run folder -> settings."""
+    command = [sys.executable, str(HERE / "distributed_parts.py"), json.dumps(launches)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = f"{HERE}{os.pathsep}{environment.get('PYTHONPATH', '')}"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as started:
+    # A group of its own: none is left behind that waits for the others.
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as started:
         try:
             out, errors = started.communicate(timeout=280)
-        finally:
-            # torchrun takes its processes along: none is left behind that waits for the others.
-            started.terminate()
-    return subprocess.CompletedProcess(command, started.returncode, out, errors)
+        except BaseException:
+            os.killpg(started.pid, signal.SIGKILL)
+            raise
+    assert started.returncode == 0, errors[-3000:]
+    codes = json.loads(out.splitlines()[-1])
+    print(errors[-3000:])
+    return codes
 
 
 def rows(run: Path) -> list[dict]:
@@ -80,15 +83,17 @@ def both(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("both")
     noisy, shard = {"dropout": 0.3}, {"shard": True}
-    for name, told in (("copies", noisy), ("shares", noisy | shard)):
-        killed = launch(**{str(folder / f"{name}_killed"): told | {"kill_at": 14}})
-        assert f"exitcode  : -{signal.SIGKILL.value}" in killed.stderr
+    kinds = {"copies": noisy, "shares": noisy | shard}
+    killed = launch(
+        *({str(folder / f"{k}_killed"): told | {"kill_at": 14}} for k, told in kinds.items())
+    )
+    assert [codes[1] for codes in killed] == [-signal.SIGKILL.value] * 2
+    for name in kinds:
         assert 1 <= len(rows(folder / f"{name}_killed")) < 6
     runs = {"copies": {}, "shares": shard, "dual": {"dual": True}}
     runs |= {f"copies_{end}": noisy for end in ("unbroken", "killed")}
     runs |= {f"shares_{end}": noisy | shard for end in ("unbroken", "killed")}
-    done = launch(**{str(folder / name): told for name, told in runs.items()})
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert launch({str(folder / name): told for name, told in runs.items()}) == [[0, 0]]
     return folder
 
 
