@@ -4,8 +4,9 @@
 
 The day: hiss at -68 dB, and every `--every` seconds one of the example sounds, cut to 2 to 6 s, fed
 to `LiveCaptioner` in pieces of 0.1 s. Latency is counted from the end of each sound to its report:
-the sound that had to arrive by then, and the time that the computation took. Memory is that of the
-process, asked each simulated hour. `--real-time` writes such a stream into a FIFO at its own pace
+the sound that had to arrive by then, and the time that the computation took, on the clock and of
+processors, which does not depend on what else the machine does. Memory is that of the process,
+asked each simulated hour. `--real-time` writes such a stream into a FIFO at its own pace
 for so many seconds and takes the times at which `earwitness listen` prints.
 """
 
@@ -56,15 +57,15 @@ def simulated(hours: float, every: int, model: str) -> dict[str, object]:
     captioner = Captioner.load(model)
     live = LiveCaptioner(captioner, class_head(captioner))
     process, day = psutil.Process(), Day(every)
-    memory, late, computed, begun, missed = [], [], [], [], 0
-    started = time.perf_counter()
+    memory, late, computed, spent, begun, missed = [], [], [], [], [], 0
+    started, used = time.perf_counter(), time.process_time()
     for number in range(round(hours * 3600 / every)):
         sound, start, end = day.cycle()
         base, caught = live.seconds, False
         for at in range(0, len(sound), PIECE):
-            before = time.perf_counter()
+            before, cpu = time.perf_counter(), time.process_time()
             reports = live.feed(sound[at : at + PIECE])
-            took = time.perf_counter() - before
+            took, cpu = time.perf_counter() - before, time.process_time() - cpu
             now = live.seconds - base
             for one in reports:
                 if one.kind == "start":
@@ -73,9 +74,11 @@ def simulated(hours: float, every: int, model: str) -> dict[str, object]:
                     caught = True
                     late.append(now - end)
                     computed.append(took)
+                    spent.append(cpu)
         missed += not caught
         if number % max(1, 3600 // every) == 0:
             memory.append(process.memory_info().rss / 2**20)
+            print(f"hour {len(memory) - 1}: {memory[-1]:.0f} MiB", file=sys.stderr, flush=True)
     passed = time.perf_counter() - started
     total = [wait + took for wait, took in zip(late, computed, strict=True)]
     return {
@@ -84,9 +87,11 @@ def simulated(hours: float, every: int, model: str) -> dict[str, object]:
         "sounds": round(hours * 3600 / every),
         "without_caption": missed,
         "wall_seconds": round(passed, 1),
+        "cpu_seconds": round(time.process_time() - used, 1),
         "times_real_time": round(3600 * hours / passed),
         "caption_after_end_s": _spread(total),
         "of_that_computing_s": _spread(computed),
+        "computing_cpu_s": _spread(spent),
         "event_after_start_s": _spread(begun),
         "memory_mib_each_hour": [round(one) for one in memory],
     }

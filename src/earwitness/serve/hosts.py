@@ -78,11 +78,14 @@ class Outside:
         self._app, self._root_path = app, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            scope = {**scope, "method": method}
-            if self._root_path:
-                scope["root_path"] = self._root_path
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        if scope["type"] in ("http", "websocket") and self._root_path:
+            path = scope["path"]
+            if not f"{path}/".startswith(f"{self._root_path}/"):
+                # Mounted applications find their own part in a path that is whole.
+                path = f"{self._root_path}{path}"
+            scope = {**scope, "root_path": self._root_path, "path": path}
         await self._app(scope, receive, send)
 
 
