@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from earwitness import audio
 from earwitness.audio import AudioSource
-from earwitness.audio.levels import SILENCE_DB, level_db
+from earwitness.audio.levels import SILENCE_DB, level_db, without_offset
 from earwitness.audio.tracks import Track
 from earwitness.decoding import Decoding as Decoding
 from earwitness.errors import CheckpointError, ConfigError
@@ -281,7 +281,11 @@ def best_captions(
     decoding: Decoding,
     rerank: Reranks | None = None,
 ) -> list[list[Caption]]:
-    """The n-best captions of each waveform, reranked if `rerank` says how."""
+    """The n-best captions of each waveform, reranked if `rerank` says how.
+
+    A constant offset that is stronger than the sound is taken off.
+    """
+    waveforms = [without_offset(waveform, captioner.sample_rate) for waveform in waveforms]
     if rerank is None:
         return captioner.caption_waveforms(waveforms, decoding)
     return rerank.captions(captioner, waveforms, decoding)

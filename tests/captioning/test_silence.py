@@ -9,7 +9,8 @@ from builders import noise, tiny_captioner
 from muxing import Track, mux
 from sounds import tone
 
-from earwitness.audio.levels import SILENCE_DB, level_db
+from earwitness import Captioner
+from earwitness.audio.levels import SILENCE_DB, level_db, without_offset
 from earwitness.caption import NOTHING
 
 SILENCES = {
@@ -36,6 +37,26 @@ def test_silence_in_a_file_is_below_the_gate(tmp_path, name: str, rate: int) -> 
 def test_faint_sound_on_an_offset_passes_the_gate(offset: float) -> None:
     sound = (offset + tone(16000, 3.0, level=0.003)).astype(np.float32)
     assert level_db(sound, 16000) == pytest.approx(-53.5, abs=0.2)
+
+
+def test_a_strong_offset_is_taken_off_and_sounds_without_one_stay_as_they_are() -> None:
+    sound = tone(16000, 1.0, level=0.003).astype(np.float32)
+    still = without_offset(0.3 + sound, 16000)
+    assert still.shape == sound.shape
+    assert still.dtype == np.float32
+    np.testing.assert_allclose(still[80:-80], sound[80:-80], atol=1e-4)
+    assert not still[:80].any()
+    for same in (sound, 0.001 + sound, np.zeros(0, np.float32), np.zeros(1, np.float32)):
+        assert without_offset(same, 16000) is same
+
+
+def test_noise_on_an_offset_is_no_engine() -> None:
+    faint = np.random.default_rng(0).normal(0, 0.003, 160000).astype(np.float32)
+    captioner = Captioner.load("pocket-lamb")
+    said = captioner.caption((faint, 16000)).text
+    assert captioner.caption((0.3 + faint, 16000)).text == said
+    assert "engine" not in said
+    assert captioner.events((0.3 + faint, 16000)) == captioner.events((faint, 16000))
 
 
 def test_click_on_silence_passes_the_gate() -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from earwitness import audio
 from earwitness.audio import AudioSource
+from earwitness.audio.levels import without_offset
 from earwitness.audio.loading import unnoted
 from earwitness.audio.sound import Note
 from earwitness.audio.tracks import Track
@@ -55,7 +56,8 @@ def events_in(
     start = 0.0
     for block in audio.stream(source, classes.sample_rate, _BLOCK_S, track=track, note=note):
         end = start + len(block) / classes.sample_rate
-        for event in classes.events(block, threshold):
+        heard = without_offset(block, classes.sample_rate)
+        for event in classes.events(heard, threshold):
             times = start + event.start_s, min(start + event.end_s, end)
             found.append(event._replace(start_s=times[0], end_s=times[1]))
         start = end

@@ -19,7 +19,6 @@ from earwitness.encoders.cnn import CNNConfig, pad_to_stride
 from earwitness.encoders.log_mel import LogMel
 from earwitness.text import normalize
 from earwitness.training.pool import RowSource, Shapes
-from earwitness_lab.pocket.single_sounds import plain_label, plain_sound
 from earwitness_lab.pocket.teacher import MAP_SHAPE, N_EMBEDDING, N_SCORES, Yamnet
 from earwitness_lab.scenes import effects
 from earwitness_lab.scenes.lexicon import Lexicon
@@ -208,50 +207,6 @@ class FrameRows:
             }
 
         return row
-
-
-@dataclass(frozen=True)
-class EventRows:
-    """Rows for the event head: frames of a frozen encoder, and the classes that sound in each."""
-
-    scenes: Scenes
-    encoder: Path = field(repr=False)
-    encoder_hash: str
-    """so that frames of another encoder are never taken for this one's"""
-    dim: int
-    labels: tuple[str, ...]
-    plain: bool = False
-    """computed sounds, each alone, instead of scenes"""
-
-    def shapes(self) -> Shapes:
-        """Arrays of a row."""
-        return {
-            "frames": ((TOKENS, self.dim), "float16"),
-            "classes": (packed_shape(self.labels), "uint8"),
-        }
-
-    def open(self) -> RowSource:
-        """Loads the sounds and the encoder."""
-        make = self._computed if self.plain else self.scenes.open()
-        encoder = load_frame_encoder(self.encoder)
-
-        def row(index: int) -> dict[str, np.ndarray]:
-            waveform, scene, _ = make(index)
-            with torch.inference_mode():
-                clip = torch.from_numpy(waveform)[None]
-                frames = encoder(clip, torch.tensor([clip.shape[1]])).h[0, :TOKENS].numpy()
-            return {"frames": frames, "classes": classes_in_frames(scene.events, self.labels)}
-
-        return row
-
-    def _computed(self, index: int) -> tuple[np.ndarray, Scene, int]:
-        sound, kind, _ = plain_sound(index, self.scenes.seed, RATE)
-        rng = np.random.default_rng((self.scenes.seed, index, 1))
-        waveform = effects.noise(round(SECONDS * RATE), rng, RATE) * np.float32(3e-4)
-        start = int(rng.integers(len(waveform) - len(sound) + 1))
-        waveform[start : start + len(sound)] += sound
-        event = SceneEvent(plain_label(kind), start / RATE, (start + len(sound)) / RATE, 0.0)
-        return waveform, Scene(waveform, "", (event,)), -1
 
 
 @cache
