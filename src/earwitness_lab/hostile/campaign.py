@@ -6,9 +6,13 @@ import select
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from earwitness.errors import EarwitnessError, one_line
@@ -35,6 +39,8 @@ class Section:
     counts: Counter[str] = field(default_factory=Counter)
     bad: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    cpu: float = 0.0
+    """seconds of processor time, those of ended child processes included"""
 
     def add(self, name: str, outcome: Outcome, detail: str = "") -> None:
         """Counts one input; `detail` is kept for what went wrong."""
@@ -46,40 +52,90 @@ class Section:
     def row(self) -> str:
         """A row of the table."""
         kinds = ("refused", "captioned", "lost", "traceback")
-        cells = [str(sum(self.counts.values())), *(str(self.counts[kind]) for kind in kinds)]
-        return f"| {self.name} | {' | '.join(cells)} | {self.seconds:.0f} s |"
+        cells = [str(self.number), *(str(self.counts[kind]) for kind in kinds)]
+        return f"| {self.name} | {' | '.join(cells)} | {self.seconds:.0f} s | {self.cpu:.0f} s |"
+
+    @property
+    def number(self) -> int:
+        """How many inputs were tried."""
+        return sum(self.counts.values())
+
+    @contextmanager
+    def timed(self) -> "Iterator[Section]":
+        """The section itself; on leaving it knows how long it took."""
+        start, cpu = time.monotonic(), _cpu_seconds()
+        yield self
+        self.seconds, self.cpu = time.monotonic() - start, _cpu_seconds() - cpu
 
 
-HEAD = "| inputs | number | refused | captioned | lost | tracebacks | time |\n|---|" + "---|" * 6
+HEAD = (
+    "| inputs | number | refused | captioned | lost | tracebacks | time | processor time |\n"
+    "|---|" + "---|" * 7
+)
+
+Campaign = Callable[[Path, range, int], Section]
+"""tries the inputs of these numbers, with a working folder and a seed"""
+
+
+@contextmanager
+def workers(number: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that live through several sections: what they import, they import once."""
+    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def side_by_side(
+    pool: ProcessPoolExecutor, number: int, campaign: Campaign, place: Path, inputs: int, seed: int
+) -> Section:
+    """The counts of the inputs 0 to `inputs` - 1 of a section, in `number` parts shared by `pool`.
+
+    Each part has a folder of its own below `place`.
+    """
+    number = max(1, min(number, inputs))
+    start = time.monotonic()
+    parts = [
+        pool.submit(campaign, place / str(part), range(part, inputs, number), seed)
+        for part in range(number)
+    ]
+    done = [part.result() for part in parts]
+    whole = Section(done[0].name, seconds=time.monotonic() - start)
+    for part in done:
+        whole.counts += part.counts
+        whole.bad += part.bad
+        whole.cpu += part.cpu
+    return whole
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def run(
-    name: str, attempts: Iterable[Attempt], limit_s: float = 60.0, gigabytes: float = 8.0
+    name: str, attempts: Iterable[Attempt], limit_s: float = 300.0, gigabytes: float = 8.0
 ) -> Section:
     """The counts of `attempts`, each in a process of its own with limits on time and memory."""
-    section, start = Section(name), time.monotonic()
-    for one in attempts:
-        outcome, detail = _apart(one.attempt, limit_s, gigabytes)
-        section.add(one.name, outcome, detail)
-    section.seconds = time.monotonic() - start
+    with Section(name).timed() as section:
+        for one in attempts:
+            outcome, detail = _apart(one.attempt, limit_s, gigabytes)
+            section.add(one.name, outcome, detail)
     return section
 
 
 def together(
-    name: str, attempts: Iterable[Attempt], limit_s: float = 60.0, gigabytes: float = 16.0
+    name: str, attempts: Iterable[Attempt], limit_s: float = 300.0, gigabytes: float = 16.0
 ) -> Section:
     """The counts of `attempts`, hundreds of them in one process; where it dies or hangs, the input
     in hand is lost and another process goes on with the next.
     """
-    section, start = Section(name), time.monotonic()
     arriving = iter(attempts)
-    while group := list(islice(arriving, _TOGETHER)):
-        while group:
-            found = _in_one(group, limit_s, gigabytes)
-            for one, (outcome, detail) in zip(group, found, strict=False):
-                section.add(one.name, outcome, detail)
-            group = group[len(found) :]
-    section.seconds = time.monotonic() - start
+    with Section(name).timed() as section:
+        while group := list(islice(arriving, _TOGETHER)):
+            while group:
+                found = _in_one(group, limit_s, gigabytes)
+                for one, (outcome, detail) in zip(group, found, strict=False):
+                    section.add(one.name, outcome, detail)
+                group = group[len(found) :]
     return section
 
 
@@ -109,19 +165,24 @@ def judged(attempt: Callable[[], Outcome]) -> tuple[Outcome, str]:
         )
 
 
-def _apart(attempt: Callable[[], Outcome], limit_s: float, gigabytes: float) -> tuple[Outcome, str]:
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _child(attempt, write, gigabytes)
-    os.close(write)
+def ended(child: int, limit_s: float) -> int:
+    """The status with which the process `child` ends; after `limit_s` seconds it is killed."""
     deadline = time.monotonic() + limit_s
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if time.monotonic() > deadline:
             os.kill(child, 9)
             break
         time.sleep(0.005)
-    _, status = os.waitpid(child, 0)
+    return os.waitpid(child, 0)[1]
+
+
+def _apart(attempt: Callable[[], Outcome], limit_s: float, gigabytes: float) -> tuple[Outcome, str]:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _child(attempt, write, gigabytes)
+    os.close(write)
+    status = ended(child, limit_s)
     with os.fdopen(read, "rb") as answers:
         said = answers.read().decode("utf-8", "replace")
     outcome, _, detail = said.partition("\n")

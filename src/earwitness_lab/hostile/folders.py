@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from earwitness_lab.hostile.campaign import Attempt, Outcome, Section, run
-from earwitness_lab.hostile.tampering import tamper
+from earwitness_lab.hostile.tampering import PICKLE_RAN, tamper
 from earwitness_lab.reproduce.tiny import clap_model, clap_tokenizer
 
 _SENTENCES = [
@@ -31,24 +31,32 @@ class Kind(NamedTuple):
     use: Callable[[Path], Any]
 
 
-def section(place: Path, inputs: int, seed: int) -> Section:
+def section(place: Path, numbers: range, seed: int) -> Section:
     """The row `tampered folders` of the robustness benchmark."""
     good = {name: place / "good" / name for name in KINDS}
     for name, folder in good.items():
         KINDS[name].make(folder)
         KINDS[name].use(folder)
-    return run("tampered folders", _attempts(good, place / "tampered", inputs, seed))
+    return run("tampered folders", _attempts(good, place / "tampered", numbers, seed))
 
 
 def answered(kind: str, folder: Path) -> Outcome:
-    """ "captioned" if the folder gives an answer, "lost" if that holds NaN."""
-    numbers = np.asarray(KINDS[kind].use(folder), dtype=float)
+    """ "captioned" if the folder gives an answer, "lost" if that holds NaN.
+
+    Raises RuntimeError where a pickle was run, whatever else happened.
+    """
+    try:
+        numbers = np.asarray(KINDS[kind].use(folder), dtype=float)
+    finally:
+        if PICKLE_RAN.exists():
+            PICKLE_RAN.unlink()
+            raise RuntimeError("a pickle was run")
     return "captioned" if bool(np.isfinite(numbers).all()) else "lost"
 
 
-def _attempts(good: dict[str, Path], place: Path, inputs: int, seed: int) -> Iterator[Attempt]:
+def _attempts(good: dict[str, Path], place: Path, numbers: range, seed: int) -> Iterator[Attempt]:
     names = list(good)
-    for number in range(inputs):
+    for number in numbers:
         kind = names[number % len(names)]
         folder = place / "model"
         shutil.rmtree(place, ignore_errors=True)

@@ -10,62 +10,82 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
 
-from earwitness_lab.hostile.campaign import Attempt, Outcome, Section, run
+from earwitness_lab.hostile.campaign import Attempt, Outcome, Section, ended, run
 from earwitness_lab.hostile.folders import KINDS
 
-_CLIPS = 6
-_KILLS_PER_JOB = 3
-_LIMIT_S = 120.0
+_CLIPS = 60
+_KILLS_PER_JOB = 12
+# The share of a job's captioning within which it is killed, so that a job lives through several.
+_KILLED_WITHIN = 0.3
+_LIMIT_S = 300.0
 _KINDS = ("jsonl", "csv", "text", "json", "parquet")
 _CSV_AND_JSON = ("jsonl", "csv", "json")
 
 
-def kills(place: Path, inputs: int, seed: int) -> Section:
-    """The row `killed jobs`: `inputs` kills of jobs that are started again until they end.
+class _Undisturbed(NamedTuple):
+    """A job that nobody kills: its output, and the seconds before its first sound and after."""
+
+    output: bytes
+    loading: float
+    captioning: float
+
+
+def kills(place: Path, numbers: range, seed: int) -> Section:
+    """The row `killed jobs`: as many kills as `numbers` has, of jobs that are started again until
+    they end.
 
     A kill counts as captioned if its job ended with each sound in its output exactly once, in order
-    and with the caption of an undisturbed job.
+    and with the caption of an undisturbed job. Most kills fall while results are being written.
     """
-    rng = random.Random(seed)
-    section, start = Section("killed jobs"), time.monotonic()
+    # Once for all jobs, which are forks of this process.
+    import pyarrow.parquet  # noqa: F401
+
+    rng = random.Random(f"{seed} {numbers.start}")
     model = tiny_model(place)
-    names = [f"{number:02}.wav" for number in range(_CLIPS)]
-    clips = _clips(place / "kills", [os.fsencode(name) for name in names])
-    took = {}
-    for kind in _KINDS:
-        begun = time.monotonic()
-        _end(_start(model, clips, place / f"whole.{kind}", kind))
-        took[kind] = time.monotonic() - begun
-    job = 0
-    while sum(section.counts.values()) < inputs:
-        kind = _KINDS[rng.randrange(len(_KINDS))]
-        out = place / f"job{job}.{kind}"
-        killed, fault = _until_done(model, clips, out, kind, rng, took[kind])
-        expected = (place / f"whole.{kind}").read_bytes()
-        found = out.read_bytes() if out.exists() else b""
-        outcome: Outcome = "traceback" if fault else "captioned" if found == expected else "lost"
-        for _ in range(killed):
-            section.add(f"job {job}, {kind}", outcome, fault)
-        job += 1
-    section.seconds = time.monotonic() - start
+    clips = _clips(place / "kills", [b"%03d.wav" % number for number in range(_CLIPS)])
+    one = _clips(place / "one", [b"0.wav"])
+    with Section("killed jobs").timed() as section:
+        whole = {kind: _undisturbed(model, one, clips, place, kind) for kind in _KINDS}
+        for job in count():
+            if section.number >= len(numbers):
+                break
+            kind = rng.choice(_KINDS)
+            out = place / f"job{job}.{kind}"
+            killed, fault = _until_done(model, clips, out, kind, rng, whole[kind])
+            same = out.exists() and out.read_bytes() == whole[kind].output
+            outcome: Outcome = fault or ("captioned" if same else "lost")
+            for _ in range(min(killed, len(numbers) - section.number)):
+                section.add(f"job {job}, {kind}", outcome)
     return section
 
 
-def names(place: Path, inputs: int, seed: int) -> Section:
+def _undisturbed(model: str, one: Path, clips: Path, place: Path, kind: str) -> _Undisturbed:
+    took = []
+    for folder in (one, clips):
+        out, begun = place / f"{folder.name}-whole.{kind}", time.monotonic()
+        if fault := _end(_start(model, folder, out, kind)):
+            raise RuntimeError(f"an undisturbed job: {fault}")
+        took.append(time.monotonic() - begun)
+    return _Undisturbed(out.read_bytes(), took[0], max(0.0, took[1] - took[0]))
+
+
+def names(place: Path, numbers: range, seed: int) -> Section:
     """The row `file names`: folders of ten sounds with names of random bytes, a job for each.
 
     A job counts as captioned if each name is in its output exactly once, byte for byte.
     """
-    rng = random.Random(seed)
     model = tiny_model(place)
 
     def attempts() -> Iterator[Attempt]:
-        for number in range(inputs):
+        for number in numbers:
+            rng = random.Random(seed * 1_000_003 + number)
             kind = _CSV_AND_JSON[number % len(_CSV_AND_JSON)]
             wanted = {_name(rng) for _ in range(10)}
             clips = _clips(place / f"names{number}", sorted(wanted))
@@ -143,21 +163,19 @@ def _caption(model: str, clips: Path, out: Path, kind: str) -> int:
 
 
 def _until_done(
-    model: str, clips: Path, out: Path, kind: str, rng: random.Random, seconds: float
-) -> tuple[int, str]:
+    model: str, clips: Path, out: Path, kind: str, rng: random.Random, whole: _Undisturbed
+) -> tuple[int, Outcome | None]:
     """How often the job was killed until it ended, and what was wrong with its end."""
-    killed = 0
-    for _ in range(_KILLS_PER_JOB):
+    for killed in range(_KILLS_PER_JOB):
         child = _start(model, clips, out, kind)
-        time.sleep(rng.uniform(0, seconds))
+        time.sleep(
+            whole.loading * rng.uniform(0.7, 1) + whole.captioning * rng.uniform(0, _KILLED_WITHIN)
+        )
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
-        if not os.WIFSIGNALED(status):
-            return killed, f"exit status {status}" if status else ""
-        killed += 1
-    status = os.waitpid(_start(model, clips, out, kind), 0)[1]
-    return killed, f"exit status {status}" if status else ""
+        if (status := os.waitpid(child, 0)[1]) != signal.SIGKILL:
+            return killed, "traceback" if status else None
+    return _KILLS_PER_JOB, _end(_start(model, clips, out, kind))
 
 
 def _start(model: str, clips: Path, out: Path, kind: str) -> int:
@@ -174,7 +192,7 @@ def _start(model: str, clips: Path, out: Path, kind: str) -> int:
     return child
 
 
-def _end(child: int) -> None:
-    status = os.waitpid(child, 0)[1]
-    if status:
-        raise RuntimeError(f"an undisturbed job ended with status {status}")
+def _end(child: int) -> Outcome | None:
+    """Waits for a job: "lost" if it hangs, "traceback" if it does not end with 0."""
+    status = ended(child, _LIMIT_S)
+    return "lost" if status == signal.SIGKILL else "traceback" if status else None

@@ -39,16 +39,16 @@ _FIELDS = (
 )
 
 
-def section(place: Path, inputs: int, seed: int) -> Section:
+def section(place: Path, numbers: range, seed: int) -> Section:
     """The row `probes`: 5xx counts as a traceback, an error without one sentence as lost."""
     model = tiny_model(place)
     jobs = place / "jobs"
-    return together("probes", _attempts(model, jobs, inputs, seed))
+    return together("probes", _attempts(model, jobs, numbers, seed))
 
 
-def _attempts(model: str, jobs: Path, inputs: int, seed: int) -> Iterator[Attempt]:
+def _attempts(model: str, jobs: Path, numbers: range, seed: int) -> Iterator[Attempt]:
     sounds = list(files().values())
-    for number in range(inputs):
+    for number in numbers:
         rng = random.Random(seed * 1_000_003 + number)
         asked = request(rng, sounds)
         yield Attempt(

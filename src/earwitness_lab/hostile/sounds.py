@@ -22,16 +22,16 @@ _MUXED |= {"adts": "aac", "ac3": "ac3", "asf": "wmav2", "mov": "pcm_s16le"}
 _HEAD = 200
 
 
-def section(place: Path, inputs: int, seed: int) -> Section:
+def section(place: Path, numbers: range, seed: int) -> Section:
     """The row `broken sounds`: those that can be read are captioned by a tiny model."""
     model = tiny_model(place)
-    return together("broken sounds", _attempts(model, inputs, seed))
+    return together("broken sounds", _attempts(model, numbers, seed))
 
 
-def _attempts(model: str, inputs: int, seed: int) -> Iterator[Attempt]:
+def _attempts(model: str, numbers: range, seed: int) -> Iterator[Attempt]:
     good = files()
     names = list(good)
-    for number in range(inputs):
+    for number in numbers:
         rng = random.Random(seed * 1_000_003 + number)
         name = names[number % len(names)]
         how, contents = damaged(rng, good[name], good[rng.choice(names)])

@@ -24,11 +24,14 @@ _DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "I8": 1,
 _DTYPES |= {"F8_E4M3": 1, "F4": 1, "X9": 4}
 
 
+PICKLE_RAN = Path("pickle-was-run")
+
+
 class Bomb:
-    """A pickle that leaves a file `pickle-was-run` where it is loaded."""
+    """A pickle that leaves the file `PICKLE_RAN` where it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path("pickle-was-run"),))
+        return (Path.touch, (PICKLE_RAN,))
 
 
 def tamper(folder: Path, rng: random.Random) -> str:
