@@ -46,6 +46,13 @@ def test_tagless_mp3_of_varying_rate_is_read_to_its_end(tmp_path: Path) -> None:
         ("x.flac", "flac", (44100, 44100)),
         ("x.oga", "flac", (44100, 16000)),
         ("x.ac3", "ac3", (48000, 48000)),
+        ("x.caf", "CAF", (44100, 16000)),
+        ("x.flv", "libmp3lame", (44100, 22050)),
+        ("x.tta", "tta", (44100, 16000)),
+        ("x.wma", "wmav2", (44100, 22050)),
+        ("x.wv", "wavpack", (44100, 16000)),
+        ("x.mka", "flac", (44100, 16000)),
+        ("x.avi", "pcm_s16le", (44100, 44100)),
     ],
 )
 def test_joined_files_are_read_to_the_end_of_the_last(
@@ -67,6 +74,35 @@ def test_joined_files_are_read_to_the_end_of_the_last(
     for second, hertz in ((2, 440), (6, 880)):
         spectrum = np.abs(np.fft.rfft(sound[16000 * second : 16000 * (second + 1)]))
         assert spectrum.argmax() == pytest.approx(hertz, abs=2)
+
+
+def test_a_long_file_joined_to_a_short_one_promises_nothing_for_it(tmp_path: Path) -> None:
+    long, short = (
+        mux(tmp_path / "x.wma", Track(tone(44100, seconds), 44100, "wmav2")).read_bytes()
+        for seconds in (6.0, 2.0)
+    )
+    for joined in (long + short, short + long):
+        assert duration(joined) == pytest.approx(8.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("x.wma", "wmav2"), ("x.avi", "pcm_s16le"), ("x.avi", "libmp3lame")]
+)
+def test_a_cut_file_of_a_format_whose_length_is_estimated_is_refused(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    """FFmpeg goes by the bytes that are there; the header says more."""
+    whole = mux(tmp_path / name, Track(tone(44100, 8.0), 44100, codec)).read_bytes()
+    assert duration(whole) == pytest.approx(8.0, abs=0.15)
+    with pytest.raises(AudioError, match=r"cut off: its header promises 8\.\d+ s and 4\.\d+ s"):
+        load(whole[: len(whole) * 55 // 100], 16000)
+
+
+def test_a_length_beyond_any_file_is_one_sentence() -> None:
+    contents = bytearray(wav_bytes(tone(16000, 1.0), 16000, format="RF64"))
+    contents[20:28] = b"\xff" * 8
+    with pytest.raises(AudioError):
+        load(bytes(contents[:60]), 16000)
 
 
 def test_chained_ogg_of_different_codecs_is_read(tmp_path: Path) -> None:

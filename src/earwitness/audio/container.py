@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from earwitness.audio.headers import mpeg_seconds
+from earwitness.audio import promises
 from earwitness.audio.sound import (
     Block,
     Note,
@@ -44,8 +44,14 @@ DEMUXERS = (
 
 # Formats whose header states a length; of the others it is estimated from what is there.
 _STATING = frozenset(
-    ("aiff", "ape", "au", "caf", "flac", "flv", "matroska", "mov", "nut", "tta", "w64", "wav", "wv")
+    ("aiff", "ape", "ast", "au", "caf", "flac", "flv", "matroska", "mov", "mxf", "nut", "rm")
+    + ("tta", "w64", "wav", "wv")
 )
+_PARSED = {
+    "mp3": promises.mpeg_seconds,
+    "asf": promises.asf_seconds,
+    "avi": promises.avi_seconds,
+}
 # Formats whose clock may jump where recordings were joined.
 _JUMPING = frozenset(("mpeg", "mpegts"))
 # Packets that cannot be decoded: so many, or this share of all, mean a damaged file.
@@ -89,7 +95,7 @@ def blocks(
                 if stream.codec_context is None:
                     # No decoder has a name for what the header says: a broken one, or a rare codec.
                     raise damaged(name)
-                promised = _promise(container, stream, path)
+                promised = _promise(container, stream, path, start)
                 yield from _Decoder(container, stream, name, note, promised).run()
                 # What was said of the first link holds for all.
                 note = _silent
@@ -130,11 +136,13 @@ def _unreadable(file: Slice, name: str) -> AudioError:
     return damaged(name) if known else not_a_sound(name)
 
 
-def _promise(container: "InputContainer", stream: "AudioStream", path: Path) -> float:
+def _promise(container: "InputContainer", stream: "AudioStream", path: Path, start: int) -> float:
     """Seconds by the header: of the track where it says so, else of the file; 0 without."""
     kind = _kind(container)
-    if kind == "mp3":
-        return mpeg_seconds(path)
+    if parsed := _PARSED.get(kind):
+        with path.open("rb") as file:
+            file.seek(start)
+            return parsed(file)
     if kind == "mov":
         return float((stream.duration or 0) * (stream.time_base or 0))
     return (container.duration or 0) / _SECOND if kind in _STATING else 0.0

@@ -4,7 +4,6 @@ A recorder that dies leaves sizes of 0 or of its last visit; one that runs past 
 rest of a division. Then everything behind the header is sound, and the sizes are mended in a view.
 """
 
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +18,6 @@ _EXTENSIBLE = 0xFFFE
 _UNKNOWN = 0xFFFFFFFF
 # Bytes behind the data that are no chunk count as sound from here on; fewer are padding.
 _LEAST_REST = 4096
-# The number of frames, which the lowest flag of a Xing tag announces.
-_MPEG_TAG = re.compile(
-    rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](?P<xing>.{4})"
-    rb"|VBRI.{10}(?P<vbri>.{4})",
-    re.DOTALL,
-)
 _TAGS = (b"ID3", b"TAG", b"APET", b"LIST", b"RIFF", b"FORM")
 
 
@@ -166,26 +159,3 @@ class Patched:
             if low < high:
                 contents[low - start : high - start] = patch[low - place : high - place]
         return bytes(contents)
-
-
-def mpeg_seconds(path: Path) -> float:
-    """Seconds by the tag in the first MPEG frame (Xing, Info or VBRI); 0 where there is none.
-
-    The tag describes its own file, also where others were joined to it. Raises OSError.
-    """
-    with path.open("rb") as file:
-        start = file.read(10)
-        skip = 0
-        if start.startswith(b"ID3") and len(start) == 10:
-            for byte in start[6:]:
-                skip = skip << 7 | byte & 0x7F
-            skip += 10
-        file.seek(skip)
-        first = file.read(4096)
-    found = _MPEG_TAG.search(first)
-    if found is None or first[0] != 0xFF or first[2] >> 2 & 3 == 3:
-        return 0.0
-    version = first[1] >> 3 & 3  # 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
-    rate = (44100, 48000, 32000)[first[2] >> 2 & 3] // {3: 1, 2: 2}.get(version, 4)
-    frames = int.from_bytes(found["xing"] or found["vbri"], "big")
-    return frames * (1152 if version == 3 else 576) / rate

@@ -1,15 +1,29 @@
-"""Where files that were joined one behind the other start and end: chained Ogg, WAV, AIFF, AU, MP4.
+"""Where files that were joined one behind the other start and end: chained Ogg, WAV, AIFF, AU, MP4,
+and formats that begin with an unmistakable mark.
 
 Formats without a header for the whole file (MP3, AAC, AC-3, MPEG-TS, Matroska) need none of this:
 their demuxers read on.
 """
 
 import mmap
+import re
 import struct
 from pathlib import Path
 from typing import BinaryIO
 
 _CHUNKED = (b"RIFF", b"RIFX", b"RF64", b"FORM")
+# CAF, ASF (wma), FLV, TTA, AMR, and the first block of WavPack: number 0, and it begins a frame.
+_MARKS = re.compile(
+    rb"caff\x00\x01..desc"
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
+    rb"|FLV\x01[\x00-\x05]\x00\x00\x00\x09\x00\x00\x00\x00"
+    rb"|TTA1[\x01\x03]\x00[\x01-\x10]\x00[\x08\x10\x18\x20]\x00"
+    rb"|#!AMR(?:-WB)?(?:_MC1\.0)?\n"
+    rb"|wvpk.{4}.\x04.{6}\x00{4}.{4}."
+    rb"[\x08-\x0f\x18-\x1f\x28-\x2f\x38-\x3f\x48-\x4f\x58-\x5f\x68-\x6f\x78-\x7f]",
+    re.DOTALL,
+)
+_MARK_LENGTH = 32
 
 
 def links(path: Path, head: bytes) -> list[tuple[int, int]]:
@@ -19,12 +33,25 @@ def links(path: Path, head: bytes) -> list[tuple[int, int]]:
     """
     if head.startswith(b"OggS"):
         return ogg_links(path)
+    if mark := _MARKS.match(head):
+        return _marked(path, mark[0][:4])
     size = path.stat().st_size
     starts = [0]
     with path.open("rb") as file:
         while (end := _end(file, starts[-1], size)) < size:
             starts.append(end)
     return list(zip(starts, [*starts[1:], size], strict=True))
+
+
+def _marked(path: Path, kind: bytes) -> list[tuple[int, int]]:
+    """The links of a file that begins with a mark of `kind`, its first four bytes."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+        starts, place = [], view.find(kind)
+        while place >= 0:
+            if _MARKS.match(view[place : place + _MARK_LENGTH]):
+                starts.append(place)
+            place = view.find(kind, place + 4)
+        return list(zip(starts, [*starts[1:], len(view)], strict=True))
 
 
 def _end(file: BinaryIO, start: int, size: int) -> int:
@@ -45,6 +72,9 @@ def _end(file: BinaryIO, start: int, size: int) -> int:
         offset, length = struct.unpack(">2I", head[4:12])
         end, kind = start + offset + length, b""
     else:
+        return size
+    if end >= size:
+        # A broken header may name a place that no file system has.
         return size
     # Chunks of odd length are followed by a byte of padding, which some writers leave out.
     for place in (end, end + 1):

@@ -79,8 +79,8 @@ def load(
     Raises AudioTooLargeError beyond a limit, and AudioError for all else: not a sound, empty,
     damaged, no such track, samples that are not finite or lie beyond 100 times full scale, a rate
     outside 8-768 kHz, and a cut file, namely one whose header promises more than 5 % more than
-    could be read. Ogg, tagless mp3, aac, wma, avi and ts files do not state their length: of those,
-    what is left is the sound.
+    could be read. Ogg, tagless mp3, aac and ts files do not state their length: of those, what is
+    left is the sound.
     """
     _check_target(rate)
     seconds = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
