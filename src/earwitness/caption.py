@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from os import PathLike
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from earwitness.audio.levels import SILENCE_DB, level_db, without_offset
 from earwitness.audio.tracks import Track
 from earwitness.decoding import Decoding as Decoding
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.io.kinds import is_tuple
 from earwitness.models.sound_classes import SoundClassifier
 from earwitness.models.sound_events import SoundEvent, events_in
 
@@ -291,19 +292,15 @@ def best_captions(
     return rerank.captions(captioner, waveforms, decoding)
 
 
-def is_pair(source: object) -> bool:
+def is_pair(source: object) -> TypeGuard[tuple[Any, int | float | np.number]]:
     """Whether `source` looks like (samples, sample rate)."""
-    return (
-        isinstance(source, tuple)
-        and len(source) == 2
-        and isinstance(source[1], int | float | np.number)
-    )
+    return is_tuple(source) and len(source) == 2 and isinstance(source[1], int | float | np.number)
 
 
 def _check_one(source: object) -> None:
     """Raises ConfigError for several sounds instead of one."""
-    several = isinstance(source, list | Iterator) and not hasattr(source, "read")
-    if isinstance(source, tuple) and source and not is_pair(source):
+    several = not hasattr(source, "read") and isinstance(source, list | Iterator)
+    if is_tuple(source) and source and not is_pair(source):
         several = all(isinstance(one, str | bytes | PathLike | tuple) for one in source)
     if several:
         raise ConfigError(

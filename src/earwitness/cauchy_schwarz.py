@@ -9,7 +9,7 @@ CS-Aligner (arXiv 2502.17028), whose sums keep the pairs of a point with itself:
 
 LAMB does not say how wide its kernel is. We take sigma^2 = median ||x_i - y_j||^2 / 2 over the
 pairs between the two clouds, the lower of the two middle values where their number is even. The
-pairs within a cloud are left out: while one cloud still lies on one spot, as LAMB's audio tokens do
+pairs within a cloud are left out: while one cloud is still a point, as LAMB's audio tokens are
 at the start of training, most of all pairs are pairs of that spot, and a median over all would
 shrink the kernel to it.
 """

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from earwitness.errors import ConfigError
+from earwitness.io.kinds import is_list, is_object
 from earwitness.io.shipped import shipped
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -117,18 +118,16 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = (
-            _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        )
+        merged[key] = _merged(old, value) if is_object(old) and is_object(value) else value
     return merged
 
 
-def _check_path(tables: dict[str, Any], sections: list[str], override: str) -> None:
+def _check_path(tables: Any, sections: list[str], override: str) -> None:
     for depth, section in enumerate(sections, start=1):
         if section not in tables:
             return
         tables = tables[section]
-        if not isinstance(tables, dict):
+        if not is_object(tables):
             raise ConfigError(
                 f"--set {override!r}: '{'.'.join(sections[:depth])}' is a plain value, no section"
             )
@@ -164,17 +163,17 @@ def _first_problem(error: ValidationError, model: type[BaseModel], tables: dict[
 
 def _key(place: tuple[int | str, ...], tables: Any) -> str:
     """The dotted key at `place`, without the names of the kinds that pydantic tried there."""
-    parts = []
+    parts: list[str] = []
     for part in place:
-        if not isinstance(tables, dict | list):
+        if is_object(tables):
+            if part not in tables and part == tables.get("kind"):
+                continue
+            tables = tables.get(str(part))
+        elif is_list(tables) and isinstance(part, int):
+            tables = tables[part] if part < len(tables) else None
+        else:
             break
-        if isinstance(tables, list) and not isinstance(part, int):
-            break
-        if isinstance(tables, dict) and part not in tables and part == tables.get("kind"):
-            continue
         parts.append(str(part))
-        keys = tables if isinstance(tables, dict) else range(len(tables))
-        tables = tables[part] if part in keys else None  # type: ignore[index]
     return ".".join(parts)
 
 

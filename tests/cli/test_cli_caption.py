@@ -269,7 +269,7 @@ def test_wrong_usage_exits_2(run, clips, arguments, sentence):
         (("clips", "-f", "srt"), "srt holds the subtitles of one sound, not of 5; --sidecar srt"),
         (("clips", "--shard", "9/4"), "--shard 9/4: expected i/n with i from 1 to n"),
         (("clips", "--exclude", "*"), "holds no sound with a known ending"),
-        (("clips/0.wav", "--exclude", "*"), "nothing is left of clips/0.wav after --exclude"),
+        (("clips/0.wav", "--exclude", "*"), "--exclude leaves none of clips/0.wav"),
         (("clips/0.wav", "--device", "abacus"), "--device abacus: not on this machine; expected"),
         (("clips/0.wav", "--device", "cuda:7"), "--device cuda:7: not on this machine; expected"),
         (("clips/0.wav", "--window", "5", "--hop", "9"), "expected a hop from 0.01 s"),

@@ -111,7 +111,7 @@ EXAMPLES: dict[str, tuple[str, Change, str]] = {
     "NaN": ("lamb", set_json(LLM, *THETA, value=float("nan")), "NaN is not a finite number"),
     "1e999": ("lamb", set_text(LLM, '{"rms_norm_eps": 1e999}'), "1e999 is not a finite number"),
     "no rotation": ("lamb", set_json(LLM, *THETA, value=0), "not finite"),
-    "root of a negative": ("lamb", set_json(LLM, "rms_norm_eps", value=-9.0), "no finite numbers"),
+    "root of a negative": ("lamb", set_json(LLM, "rms_norm_eps", value=-9.0), "not finite"),
     "layers": ("lamb", set_json(LLM, "num_hidden_layers", value=10**6), "is 1000000; expected at"),
     "width": ("lamb", set_json(LLM, "hidden_size", value=10**8), "is 100000000; expected at"),
     "vocabulary": ("lamb", set_json(LLM, "vocab_size", value=10**9), "vocab_size is 1000000000"),

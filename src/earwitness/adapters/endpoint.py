@@ -100,7 +100,7 @@ class EndpointCaptioner(CaptionCalls):
 
     @property
     def min_score(self) -> float:
-        """0: nobody has calibrated the score."""
+        """0: the score is not calibrated."""
         return 0.0
 
     @property

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from av import AudioFrame, Packet
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.stream import Stream
 
 DEMUXERS = (
     ("aa", "aac", "aax", "ac3", "ac4", "act", "aea", "aiff", "amr", "ape", "asf", "ast", "au")
@@ -92,7 +93,7 @@ def blocks(
             container = _opened(Slice(file, start, end), name)
             with closing(container):
                 stream = chosen(container, name, track, note)
-                if stream.codec_context is None:
+                if not stream.codec_context:
                     # No decoder has a name for what the header says: a broken one, or a rare codec.
                     raise damaged(name)
                 promised = _promise(container, stream, path, start)
@@ -119,7 +120,7 @@ def _opened(file: Slice, name: str) -> "InputContainer":
 
 def refuse(url: str, *_: object) -> None:
     """Refuses a demuxer that asks for another file. Raises PermissionError."""
-    raise PermissionError(13, "a sound file may not name other files")
+    raise PermissionError(13, "a sound file may not refer to other files")
 
 
 _MAGIC = (
@@ -219,20 +220,21 @@ class _Decoder:
             self.note(f"{self.name}: damaged after {self.line.seconds:.2f} s; read up to there")
             yield from self._decoded(None)
 
-    def _decoded(self, packet: "Packet | None") -> "list[AudioFrame]":
+    def _decoded(self, packet: "Packet[Stream] | None") -> "list[AudioFrame]":
         from av.error import FFmpegError
 
         holds = packet is not None and packet.size > 0
         self.packets += holds
         try:
-            return self.stream.codec_context.decode(packet)
+            # av leaves the packet's type open.
+            return self.stream.codec_context.decode(packet)  # pyright: ignore[reportUnknownMemberType]
         except (FFmpegError, ValueError):
             self.bad += holds
             return []
 
-    def _reach(self, packet: "Packet") -> None:
+    def _reach(self, packet: "Packet[Stream]") -> None:
         """Notes how far the file goes, whatever the track."""
-        if packet.pts is None or packet.time_base is None:
+        if packet.pts is None or not packet.time_base:
             return
         start = float(packet.pts * packet.time_base)
         self.furthest = max(self.furthest, start + float((packet.duration or 0) * packet.time_base))

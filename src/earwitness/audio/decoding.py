@@ -7,7 +7,7 @@ with the file (WAV, AIFF, FLAC, Ogg), and what only it knows.
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ from earwitness.audio.tracks import Track
 from earwitness.errors import AudioError
 
 if TYPE_CHECKING:
-    from soundfile import SoundFile
+    from soundfile import SoundFile  # pyright: ignore[reportMissingTypeStubs]
 
 _FRAMES_UNKNOWN = 1 << 62
 # Writers into a pipe cannot know the size; they leave one of about 2 or 4 GiB in the header.
@@ -52,7 +52,7 @@ _ZIP = b"PK\x03\x04"
 @contextmanager
 def decoded(
     path: Path, name: str, max_bytes: float | int, track: Track, note: Note
-) -> Iterator[Sound]:
+) -> Generator[Sound]:
     """The file opened by libsndfile where that is provably right, else by FFmpeg's libraries."""
     head = _head(path, name, max_bytes)
     if head.startswith(_ZIP):
@@ -100,7 +100,7 @@ def _sndfile(path: Path, name: str, wave: headers.Wave, opened: ExitStack) -> "S
 
     Raises AudioError: a format that it knows, in disorder.
     """
-    import soundfile
+    import soundfile  # pyright: ignore[reportMissingTypeStubs]
 
     try:
         if wave.patches:
@@ -175,7 +175,7 @@ def _check_size(file: "SoundFile", name: str) -> None:
 def _sndfile_blocks(
     file: "SoundFile", name: str, layout: tuple[str, ...] | None, note: Note
 ) -> Iterator[Block]:
-    import soundfile
+    import soundfile  # pyright: ignore[reportMissingTypeStubs]
 
     frames, seen = block_frames(file.channels), 0
     while True:

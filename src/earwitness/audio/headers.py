@@ -29,7 +29,7 @@ class Wave:
     """
 
     layout: tuple[str, ...] | None = None
-    patches: Mapping[int, bytes] = field(default_factory=dict)
+    patches: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
     stated: int = 0
     found: int = 0
 
@@ -63,7 +63,8 @@ def wave(path: Path, head: bytes) -> Wave | None:
 def _chunked(file: BinaryIO, size: int, head: bytes) -> Wave | None:
     big_endian = head.startswith(b"FORM")
     order = ">" if big_endian else "<"
-    layout, places = None, {}
+    layout: tuple[str, ...] | None = None
+    places: dict[bytes, _Chunk] = {}
     for chunk in _chunks(file, size, order):
         places.setdefault(chunk.name, chunk)
         if chunk.name == b"fmt ":

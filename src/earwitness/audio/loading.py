@@ -7,11 +7,11 @@ stamps leave are silence, so that every second is in its place.
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from os import PathLike, fsdecode
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -32,6 +32,7 @@ from earwitness.audio.sound import (
 )
 from earwitness.audio.tracks import Track, no_track
 from earwitness.errors import AudioError, AudioTooLargeError
+from earwitness.io.kinds import is_tuple
 
 MAX_TARGET_RATE = 192_000
 DEFAULT_MAX_SECONDS = 3 * 3600.0
@@ -225,20 +226,20 @@ def _check_seconds(name: str, seconds: float, max_seconds: float | int) -> None:
 
 
 @contextmanager
-def _opened(source: object, max_bytes: float | int, track: Track, note: Note) -> Iterator[Sound]:
+def _opened(source: object, max_bytes: float | int, track: Track, note: Note) -> Generator[Sound]:
     """`source` opened; bytes and file objects through a temporary file, as mp4 needs seeking."""
-    if isinstance(source, tuple):
+    if is_tuple(source):
         if track not in (None, 1, "1"):
             raise no_track("the sound given as an array", track, 1, "it has one")
         yield _from_array(source, max_bytes)
     elif isinstance(source, str | PathLike):
-        path = fsdecode(source)
+        path = fsdecode(cast("str | PathLike[str]", source))
         with decoded(Path(path), repr(path), max_bytes, track, note) as sound:
             yield sound
     elif isinstance(source, bytes | bytearray | memoryview | Readable):
         with tempfile.TemporaryDirectory(prefix="earwitness-") as folder:
             path = Path(folder, "sound")
-            name = _copy(source, path, max_bytes)
+            name = _copy(cast("bytes | Readable", source), path, max_bytes)
             with decoded(path, name, max_bytes, track, note) as sound:
                 yield sound
     else:
@@ -264,7 +265,7 @@ def _copy(
             while chunk := source.read(1 << 20):
                 if not isinstance(chunk, bytes | bytearray | memoryview):
                     raise AudioError(f"{name} is open as text; expected a file opened in mode 'rb'")
-                size += copy.write(chunk)
+                size += copy.write(cast("bytes", chunk))
                 check_bytes(name, size, max_bytes)
     except UnicodeDecodeError:
         raise AudioError(f"{name} is open as text; expected a file opened in mode 'rb'") from None

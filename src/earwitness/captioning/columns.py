@@ -1,5 +1,8 @@
 """Outcomes as rows of an Arrow table and back: parquet parts, and what workers send home."""
 
+# pyright: basic
+# (pyarrow has no types.)
+
 import os
 from typing import TYPE_CHECKING, Any
 

@@ -68,9 +68,11 @@ class Duplicates:
     order of the job.
     """
 
-    _by_content: dict[str, str] = field(default_factory=dict)
-    _by_word: dict[tuple[int, int], list[int]] = field(default_factory=dict)
-    _known: list[tuple[int, float, str]] = field(default_factory=list)
+    _by_content: dict[str, str] = field(default_factory=dict[str, str])
+    _by_word: dict[tuple[int, int], list[int]] = field(
+        default_factory=dict[tuple[int, int], list[int]]
+    )
+    _known: list[tuple[int, float, str]] = field(default_factory=list[tuple[int, float, str]])
 
     def mark(self, record: Record) -> Record:
         """The record, with `duplicate_of` and `similarity` (1: the same bytes, or all bits)."""

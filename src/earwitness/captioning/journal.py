@@ -7,6 +7,7 @@ from pathlib import Path
 from earwitness.captioning.locked import LockedFile
 from earwitness.captioning.writers import Record, as_json
 from earwitness.errors import DataError
+from earwitness.io.kinds import is_object
 
 
 class Journal:
@@ -129,7 +130,7 @@ def _is_failure(line: bytes) -> bool:
         record = json.loads(line)
     except ValueError:
         return False
-    return isinstance(record, dict) and {"file", "error"} == record.keys()
+    return is_object(record) and record.keys() == {"file", "error"}
 
 
 def _record(line: bytes) -> Record | None:
@@ -138,4 +139,4 @@ def _record(line: bytes) -> Record | None:
     except ValueError:
         return None
     wanted = {"file", "caption", "score", "model", "seconds", "settings"}
-    return record if isinstance(record, dict) and wanted <= record.keys() else None
+    return record if is_object(record) and wanted <= record.keys() else None

@@ -178,7 +178,7 @@ def _blame(
 
 
 def _completed(in_progress: deque[SoundInProgress]) -> list[SoundResult]:
-    done = []
+    done: list[SoundResult] = []
     while in_progress and in_progress[0].done:
         done.append(in_progress.popleft().result())
     return done

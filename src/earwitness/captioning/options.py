@@ -37,7 +37,7 @@ class CaptionOptions(Strict):
     top_p: TopP | None = Field(
         None, description="Probability that the sampled tokens cover, 0 to 1. Only with sampling."
     )
-    seed: Seed | None = Field(None, description="Seed of sampling.")
+    seed: Seed | None = Field(None, description="Seed for sampling.")
     guide_strength: GuideStrength | None = Field(
         None, description="Multiplies the Token Guide; 0 switches it off."
     )
@@ -70,7 +70,7 @@ class CaptionOptions(Strict):
         False, description="Give times for short sounds, too; srt and vtt imply it."
     )
     window: FiniteFloat | None = Field(
-        None, description="Length of a window in seconds (10); implies timed."
+        None, description="Window length in seconds (10 unless given); implies timed."
     )
     hop: FiniteFloat | None = Field(
         None,

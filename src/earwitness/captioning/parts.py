@@ -1,8 +1,11 @@
 """A folder of parquet parts, here or on any file system of fsspec: a row per sound, failed or not.
 
 Each part is written in one step and holds whole rows, so that the parts are their own record: the
-same command goes on with the sounds that they lack. Sounds that failed are tried again.
+same command continues with the missing sounds. Sounds that failed are tried again.
 """
+
+# pyright: basic
+# (pyarrow and fsspec have no types.)
 
 import io
 import os

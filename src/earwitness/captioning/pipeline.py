@@ -158,7 +158,7 @@ class SoundInProgress:
     error: EarwitnessError | None = None
     ended: bool = False
     notes: tuple[str, ...] = ()
-    _places: list[_Place] = field(default_factory=list)
+    _places: list[_Place] = field(default_factory=list[_Place])
 
     def admit(self, window: Window) -> OpenWindow | None:
         """The window for the model; None if it is silent, and then it has its segment already."""

@@ -122,7 +122,7 @@ def consensus(
     gain = agreement or overlap_f1
     highest = max(log_probabilities, default=0.0)
     weights = [math.exp(value - highest) for value in log_probabilities]
-    found = []
+    found: list[float] = []
     for i, text in enumerate(texts):
         others = [j for j in range(len(texts)) if j != i]
         total = sum(weights[j] for j in others)

@@ -68,12 +68,13 @@ class Printer(Sink):
         self._named = named
         self._rows = 0
         self._terminal = sys.stdout.isatty()
-        if isinstance(sys.stdout, io.TextIOWrapper):
+        out: object = sys.stdout
+        if isinstance(out, io.TextIOWrapper):
             # A file name may contain bytes that are not text; a terminal may have fewer signs.
             if self._terminal:
-                sys.stdout.reconfigure(errors="backslashreplace")
+                out.reconfigure(errors="backslashreplace")
             else:
-                sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+                out.reconfigure(encoding="utf-8", errors="surrogateescape")
 
     def add(self, records: list[Record]) -> None:
         """Prints the records."""

@@ -113,7 +113,7 @@ def listed(folder: Path, name: str, row: Cells) -> Source:
 
 
 def _in_file(path: str) -> Iterator[Source]:
-    """The file as it is, or the sounds of a shard; a shard that cannot be read is one problem."""
+    """The file itself, or the sounds of a shard; a shard that cannot be read is one problem."""
     if Path(path).suffix not in SHARDS:
         yield Source(path, path)
         return
@@ -209,8 +209,9 @@ def _standard_input() -> Iterator[str]:
     """The lines of standard input; names that are not UTF-8 keep their bytes. Raises DataError."""
     if sys.stdin is None:
         raise DataError("standard input is closed; expected a path per line")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
+    file: object = sys.stdin
+    if isinstance(file, io.TextIOWrapper):
+        file.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     with readable(Path("standard input"), "manifest", "a path per line"):
         yield from sys.stdin
 

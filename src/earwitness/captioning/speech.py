@@ -1,5 +1,8 @@
 """Speech as lines of subtitles, by a Whisper model through faster-whisper (extra `speech`)."""
 
+# pyright: basic
+# (faster-whisper and ctranslate2 have no types.)
+
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +48,8 @@ class SpeechModel:
     def load(cls, name: str | Path, device: str = "auto") -> "SpeechModel":
         """The Whisper model in a folder (as CTranslate2 has it), or one of the Hugging Face hub.
 
-        `tiny.en`, `small` and the like are looked for on this disk only; owner/name is fetched if
-        it is not here.
+        Names such as `tiny.en` and `small` are looked up on this disk only; owner/name is fetched
+        if it is not here.
 
         Raises:
             MissingDependencyError: faster-whisper is not installed.

@@ -83,7 +83,7 @@ def read(content: bytes, name: str = "the subtitles") -> Subtitles:
 
 
 def parse(text: str, name: str = "the subtitles") -> Subtitles:
-    """The cues of SRT or WebVTT text (by its first line), in order of time; texts stay as they are.
+    """The cues of SRT or WebVTT text (by its first line), in order of time; texts are unchanged.
 
     The empty lines between cues may be missing, and the text of an SRT cue may contain some. A cue
     without readable times, or one that ends before it starts, is left out; `problems` names it.
@@ -148,7 +148,7 @@ def add_sounds(
 ) -> tuple[Subtitles, int]:
     """The lines of speech with sound captions in the gaps between; how many found no gap.
 
-    The speech stays as it is. A sound is put into the first gap of its time that is long enough,
+    The speech is unchanged. A sound is put into the first gap of its time that is long enough,
     once, however long it lasts, and never overlaps a line of speech or another sound. A caption
     that only says that somebody speaks is left out where its time holds lines of speech: they say
     more.

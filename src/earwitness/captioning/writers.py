@@ -73,7 +73,7 @@ def as_lines(record: Record, named: bool) -> list[str]:
     Control characters in the name are escaped. Times are shown where the sound was cut, scores
     where more than one caption was asked for.
     """
-    lines = []
+    lines: list[str] = []
     several = [part for part in record.get("segments", [record]) if "captions" in part]
     for row in rows(record):
         cells = [on_one_line(row["file"])] if named else []
@@ -140,7 +140,7 @@ def write(
 ) -> None:
     """Writes the records to `path` in one step: a reader never meets half a file.
 
-    `exact` gives parquet, whose text is UTF-8, a column `file_bytes` with the names as they are.
+    `exact` gives parquet, whose text is UTF-8, a column `file_bytes` with the original names.
 
     Raises:
         ConfigError: subtitles of more than one sound.

@@ -49,14 +49,16 @@ def caption(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Only files of a folder that match; repeat it.",
+            help="In folders, only files that match. Repeatable.",
             rich_help_panel=_IN,
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATTERN", help="Skip these files and folders; repeat it.", rich_help_panel=_IN
+            metavar="PATTERN",
+            help="Skip files and folders that match. Repeatable.",
+            rich_help_panel=_IN,
         ),
     ] = None,
     shard: Annotated[
@@ -80,7 +82,7 @@ def caption(
         typer.Option(
             "--format",
             "-f",
-            help="Format, if not the one of the file's ending.",
+            help="Format, if the file extension does not say it.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -91,7 +93,7 @@ def caption(
     sidecar: Annotated[
         Sidecar | None,
         typer.Option(
-            help="A file beside each sound (clip.txt), or in the folder --output.",
+            help="Write a file for each sound (clip.txt) beside it, or in the folder --output.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -217,7 +219,7 @@ def caption(
         Path | None,
         typer.Option(
             metavar="SPEECH",
-            help="Put the sounds, as \\[dog barks], between the lines of this SRT or VTT file.",
+            help="Insert the sounds, as \\[dog barks], between the lines of this SRT or VTT file.",
             rich_help_panel=_LONG,
         ),
     ] = None,
@@ -254,7 +256,8 @@ def caption(
         ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress; errors only.", rich_help_panel=_RUN)
+        bool,
+        typer.Option("--quiet", "-q", help="Show no progress, only errors.", rich_help_panel=_RUN),
     ] = False,
     engine: Annotated[
         Engine,
@@ -292,7 +295,7 @@ def caption(
         bool,
         typer.Option(
             "--events/--no-events",
-            help="List the sound events of each file, too (in parts and jsonl).",
+            help="Also list the sound events of each file (in parts and jsonl).",
             rich_help_panel=_RAY,
         ),
     ] = True,

@@ -65,7 +65,7 @@ class Input:
             return read_manifest(self.manifest, self.column)
         found = find(self.files, self.include, self.exclude)
         if not found:
-            raise DataError(f"nothing is left of {', '.join(self.files)} after --exclude")
+            raise DataError(f"--exclude leaves none of {', '.join(self.files)}")
         return found
 
     def of_shard(self, sources: "list[Source]") -> "list[Source]":

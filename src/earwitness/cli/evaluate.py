@@ -28,7 +28,7 @@ def evaluate(
         list[Path] | None,
         typer.Argument(
             metavar="PREDICTIONS... REFERENCES",
-            help="Captions of a system (several files: seeds, pooled), then the references.",
+            help="A system's captions (several files are pooled as seeds), then the references.",
             show_default=False,
         ),
     ] = None,
@@ -36,14 +36,14 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="PREDICTIONS=REFERENCES",
-            help="One data set of a table of several; repeat it.",
+            help="One data set in a table of several. Repeatable.",
             rich_help_panel=_IN,
         ),
     ] = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Captions of a second system, for a paired test; once per seed.",
+            help="A second system's captions, for a paired test; once per seed.",
             rich_help_panel=_IN,
         ),
     ] = None,
@@ -71,7 +71,7 @@ def evaluate(
             "--output",
             "-o",
             help="File to write: .json (all scores and the fingerprint), .csv (scores per clip), "
-            ".html (a report); repeat it.",
+            ".html (a report). Repeatable.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -90,7 +90,7 @@ def evaluate(
         float,
         typer.Option(
             min=1,
-            help="Seconds that one Java run or SPICE batch may take.",
+            help="Time limit for one Java run or SPICE batch, in seconds.",
             rich_help_panel=_SCORES,
         ),
     ] = 600.0,
@@ -103,7 +103,7 @@ def evaluate(
         ),
     ] = 1000,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the resampling.", rich_help_panel=_STATS)
+        int, typer.Option(min=0, help="Seed for resampling.", rich_help_panel=_STATS)
     ] = 0,
     id_column: Annotated[
         str | None, typer.Option(help="Column of the clip ids.", rich_help_panel=_IN)
@@ -228,7 +228,7 @@ def _report(
     matched = [load(path, references) for path in [*predictions, *against]]
     for path, one in zip([*predictions, *against], matched, strict=True):
         if one.ids != matched[0].ids:
-            raise DataError(f"{path}: covers other clips than {predictions[0]}")
+            raise DataError(f"{path}: covers different clips from {predictions[0]}")
     runs: list[Evaluation] = []
     for path, one in zip([*predictions, *against], matched, strict=True):
         _say(f"{path}: {len(one.ids)} clips")

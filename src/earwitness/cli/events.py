@@ -27,21 +27,21 @@ def events(
         "pocket-lamb"
     ),
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Least probability of an event.")
+        float, typer.Option(min=0.0, max=1.0, help="Minimum probability of an event.")
     ] = 0.5,
     track: Annotated[
         str | None,
         typer.Option(metavar="N|LANGUAGE", help=option_help("track")),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file; standard output unless named.")
+        Path | None, typer.Option("--output", "-o", help="Output file; default: standard output.")
     ] = None,
     form: Annotated[
         Form | None,
         typer.Option(
             "--format",
-            help="json: one line per file; csv; labels: for Audacity; srt. Default: by the ending "
-            "of the output (.json, .csv, .txt, .srt), else json.",
+            help="json (one line per file), csv, labels (for Audacity) or srt. Default: from the "
+            "ending of the output (.json, .csv, .txt, .srt), else json.",
         ),
     ] = None,
 ) -> None:

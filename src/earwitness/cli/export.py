@@ -21,7 +21,8 @@ def export(
         list[Path] | None,
         typer.Option(
             "--check",
-            help="Sound to compare captions on, repeatable. Without one, 20 made noises and tones.",
+            help="Sound to compare captions on. Repeatable. Default: 20 synthetic noises and "
+            "tones.",
         ),
     ] = None,
 ) -> None:

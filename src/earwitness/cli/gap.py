@@ -34,7 +34,7 @@ class Embeddings:
 
 def gap(
     model: Annotated[
-        Path | None, typer.Argument(help="A model folder, together with --pairs.")
+        Path | None, typer.Argument(help="A model folder; use it with --pairs.")
     ] = None,
     pairs: Annotated[
         Path | None,
@@ -93,7 +93,7 @@ def gap(
         typer.Option(
             "--output",
             "-o",
-            help="File to write: .json (the numbers) or .html (a report); repeat it.",
+            help="File to write: .json (the numbers) or .html (a report). Repeatable.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -109,7 +109,7 @@ def gap(
         int, typer.Option(help="Pairs in the scatter plots.", rich_help_panel=_PLOTS)
     ] = 300,
     seed: Annotated[
-        int, typer.Option(help="Seed of every random choice.", rich_help_panel=_HOW)
+        int, typer.Option(help="Seed for all random choices.", rich_help_panel=_HOW)
     ] = 0,
 ) -> None:
     """Measures the gap between sounds and captions, each quantity with a 95 % interval.

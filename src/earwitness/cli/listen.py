@@ -75,7 +75,7 @@ def listen(
     ] = None,
     above: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Least probability of an event.", rich_help_panel=_WHAT),
+        typer.Option(min=0, max=1, help="Minimum probability of an event.", rich_help_panel=_WHAT),
     ] = 0.5,
     cool_down: Annotated[
         float,

@@ -87,7 +87,7 @@ def push(
     folder: Annotated[Path, typer.Argument(help="A model folder.")],
     repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
     private: Annotated[
-        bool, typer.Option("--private", help="Make a new repository visible to its owner only.")
+        bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch to upload to; default: the main one.")

@@ -7,7 +7,7 @@ import typer
 
 
 def page(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the page.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the page to.")],
     model: Annotated[
         str, typer.Option(help="A pocket model, a model folder, or owner/name of the hub.")
     ] = "pocket-lamb",

@@ -54,7 +54,7 @@ Share = Annotated[
     float | None,
     typer.Option(
         "--random-split",
-        help="Share of the clips for validation; a recording is never divided.",
+        help="Share of the clips for validation; a recording is never split.",
         rich_help_panel=_SPLITS,
     ),
 ]
@@ -76,13 +76,15 @@ Metadata = Annotated[
 Strict = Annotated[
     bool,
     typer.Option(
-        "--strict", help="Fail unless the counts are the published ones.", rich_help_panel=_CHECKS
+        "--strict", help="Fail unless the counts match the published ones.", rich_help_panel=_CHECKS
     ),
 ]
 Decode = Annotated[
     bool,
     typer.Option(
-        "--decode", help="Decode every clip, not only its header.", rich_help_panel=_CHECKS
+        "--decode",
+        help="Decode every clip instead of only reading its header.",
+        rich_help_panel=_CHECKS,
     ),
 ]
 TrustIds = Annotated[
@@ -94,7 +96,9 @@ TrustIds = Annotated[
 Shards = Annotated[
     Path | None,
     typer.Option(
-        "--shards", help="Pack the clips into shards in this new folder.", rich_help_panel=_SHARDS
+        "--shards",
+        help="Pack the clips into shards in this folder, which must be new.",
+        rich_help_panel=_SHARDS,
     ),
 ]
 Size = Annotated[

@@ -48,12 +48,13 @@ def serve(
     ] = "pocket-lamb",
     host: Annotated[
         str,
-        typer.Option(
-            help="Address to listen on; 0.0.0.0 for all of this machine's.", rich_help_panel=_NET
-        ),
+        typer.Option(help="Address to listen on; 0.0.0.0 for all addresses.", rich_help_panel=_NET),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="0 takes a free one.", rich_help_panel=_NET)
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on; 0 picks a free one.", rich_help_panel=_NET
+        ),
     ] = 8000,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
@@ -74,8 +75,8 @@ def serve(
         int,
         typer.Option(
             min=1,
-            help="Processes that each load the model; --queue, --threads and the brake on wrong "
-            "keys count for each.",
+            help="Processes, each with its own copy of the model; --queue, --threads and the limit "
+            "on wrong keys apply to each.",
             rich_help_panel=_RUN,
         ),
     ] = 1,
@@ -91,7 +92,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="CLAP",
-            help="Let requests choose among their n-best by this CLAP: pocket-link, or a folder.",
+            help="Let requests rerank their n-best with this CLAP: pocket-link, or a folder.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -99,8 +100,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A name under which the service may be asked, such as sounds.example.org or "
-            "*.example.org; * for any; repeat it. Always: localhost, and --host.",
+            help="Host name that the service answers to, such as sounds.example.org or "
+            "*.example.org; * for any. Repeatable. Always allowed: localhost, --host.",
             rich_help_panel=_NET,
         ),
     ] = None,
@@ -108,8 +109,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="ORIGIN",
-            help="Web site whose scripts may ask the service, as https://sounds.example.org; * for "
-            "any; repeat it.",
+            help="Web site whose scripts may call the service, such as https://sounds.example.org; "
+            "* for any. Repeatable.",
             rich_help_panel=_NET,
         ),
     ] = None,
@@ -117,7 +118,7 @@ def serve(
         str,
         typer.Option(
             metavar="PATH",
-            help="Path below which a proxy shows the service, as /sounds.",
+            help="Path under which a proxy serves it, such as /sounds.",
             rich_help_panel=_NET,
         ),
     ] = "",
@@ -133,8 +134,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Host that jobs may report their end to, as hooks.example.org or *.example.org; "
-            f"repeat it. {SECRET_VARIABLE} holds the key of the signatures.",
+            help="Host that jobs may notify when they end, such as hooks.example.org or "
+            f"*.example.org. Repeatable. {SECRET_VARIABLE} holds the signing key.",
             rich_help_panel=_JOBS,
         ),
     ] = None,
@@ -150,7 +151,7 @@ def serve(
     alias: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another name for the model in requests; repeat it. Default: whisper-1.",
+            help="Another name for the model in requests. Repeatable. Default: whisper-1.",
             rich_help_panel=_NET,
         ),
     ] = None,
@@ -163,19 +164,19 @@ def serve(
     queue: Annotated[
         int,
         typer.Option(
-            min=1, help="Requests at a time; further ones get 429.", rich_help_panel=_LIMITS
+            min=1, help="Requests at a time; any more get status 429.", rich_help_panel=_LIMITS
         ),
     ] = 64,
     timeout: Annotated[
         float,
-        typer.Option(min=0.1, help="Seconds that a request may take.", rich_help_panel=_LIMITS),
+        typer.Option(min=0.1, help="Time limit per request, in seconds.", rich_help_panel=_LIMITS),
     ] = 300.0,
     verbose: Annotated[
         bool,
         typer.Option(
             "--verbose",
             "-v",
-            help="Log a line per request and per step of a job; nothing of their contents.",
+            help="Log a line per request and per step of a job, never their contents.",
             rich_help_panel=_LOG,
         ),
     ] = False,

@@ -27,7 +27,7 @@ def train(
     ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key; repeat it."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key. Repeatable."),
     ] = None,
 ) -> None:
     """Trains what a recipe describes.

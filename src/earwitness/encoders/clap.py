@@ -1,4 +1,4 @@
-"""CLAP (LAION, arXiv 2211.06687), the encoder of Diffusion-Link: Hugging Face folders as they are.
+"""CLAP (LAION, arXiv 2211.06687), the encoder of Diffusion-Link, read from Hugging Face folders.
 
 The networks are transformers' `ClapModel`. What goes in is ours: fixed windows over the whole
 file, their unit vectors averaged and renormalized, so that the same file gives the same embedding.
@@ -181,7 +181,9 @@ class ClapEncoder(nn.Module):
 
     def _finite(self, e: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
         if not bool(torch.isfinite(e).all()):
-            raise CheckpointError(f"{self.source}: its weights and settings give no finite numbers")
+            raise CheckpointError(
+                f"{self.source}: its weights and settings produce numbers that are not finite"
+            )
         return e
 
     def _embed_windows(self, windows: Float[Tensor, "W T"]) -> Float[Tensor, "W C"]:

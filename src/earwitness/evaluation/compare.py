@@ -149,15 +149,13 @@ def _same_clips(runs: Sequence[Evaluation]) -> None:
             raise DataError(
                 f"evaluations on different clips or references ({len(runs[0].ids)} and "
                 f"{len(run.ids)} clips) "
-                "cannot be put together"
+                "cannot be pooled"
             )
         if run.fingerprint["text"] != runs[0].fingerprint["text"]:
-            raise DataError("evaluations with different text normalization cannot be put together")
+            raise DataError("evaluations with different text normalization cannot be pooled")
         for metric, version in _metrics(run).items():
             if _metrics(runs[0]).get(metric, version) != version:
-                raise DataError(
-                    f"evaluations with different versions of {metric} cannot be put together"
-                )
+                raise DataError(f"evaluations with different versions of {metric} cannot be pooled")
 
 
 def _metrics(run: Evaluation) -> dict[str, str]:

@@ -306,7 +306,7 @@ def _read_json(folder: Path, name: str, kind: type[_Kind]) -> _Kind:
 
 def _check_numbers(found: np.ndarray) -> None:
     if not np.isfinite(found).all():
-        raise ValueError("its weights and settings give no finite numbers")
+        raise ValueError("its weights and settings produce numbers that are not finite")
 
 
 def _digest(source: Path | str) -> str:

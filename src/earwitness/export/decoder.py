@@ -74,7 +74,7 @@ def llama_graph(g: Graph, sizes: LlamaSizes) -> None:
 
     Inputs: "embeds" [R, S, E] (tokens of this step), "positions" [R, S], "mask" [R or 1, 1, S,
     t + S] and "prompt_mask" [B, 1, 1, P] (0 where a key counts, very negative where not), "parents"
-    [R] (the row that each row goes on from), and for each layer "prompt_key_i", "prompt_value_i"
+    [R] (the row that each row extends), and for each layer "prompt_key_i", "prompt_value_i"
     [B, H, P, W] and "key_i", "value_i" [R', H, t, W] of the step before.
     Outputs: "logits" [R, V] of the last token, and "new_key_i", "new_value_i" [R, H, t + S, W].
     """

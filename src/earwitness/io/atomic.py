@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ def replacing(
     *,
     make_folder: bool = True,
     durable: bool = True,
-) -> Iterator[BinaryIO]:
+) -> Generator[BinaryIO]:
     """A draft that takes the place of `path` once it is complete and on disk; it vanishes on an
     error.
 
@@ -45,7 +45,7 @@ def replacing(
 @contextmanager
 def replacing_path(
     path: Path, failure: type[EarwitnessError] = ConfigError, *, make_folder: bool = True
-) -> Iterator[Path]:
+) -> Generator[Path]:
     """As `replacing`, for writers that need a path instead of an open file."""
     try:
         with _draft(path, make_folder) as draft:
@@ -63,7 +63,7 @@ def write_text(
     *,
     make_folder: bool = True,
 ) -> None:
-    """Writes `text` as UTF-8, line ends as they are. Raises as `replacing`.
+    """Writes `text` as UTF-8, keeping line ends. Raises like `replacing`.
 
     Names of files that are not UTF-8 (surrogate escapes) get their own bytes back.
     """
@@ -72,7 +72,7 @@ def write_text(
 
 
 @contextmanager
-def _draft(path: Path, make_folder: bool) -> Iterator[Path]:
+def _draft(path: Path, make_folder: bool) -> Generator[Path]:
     """A path of its own beside `path`, moved onto it at the end unless an error comes up."""
     path = Path(os.path.realpath(path))
     if make_folder:

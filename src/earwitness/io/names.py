@@ -22,7 +22,7 @@ def on_one_line(text: str) -> str:
 def for_terminal(text: str, kept: str = "") -> str:
     """`text` as a terminal may show it: as `on_one_line`, and bytes that are not UTF-8 as \\xe9.
 
-    The characters in `kept` stay as they are.
+    The characters in `kept` are not changed.
     """
     text = _CONTROL.sub(lambda found: found[0] if found[0] in kept else _escaped(found), text)
     return readable_name(text)

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from earwitness.errors import DataError, one_line
+from earwitness.io.kinds import is_list, is_object
 from earwitness.io.names import key_of
 from earwitness.io.parquet import need_parquet
 from earwitness.io.text_files import Encoding, missing, read_json, read_text, readable
@@ -47,7 +48,7 @@ class Stream:
     rows: Iterator[tuple[int, Cells]] = field(repr=False)
     encoding: Encoding = "utf-8"
     repeated_headers: int = 0
-    short: list[int] = field(default_factory=list)
+    short: list[int] = field(default_factory=list[int])
     """lines with fewer cells than the header"""
 
 
@@ -69,7 +70,7 @@ class Table:
 
     def notes(self) -> list[str]:
         """What was put right while reading."""
-        found = []
+        found: list[str] = []
         if self.repeated_headers:
             found.append(
                 f"{self.path}: {self.repeated_headers} header line(s) among the rows left out"
@@ -229,7 +230,7 @@ def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
 
 
 @contextmanager
-def _long_cells() -> Iterator[None]:
+def _long_cells() -> Generator[None]:
     """Raises the limit of the csv module, which holds for the whole process, and puts it back."""
     with _csv_limit:
         before = csv.field_size_limit(_CELL_LIMIT)
@@ -290,16 +291,16 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Cells]]:
 
 
 def _objects(path: Path, content: Any) -> Iterator[tuple[int, Cells]]:
-    if isinstance(content, dict):
+    if is_object(content):
         content = content.get("data")
-    if not isinstance(content, list):
+    if not is_list(content):
         raise DataError(f"{path}: expected a list of objects, or an object with a list 'data'")
     for number, row in enumerate(content, start=1):
         yield number, _object(path, number, row)
 
 
 def _object(path: Path, number: int, row: object) -> Cells:
-    if not isinstance(row, dict):
+    if not is_object(row):
         raise DataError(f"{path}, line {number}: expected an object, got {json.dumps(row)[:60]}")
     return row
 
@@ -321,7 +322,7 @@ def _parquet(path: Path, what: str, expected: str, wanted: Sequence[str]) -> Str
 
 
 @contextmanager
-def _arrow_errors(arrow: ModuleType, path: Path) -> Iterator[None]:
+def _arrow_errors(arrow: ModuleType, path: Path) -> Generator[None]:
     try:
         yield
     except arrow.ArrowException as error:

@@ -5,7 +5,7 @@ read.
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def readable(path: Path, what: str, expected: str) -> Iterator[None]:
+def readable(path: Path, what: str, expected: str) -> Generator[None]:
     """Turns what goes wrong while `path` is read into one sentence.
 
     Raises:

@@ -1,4 +1,4 @@
-"""JSON sent to an address that the user named, tried again where nobody answers."""
+"""JSON sent to an address that the user named, tried again if there is no answer."""
 
 import json
 import time

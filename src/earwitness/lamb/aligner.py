@@ -138,9 +138,7 @@ def gather_rows(x: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "all_B ..."]:
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+        return torch.cat(_from_all(x.contiguous()))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -230,13 +228,16 @@ def median_width(
 def _of_all_processes(values: Float[Tensor, " N"]) -> Float[Tensor, " all_N"]:
     """The values of all processes; their number may differ from process to process."""
     count = values.new_tensor([len(values)], dtype=torch.long)
-    counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
-    dist.all_gather(counts, count)
-    sizes = torch.cat(counts).tolist()
-    padded = nn.functional.pad(values, (0, max(sizes) - len(values)))
-    rows = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(rows, padded)
+    sizes = [int(size) for size in _from_all(count)]
+    rows = _from_all(nn.functional.pad(values, (0, max(sizes) - len(values))))
     return torch.cat([row[:size] for row, size in zip(rows, sizes, strict=True)])
+
+
+def _from_all(x: Tensor) -> list[Tensor]:
+    """`x` of each process, in order of rank; all have the same shape."""
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x)  # pyright: ignore[reportUnknownMemberType] - torch does not type it
+    return parts
 
 
 def _divergences(

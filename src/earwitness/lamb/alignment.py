@@ -22,8 +22,10 @@ def alignment(
     to the captions of the other clips. `centered`: the cosine after either side's mean over the
     clips is taken away. The last two need two clips or more and are absent without them.
     """
+    # torch does not type `norm`.
+    distances: Tensor = (audio - text).norm(dim=1)  # pyright: ignore[reportUnknownMemberType]
     found = {
-        "l2": (audio - text).norm(dim=1).mean(),
+        "l2": distances.mean(),
         "cosine": cosine_similarity(audio, text).mean(),
     }
     count = len(audio)

@@ -105,7 +105,7 @@ class TokenGuide(nn.Module):
         """Moves the running mean towards the mean of this batch, on all processes alike."""
         batch = mean.mean(0)
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(batch)
+            dist.all_reduce(batch)  # pyright: ignore[reportUnknownMemberType] - torch: no types
             batch /= dist.get_world_size()
         self.batches += 1
         share = (1.0 / self.batches).clamp(min=_MOMENTUM)
@@ -150,7 +150,8 @@ def _nearness(
         return unit(z_a, dim=-1) @ unit(table, dim=-1).T
     if metric in ("l1", "l2_distance"):
         p = 1 if metric == "l1" else 2
-        parts = [torch.cdist(z_a, rows[None], p=p) for rows in table.split(_ROWS_AT_ONCE)]
+        starts = range(0, len(table), _ROWS_AT_ONCE)
+        parts = [torch.cdist(z_a, table[None, i : i + _ROWS_AT_ONCE], p=p) for i in starts]
         return -torch.cat(parts, dim=-1)
     norms = z_a.square().sum(-1, keepdim=True) + table.square().sum(-1)
     return 2 * z_a @ table.T - norms

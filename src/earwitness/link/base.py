@@ -133,7 +133,10 @@ class ModalityMeans(nn.Module):
         for name, rows in (("audio", audio), ("text", text)):
             check_rows(name, rows, len(self.audio))
             getattr(self, name).copy_(normalize(rows.float(), dim=1).mean(dim=0))
-        self.text_radius.copy_((normalize(text.float(), dim=1) - self.text).norm(dim=1).mean())
+        centered = normalize(text.float(), dim=1) - self.text
+        # torch does not type `norm`.
+        radii: Tensor = centered.norm(dim=1)  # pyright: ignore[reportUnknownMemberType]
+        self.text_radius.copy_(radii.mean())
         self.fitted.fill_(1)
 
     def of(self, side: Side) -> Float[Tensor, " C"]:

@@ -58,7 +58,7 @@ class MeanShiftConfig(BridgeConfig):
 
 
 class MeanShift(_WithMeans):
-    """Audio moved by the difference of the two means; text as it is, noised if so configured.
+    """Audio moved by the difference of the two means; text unchanged, or noised if configured.
 
     C3, "Connect, Collapse, Corrupt" (arXiv 2401.08567): collapse removes either modality's mean,
     which up to a constant is to replace the audio mean by the text mean; corrupt is the noise.
@@ -89,7 +89,7 @@ class NoiseInjectionConfig(BridgeConfig):
 
 
 class NoiseInjection(_WithMeans):
-    """Audio as it is; text with Gaussian noise, so that the decoder learns to forgive the gap.
+    """Audio unchanged; text with Gaussian noise, so that the decoder learns to tolerate the gap.
 
     CapDec (arXiv 2211.00575); for audio WSAC (arXiv 2309.12242) and training without audio
     (arXiv 2309.07372).
@@ -120,7 +120,7 @@ class TextMemoryConfig(BridgeConfig):
 
 
 class TextMemory(Bridge):
-    """Audio as the softmax-weighted mean of stored text embeddings; text as it is.
+    """Audio as the softmax-weighted mean of stored text embeddings; text unchanged.
 
     Projection decoding of DeCap (arXiv 2303.03032) and DRCap (arXiv 2410.09472):
     `softmax(e S^T / temperature) S`. It needs the memory at inference: external knowledge that

@@ -125,7 +125,7 @@ class DiffusionLink(Bridge):
         """Unit-norm results of a pass from `start_time` in `steps` denoiser calls, draws averaged.
 
         An unconditional network at the last time has nothing left to go by (-31 dB), so the start
-        lies in between; SEED found one step from time 50 best. Averaged draws estimate the mean of
+        is in between; SEED found one step from time 50 best. Averaged draws estimate the mean of
         the prediction, so they are averaged before the normalization.
         """
         x_0 = self._scaled(e)
@@ -185,8 +185,8 @@ def start_time_sweep(
     behind = cosines[means.argmax()] - cosines
     errors = behind.std(1, correction=0) / len(audio) ** 0.5
     points = [
-        SweepPoint(*way, value, error)
-        for way, value, error in zip(ways, means.tolist(), errors.tolist(), strict=True)
+        SweepPoint(*way, float(value), float(error))
+        for way, value, error in zip(ways, means, errors, strict=True)
     ]
     return sorted(points, key=lambda point: -point.cosine)
 

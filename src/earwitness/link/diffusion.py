@@ -44,7 +44,7 @@ def add_noise(
     alpha_bar_t: Float[Tensor, " B"],
     noise: Float[Tensor, "B C"],
 ) -> Float[Tensor, "B C"]:
-    """`x_t`: each row of `x_0` at its own noise level. `alpha_bar_t = 1` leaves a row as it is."""
+    """`x_t`: each row of `x_0` at its own noise level. `alpha_bar_t = 1` leaves a row unchanged."""
     signal = alpha_bar_t[:, None]
     return signal.sqrt() * x_0 + (1.0 - signal).sqrt() * noise
 

@@ -36,7 +36,7 @@ class RegressorConfig(NetworkConfig):
 class Regressor(Bridge):
     """Text embedding regressed from the audio embedding: the network of Diffusion-Link, no noise.
 
-    The control that every diffusion bridge has to beat. Text passes as it is.
+    The control that every diffusion bridge has to beat. Text passes unchanged.
     """
 
     trains: ClassVar[bool] = True
@@ -167,7 +167,7 @@ class ConditionalPriorConfig(NetworkConfig):
 
 
 class ConditionalPrior(Bridge):
-    """Text embedding sampled from pure noise, given the audio embedding; text passes as it is.
+    """Text embedding sampled from pure noise, given the audio embedding; text passes unchanged.
 
     The audio-to-text half of DiffGAP (arXiv 2503.12131), trained by itself on frozen embeddings;
     also the form of unCLIP's diffusion prior (arXiv 2204.06125). The context inputs add 16 % of

@@ -12,7 +12,7 @@ LONGEST_S = 60.0
 """seconds after which a program is stopped"""
 
 FIELDS = ("type", "text", "start", "end", "score", "time", "source")
-"""what may stand in braces among the arguments"""
+"""what the arguments may contain in braces"""
 
 
 class Command:

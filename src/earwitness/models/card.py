@@ -1,6 +1,6 @@
 """The model card of a model folder: README.md, made from what the folder and its card say.
 
-Nothing is invented: what nobody stated is said to be unknown. The facts are in `earwitness.json`
+Nothing is invented: what was not stated is called unknown. The facts are in `earwitness.json`
 under `card`, so a folder can be given its card again at any time.
 """
 
@@ -167,7 +167,7 @@ def _front_matter(name: str, settings: dict[str, Any], facts: CardFacts) -> str:
         eval_results=_results(facts) or None,
         **_hub_license(facts.license),
     )
-    return data.to_yaml()
+    return data.to_yaml()  # pyright: ignore[reportUnknownMemberType] - the hub: no types
 
 
 def _results(facts: CardFacts) -> list[Any]:
@@ -301,7 +301,7 @@ def _said(text: str) -> str:
 
 
 def _license(facts: CardFacts) -> str:
-    said = facts.license or "Unknown: without a license, nobody but its makers may use it."
+    said = facts.license or "Unknown: without a license, only its makers may use it."
     return "\n\n".join(text for text in (said, facts.license_note) if text)
 
 

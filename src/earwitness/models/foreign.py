@@ -3,12 +3,13 @@ their errors in one sentence. Needs no torch.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from earwitness.errors import CheckpointError, EarwitnessError, MissingDependencyError, one_line
+from earwitness.io.kinds import is_list, is_object
 from earwitness.models.json_files import read_any_json, read_json
 from earwitness.models.tensors import (
     Stored,
@@ -26,15 +27,19 @@ _DEPTH = re.compile(
 )
 """settings that count modules, each of which has weights of its own"""
 
-_WIDTHS = ("vocab_size", "hidden_size", "intermediate_size", "n_embd", "d_model", "d_ff")
-_WIDTHS += ("n_positions", "n_inner", "embedding_size", "type_vocab_size", "ffn_dim")
+_WIDTHS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "n_embd", "d_model", "d_ff"),
+    *("n_positions", "n_inner", "embedding_size", "type_vocab_size", "ffn_dim"),
+)
 """settings that are sides of weights"""
 
 _LARGEST = 2**24
 """of any other whole number but the base of a rotation"""
 
-_CODE = ("attn_implementation", "_attn_implementation", "experts_implementation")
-_CODE += ("_experts_implementation", "kernel_config", "use_kernels")
+_CODE = (
+    *("attn_implementation", "_attn_implementation", "experts_implementation"),
+    *("_experts_implementation", "kernel_config", "use_kernels"),
+)
 """settings that can name kernels on the hub, which are code"""
 
 
@@ -83,7 +88,7 @@ def check_files(folder: Path) -> None:
 
 
 @contextmanager
-def foreign_errors(source: Path | str, what: str) -> Iterator[None]:
+def foreign_errors(source: Path | str, what: str) -> Generator[None]:
     """Whatever another library raises on the files of `source` as one sentence: it is not `what`.
 
     Raises:
@@ -119,7 +124,7 @@ def _refuse(source: Path | str, what: str, error: Exception) -> NoReturn:
 
 
 def _check_config(config: Any, path: Path, tensors: dict[str, Stored], key: str = "") -> None:
-    if isinstance(config, dict):
+    if is_object(config):
         for name, value in config.items():
             if name in _CODE and isinstance(value, str) and "/" not in value:
                 continue
@@ -128,13 +133,13 @@ def _check_config(config: Any, path: Path, tensors: dict[str, Stored], key: str 
                     f"{path}: {name} asks for code from the hub, which is never run"
                 )
             _check_config(value, path, tensors, name)
-    elif isinstance(config, list):
+    elif is_list(config):
         for value in config:
             _check_config(value, path, tensors, key)
     elif isinstance(config, int) and not isinstance(config, bool):
         most = _most(key, tensors)
         if abs(config) > most:
-            shown = config if abs(config) < 10**20 else "a number of over 20 digits"
+            shown = config if abs(config) < 10**20 else "a number of more than 20 digits"
             raise CheckpointError(
                 f"{path}: {key} is {shown}; expected at most {most}, by the weights beside it"
             )

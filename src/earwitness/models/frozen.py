@@ -1,4 +1,4 @@
-"""Modules of which a part is frozen."""
+"""Partly frozen modules."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import nn
 
 class PartlyFrozen(nn.Module):
     """A module whose `frozen` parts stay in evaluation mode while the rest trains: their dropout is
-    off, and their batch statistics stay as they are.
+    off, and their batch statistics do not change.
     """
 
     def frozen(self) -> Iterable[Any]:

@@ -177,7 +177,8 @@ def _fetched(wanted: HubName, revision: str | None) -> Path:
     from huggingface_hub import errors
 
     try:
-        found = huggingface_hub.snapshot_download(
+        # The hub leaves one of its many parameters without a type.
+        found = huggingface_hub.snapshot_download(  # pyright: ignore[reportUnknownMemberType]
             wanted.repo, revision=revision, allow_patterns=FETCHED, ignore_patterns=LEFT
         )
     except errors.GatedRepoError:

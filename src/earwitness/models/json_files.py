@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from earwitness.config import validate
 from earwitness.errors import CheckpointError, ConfigError
 from earwitness.io.atomic import write_text
+from earwitness.io.kinds import is_list, is_object
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -21,11 +22,11 @@ _LAYERS = dict.fromkeys(("depth", "layers", "gru_layers", "blocks"), 1000)
 _SEARCH = {"beam_size": 256, "n_best": 256, "max_new_tokens": 4096, "draws": 1000, "steps": 10_000}
 _FRONT_END = {"n_fft": 65_536, "n_mels": 1024, "sample_rate": 768_000, "diffusion_steps": 100_000}
 _CLAP = {"fft_window_size": 65_536, "feature_size": 1024, "sampling_rate": 768_000}
-_CLAP |= {"max_length_s": 3600, "chunk_length_s": 3600, "top_db": 1000}
-_MOST = _LAYERS | _SEARCH | _FRONT_END | _CLAP
+_CLAP_LENGTHS = {"max_length_s": 3600, "chunk_length_s": 3600, "top_db": 1000}
+_MOST = _LAYERS | _SEARCH | _FRONT_END | _CLAP | _CLAP_LENGTHS
 """settings that cost time or memory before any weight could be compared, or in every caption"""
 _LISTS = {"dilations": 64, "kernels": 64, "targets": 64}
-"""settings of which each entry is a layer, or an adapter on every layer"""
+"""settings whose every entry is a layer, or an adapter on every layer"""
 
 
 def write_json(path: Path, value: dict[str, Any], compact: bool = False) -> None:
@@ -45,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
     holds a number that is not finite.
     """
     value = read_any_json(path)
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
 
@@ -77,8 +78,8 @@ def read_settings(model: type[Model], value: Any, source: Path, *, builds: bool 
     """`value`, a part of the JSON file `source`, as a `model`. Raises CheckpointError where it does
     not fit, or a network that it `builds` would be larger than any there is.
     """
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{source}: settings expected, found {type(value).__name__}")
+    if not is_object(value):
+        raise CheckpointError(f"{source}: expected settings, found {type(value).__name__}")
     if builds:
         check_sizes(value, source)
     try:
@@ -102,10 +103,10 @@ def check_sizes(value: Any, source: Path, key: str = "") -> None:
     """Raises CheckpointError where a size in the settings `value` is beyond all reason: building a
     network of it would take all memory, or forever, before its weights could be compared.
     """
-    if isinstance(value, dict):
+    if is_object(value):
         for name, inner in value.items():
             check_sizes(inner, source, name)
-    elif isinstance(value, list):
+    elif is_list(value):
         if len(value) > (longest := _LISTS.get(key, _LARGEST)):
             raise CheckpointError(
                 f"{source}: {key} has {len(value)} entries; expected at most {longest}"
@@ -116,5 +117,5 @@ def check_sizes(value: Any, source: Path, key: str = "") -> None:
         most = _MOST.get(key, _LARGEST)
         if abs(value) > most and key != "seed":
             # Python refuses to print a number of thousands of digits.
-            shown = str(value) if abs(value) < 10**20 else "a number of over 20 digits"
+            shown = str(value) if abs(value) < 10**20 else "a number of more than 20 digits"
             raise CheckpointError(f"{source}: {key} is {shown}; expected at most {most}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from earwitness.errors import CheckpointError
 from earwitness.io.digests import sha256_of
+from earwitness.io.kinds import is_object
 from earwitness.models.hub import HubPart, hub_name, resolve
 from earwitness.models.json_files import read_json, read_settings, write_json
 
@@ -67,19 +68,18 @@ def part_folder(folder: Path, part: str, settings: dict[str, Any]) -> Path:
             the hub, or to weights that have changed since or cannot be fetched.
     """
     fetched = settings.get("parts", {})
-    if isinstance(fetched, dict) and part in fetched:
+    if is_object(fetched) and part in fetched:
         source = folder / "earwitness.json"
         return resolve(str(read_settings(HubPart, fetched[part], source)))
     shared = settings.get("shared", {})
-    reference = shared.get(part) if isinstance(shared, dict) else shared
+    reference: object = shared.get(part) if is_object(shared) else shared
     if reference is None:
         return folder / part
-    known = (
-        isinstance(reference, dict)
+    if not (
+        is_object(reference)
         and reference.get("model") in POCKET_MODELS
         and reference.get("part") in PARTS
-    )
-    if not known:
+    ):
         raise CheckpointError(
             f"{folder / 'earwitness.json'}: shared part {part!r} is {reference!r}; expected a "
             f"model ({', '.join(POCKET_MODELS)}) and its part ({', '.join(PARTS)})"

@@ -159,7 +159,8 @@ class SoundClassifier:
 
     def heard(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Heard:
         """Probabilities of classes in each waveform, and the frames that they come from."""
-        whole, parts = [], []
+        whole: list[Float[np.ndarray, " K"]] = []
+        parts: list[Float[np.ndarray, " K"]] = []
         size = max(1, round(PART_S * self.config.frame_rate))
         frames = self.frames(waveforms)
         for h in frames:

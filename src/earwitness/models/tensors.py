@@ -4,9 +4,10 @@ and what their headers say. Needs no torch.
 
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from earwitness.errors import CheckpointError, one_line
+from earwitness.io.kinds import is_object
 from earwitness.models.json_files import read_json
 
 WEIGHTS = "model.safetensors"
@@ -43,7 +44,7 @@ def check_inside(folder: Path, path: Path) -> Path:
     allowed = [root]
     allowed += [place.parent / "blobs" for place in root.parents if place.name == "snapshots"]
     if not any(real.is_relative_to(place) for place in allowed):
-        raise CheckpointError(f"{path}: a link out of its folder, which is never followed")
+        raise CheckpointError(f"{path}: a link out of its folder; such links are never followed")
     if not real.exists():
         raise CheckpointError(f"{path}: no such file; weights are read from safetensors only")
     if not real.is_file():
@@ -82,9 +83,10 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
     """
     from safetensors import SafetensorError, safe_open
 
-    found = {}
+    found: dict[str, Stored] = {}
     try:
-        with safe_open(path, framework="numpy") as file:
+        # safetensors is compiled and has no types.
+        with cast("Any", safe_open)(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 part = file.get_slice(name)
                 found[name] = Stored(part.get_dtype(), tuple(part.get_shape()))
@@ -96,7 +98,7 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
 
 def check_numbers(path: Path, tensors: dict[str, Stored]) -> None:
     """Raises CheckpointError where a weight of the file `path` is not a floating-point number: the
-    networks would take whole numbers for weights as they are.
+    networks would accept whole numbers as weights.
     """
     for name, tensor in tensors.items():
         if tensor.dtype not in NUMBERS and not _may_be_whole(name, tensor):
@@ -116,14 +118,15 @@ def _may_be_whole(name: str, tensor: Stored) -> bool:
 def _indexed(index: Path) -> list[str]:
     check_inside(index.parent, index)
     names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
+    if not is_object(names) or not names:
         raise CheckpointError(f"{index}: expected a 'weight_map' of tensors to files")
-    files = list(names.values())
-    for name in files:
+    files: list[str] = []
+    for name in names.values():
         plain = isinstance(name, str) and name == Path(name).name and "\\" not in name
         if not plain or not name.endswith(".safetensors"):
             raise CheckpointError(
                 f"{index}: its weight_map names {str(name)[:100]!r}; expected the plain name of a "
                 ".safetensors file in its folder"
             )
+        files.append(name)
     return sorted(set(files))

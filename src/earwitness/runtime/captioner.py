@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import is_
 from pathlib import Path
@@ -136,7 +136,7 @@ class RuntimeCaptioner(CaptionCalls):
         return _BATCH
 
     @contextmanager
-    def precision(self, kind: Precision) -> Iterator[None]:
+    def precision(self, kind: Precision) -> Generator[None]:
         """Captions made inside are computed in this number format: the graphs compute in fp32, the
         torch captioner of the folder in any other.
 
@@ -314,7 +314,9 @@ class RuntimeCaptioner(CaptionCalls):
         text = self._tokenizer.decode(found.tokens, skip_special_tokens=True)
         score = float(np.exp(found.log_probability))
         if np.isnan(score):
-            raise CheckpointError(f"{self.name}: its weights and settings give no finite numbers")
+            raise CheckpointError(
+                f"{self.name}: its weights and settings produce numbers that are not finite"
+            )
         return Caption(" ".join(text.split()), score, 0.0, end, self.name)
 
 

@@ -68,7 +68,7 @@ class LanguageModel:
             "positions": np.maximum(real.cumsum(1) - 1, 0),
             "mask": np.maximum(mask, _NEVER),
             "parents": np.arange(len(z)),
-            # Nothing was read before: one key that never counts stands in its place.
+            # Nothing was read before: one masked key takes its place.
             "prompt_mask": np.full((len(z), 1, 1, 1), _NEVER),
         }
         heads, width = self._settings.key_heads, self._settings.head_dim
@@ -85,7 +85,7 @@ class LanguageModel:
     def step(
         self, cache: Cache, ids: Int[np.ndarray, " R"], parents: Int[np.ndarray, " R"]
     ) -> Float[np.ndarray, "R V"]:
-        """Logits after one more token: row r says `ids[r]` and goes on from row `parents[r]` of the
+        """Logits after one more token: row r appends `ids[r]` to row `parents[r]` of the
         step before. R = B * K, K beams to each clip of the cache.
         """
         beams = len(ids) // len(cache.lengths)

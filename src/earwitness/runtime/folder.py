@@ -6,6 +6,7 @@ from typing import Any
 
 from earwitness.caption import Decoding
 from earwitness.errors import CheckpointError, pip_install
+from earwitness.io.kinds import is_object
 from earwitness.models.json_files import read_json, read_settings
 from earwitness.models.names import model_folder, part_folder
 from earwitness.models.tensors import check_inside
@@ -65,12 +66,12 @@ class ModelFiles:
         places["prefix.safetensors"] = folder / "prefix.safetensors"
         _check_inside(folder, places, parts["decoder"] / "tokenizer.json")
         config = settings.get("config")
-        own = config if isinstance(config, dict) else {}
+        own = config if is_object(config) else {}
         card = settings.get("card")
         return cls(
             folder=folder,
             name=str(settings.get("name", folder.name)),
-            card=card if isinstance(card, dict) else {},
+            card=card if is_object(card) else {},
             decoding=read_settings(Decoding, own.get("decoding"), folder / "earwitness.json"),
             max_seconds=_max_seconds(own, folder),
             runtime=runtime,

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from earwitness.caption import Decoding
 from earwitness.runtime.decoder import Cache, LanguageModel
@@ -87,7 +87,7 @@ class _Beams:
     def _advance(
         self, log_probabilities: Float[np.ndarray, "R V"], step: int
     ) -> tuple[Int[np.ndarray, "B K"], Int[np.ndarray, "B K"]]:
-        """Each running caption's new token, and the beam that it goes on from."""
+        """Each running caption's new token, and the beam that it extends."""
         clips, width = len(self.place), log_probabilities.shape[1]
         total = log_probabilities.reshape(clips, self.beams, width) + self.score[:, :, None]
         value, choice = _largest(total.reshape(clips, -1), 2 * self.beams)
@@ -106,11 +106,11 @@ class _Beams:
         self,
         value: Float[np.ndarray, "B J"],
         said: Int[np.ndarray, "B J t"],
-        ends: np.ndarray,
+        ends: Bool[np.ndarray, "B J"],
         step: int,
     ) -> None:
         """Takes captions that end now among the K best finished ones."""
-        ends = ends & (np.arange(value.shape[1]) < self.beams)
+        ends = np.logical_and(ends, np.arange(value.shape[1]) < self.beams)
         if not ends.any():
             return
         merit = value / np.float32((step + 1) ** self.settings.length_penalty)

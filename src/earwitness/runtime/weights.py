@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from earwitness.errors import CheckpointError
+from earwitness.io.kinds import is_list
 
 _BYTES = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}
 _LONGEST_HEADER = 64 * 2**20
@@ -53,7 +54,7 @@ class WeightFile:
             self._bytes.madvise(mmap.MADV_DONTNEED)
 
     def rows(self, name: str) -> "Rows":
-        """A table of the file of which single rows are read.
+        """A table of the file whose rows are read one by one.
 
         Raises:
             CheckpointError: there is no such tensor, or it is not a floating-point table.
@@ -84,7 +85,7 @@ class WeightFile:
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if dtype not in _BYTES or not isinstance(dtype, str):
             raise ValueError(f"dtype {dtype!r}")
-        if not isinstance(shape, list) or not isinstance(offsets, list):
+        if not is_list(shape) or not is_list(offsets):
             raise ValueError("shape or place of a tensor")
         first, end = (int(place) for place in offsets)
         size = prod(int(side) for side in shape) * _BYTES[dtype]

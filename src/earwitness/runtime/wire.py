@@ -37,7 +37,7 @@ def external_weights(model: bytes) -> list[External]:
     graphs = [value for field, value in _fields(view) if field == _GRAPH]
     if len(graphs) != 1 or not isinstance(graphs[0], memoryview):
         raise ValueError("it holds no graph")
-    found = []
+    found: list[External] = []
     for field, value in _fields(graphs[0]):
         if field == _INITIALIZER and isinstance(value, memoryview):
             weight = _external(value)
@@ -92,7 +92,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _packed(message: memoryview) -> list[int]:
-    values, place = [], 0
+    values, place = list[int](), 0
     while place < len(message):
         value, place = _varint(message, place)
         values.append(value)

@@ -66,6 +66,6 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def _coded(text: str) -> str:
-    """Escaped, with what stands between backticks as code."""
+    """Escaped, with text between backticks as code."""
     parts = escape(" ".join(text.split())).split("`")
     return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))

@@ -1,4 +1,4 @@
-"""The endpoints of jobs: long sounds that are captioned while nobody waits for the answer."""
+"""The endpoints of jobs: long sounds, captioned in the background."""
 
 import asyncio
 import os

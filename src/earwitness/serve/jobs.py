@@ -138,7 +138,7 @@ class Jobs:
         self.sound(job).unlink(missing_ok=True)
 
     def tidy(self, days: float) -> None:
-        """Forgets the jobs that ended more than `days` ago, and sounds of which none became."""
+        """Forgets the jobs that ended more than `days` ago, and sounds that no job took."""
         query, now = "SELECT id FROM jobs WHERE ended < ?", time.time()
         with self._open() as table:
             old = [row["id"] for row in table.execute(query, (now - days * _DAY,))]

@@ -244,7 +244,9 @@ class TorchCaptioner(nn.Module, Inference):
         with torch.inference_mode():
             [found] = self.generate(self.audio_tokens(self.encode([noise])), settings)
         if any(math.isnan(one.log_probability) for one in found):
-            raise CheckpointError(f"{self.name}: its weights and settings give no finite numbers")
+            raise CheckpointError(
+                f"{self.name}: its weights and settings produce numbers that are not finite"
+            )
 
     def load_own_parts(self, folder: Path) -> None:
         """Puts the prefix, guide and aligner of a model folder in the place of fresh ones.

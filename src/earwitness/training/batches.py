@@ -34,7 +34,7 @@ class EpochBatches:
 
     With `weights`, indices are drawn with replacement in proportion to them. With `lengths`, the
     shuffled indices are sorted by length within every `bucket` steps, and the steps shuffled again.
-    A step is one batch for each of the `processes`. `ordered` leaves the order as it is.
+    A step is one batch for each of the `processes`. `ordered` keeps the order.
     """
 
     def __init__(

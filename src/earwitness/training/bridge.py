@@ -105,7 +105,7 @@ def _validate(model: nn.Module, pairs: Pairs, recipe: BridgeRecipe) -> dict[str,
 
 
 def _at_best_start(bridge: Bridge, pairs: Pairs, recipe: BridgeRecipe) -> Bridge:
-    """A copy of a Diffusion-Link that starts where validation pairs say; other bridges as they are.
+    """A copy of a Diffusion-Link that starts where validation pairs say; other bridges unchanged.
 
     Only one-step prediction is tried: it is the sampler of the paper's predecessor.
     """

@@ -36,7 +36,7 @@ from earwitness.training.sources import Source, cached_frames, collate
 
 
 class ContrastiveRecipe(FrameEncoderKeys, StageRecipe):
-    """Settings of the stage. The frame encoder stays as it is; the text tower has the sizes of the
+    """Settings of the stage. The frame encoder is frozen; the text tower has the sizes of the
     language model it starts from.
     """
 

@@ -2,7 +2,7 @@
 
 CED has one linear map for queries, keys and values together. Each block gets two adapters of its
 own, one that adds to the rows of the queries and one to those of the values, exactly as on separate
-maps; the rows of the keys stay as they are. (One adapter on the fused map would also change keys,
+maps; the rows of the keys are unchanged. (One adapter on the fused map would also change keys,
 and share its inner directions among the three.)
 """
 
@@ -100,7 +100,7 @@ def has_lora(encoder: FrameEncoder) -> bool:
 
 
 def train_lora(encoder: FrameEncoder, mode: bool) -> None:
-    """Dropout in the adapters, or none; batch statistics of the encoder stay as they are."""
+    """Dropout in the adapters, or none; the encoder's batch statistics do not change."""
     if isinstance(encoder, CED):
         for attention in _attentions(encoder):
             if isinstance(attention.qkv, QueryValueLora):

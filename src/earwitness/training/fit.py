@@ -55,7 +55,7 @@ def fit(
     `run`/last.
 
     `model(batch)` returns named losses; their weighted sum is minimized (a name without a weight
-    weighs 1). `data[(index, epoch)]` is one item. `validate` returns scores, of which `select`
+    weighs 1). `data[(index, epoch)]` is one item. `validate` returns scores; from these, `select`
     chooses the best. A stopped run resumes from its last checkpoint, with the same batches and
     random numbers; `data` must then draw nothing at random but from its (index, epoch).
 
@@ -176,7 +176,7 @@ def weighted_sum(losses: Losses, weights: dict[str, float]) -> Tensor:
     ]
     if not terms:
         raise TrainingError(
-            f"every loss ({', '.join(losses)}) has weight 0; at least one needs another weight"
+            f"every loss ({', '.join(losses)}) has weight 0; at least one needs a nonzero weight"
         )
     return torch.stack(terms).sum()
 
@@ -213,7 +213,7 @@ def _parallel(accelerator: Any, model: nn.Module, config: FitConfig) -> DDPModel
         return DDPModel(accelerator, model, torch.optim.AdamW(_groups(model, config)))
     if config.ema or config.precision == "fp16":
         raise ConfigError(
-            "fit.shard goes with neither fit.ema nor fit.precision = 'fp16'; use 'bf16' or 'fp32'"
+            "fit.shard works with neither fit.ema nor fit.precision = 'fp16'; use 'bf16' or 'fp32'"
         )
     sharded = FSDPModel(accelerator, model)
     # Scalars stay whole: one fused update cannot take them and shards of matrices together.

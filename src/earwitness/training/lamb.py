@@ -115,7 +115,7 @@ class LambTraining(PartlyFrozen):
         return self
 
     def frames(self, batch: dict[str, Any]) -> Frames:
-        """Cached frames as they are, or those of the batch's waveforms; none with `blind`."""
+        """The cached frames, or those of the batch's waveforms; none with `blind`."""
         if "frames" in batch:
             h, mask = cached_frames(batch)
         else:

@@ -75,7 +75,7 @@ def build_pool(folder: Path, size: int, maker: RowMaker, workers: int = 0) -> Po
     if (folder / "pool.json").exists():
         if read_json(folder / "pool.json") != identity:
             raise TrainingError(
-                f"{folder} holds a pool of other settings; delete it or name another run"
+                f"{folder} contains a pool made with other settings; delete it or name another run"
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)

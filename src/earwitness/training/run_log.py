@@ -72,7 +72,7 @@ class RunLog:
             before = self.defaults | progress["settings"]
             if before != self.settings:
                 raise TrainingError(
-                    f"{self.run} holds a run with other settings ({self._changed(before)}); "
+                    f"{self.run} contains a run with other settings ({self._changed(before)}); "
                     "name another --run folder or delete it"
                 )
             self.accelerator.load_state(state)

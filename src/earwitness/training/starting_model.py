@@ -19,7 +19,7 @@ def check_same_model(config: CaptionerConfig, model: Path) -> None:
     """Checks that the weights in the model folder `model` mean the same under `config`.
 
     Weights can fit in shape and still be wrong: with other heads or another guide metric, training
-    would start from a state that nobody trained. Decoding, dropout, losses and what is tuned may
+    would start from an untrained state. Decoding, dropout, losses and what is tuned may
     differ.
 
     Raises:

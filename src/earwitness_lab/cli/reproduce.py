@@ -30,27 +30,25 @@ def reproduce(
     system: Annotated[System, typer.Argument(help="lamb, or link for Diffusion-Link.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with 'manifests' (pocket: the data folder); else data."),
+        typer.Option(help="Folder with 'manifests' (pocket: the data folder); default: data."),
     ] = None,
     size: Annotated[
-        Size, typer.Option(help="tiny proves the command, on synthetic sounds.")
+        Size, typer.Option(help="tiny tries the command out on synthetic sounds.")
     ] = Size.paper,
-    runs: Annotated[Path | None, typer.Option(help="Folder of the runs; else runs.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder of the runs; default: runs.")] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option(help="Do this stage only, by its name in the plan. Repeatable."),
+        typer.Option(help="Run only this stage, by its name in the plan. Repeatable."),
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Processes that train and caption together; one per GPU unless set."
-        ),
+        typer.Option(min=1, help="Processes to train and caption with; default: one per GPU."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Plan and checks only; trains nothing.")
+        bool, typer.Option("--dry-run", help="Only print the plan and run the checks.")
     ] = False,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch weights that are missing from the hub.")
+        bool, typer.Option("--download", help="Download missing weights from the hub.")
     ] = False,
     recipes: Annotated[Path | None, typer.Option(help="Folder of the recipes.")] = None,
     sbert: Annotated[str | None, typer.Option(help="Sentence encoder of FENSE.")] = None,

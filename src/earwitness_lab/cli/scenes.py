@@ -19,20 +19,22 @@ def scenes(
     captions: Annotated[
         Path | None,
         typer.Option(
-            help="Captions to mix along: text, one a line, or CSV with a column caption. Without "
-            "it, scenes are mixed at random."
+            help="Captions to build scenes from: text, one per line, or CSV with a column caption. "
+            "Without it, scenes are mixed at random."
         ),
     ] = None,
     lexicon: Annotated[
-        Path | None, typer.Option(help="Another lexicon (TOML) than the one that ships.")
+        Path | None, typer.Option(help="Lexicon (TOML) to use instead of the one that ships.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("scenes.html"),
-    count: Annotated[int, typer.Option(min=1, help="Scenes on the page.")] = 20,
-    seconds: Annotated[float, typer.Option(min=0.5, max=60.0, help="Length of a scene.")] = 10.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the decoded sounds for the next time.")
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML page to write.")] = Path(
+        "scenes.html"
+    ),
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes on the page.")] = 20,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=60.0, help="Length of a scene in seconds.")
+    ] = 10.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for all random draws.")] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Folder to cache decoded sounds in.")] = None,
 ) -> None:
     """Mixes training scenes and writes a listening sheet: a player, the caption and a bar for every
     sound.

@@ -126,7 +126,7 @@ def together(
     name: str, attempts: Iterable[Attempt], limit_s: float = 300.0, gigabytes: float = 16.0
 ) -> Section:
     """The counts of `attempts`, hundreds of them in one process; where it dies or hangs, the input
-    in hand is lost and another process goes on with the next.
+    in hand is lost and another process continues with the next.
     """
     arriving = iter(attempts)
     with Section(name).timed() as section:

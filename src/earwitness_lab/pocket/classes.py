@@ -208,7 +208,7 @@ def balance(
 def fitted(
     examples: Examples, target: Int[Tensor, " N"], classes: int, recipe: ClassesRecipe
 ) -> nn.Linear:
-    """The weighted, regularized logistic regression, on features as they are."""
+    """The weighted, regularized logistic regression, on the raw features."""
     train = torch.from_numpy(~examples.heldout)
     features = torch.from_numpy(examples.features)
     mean, spread = features[train].mean(0), features[train].std(0) + _LEAST_SPREAD

@@ -119,7 +119,7 @@ def at_some_level(
     waveform: Float32[np.ndarray, " T"], rng: np.random.Generator
 ) -> Float32[np.ndarray, " T"]:
     """`waveform` 0 to 40 dB quieter two times out of three, over noise 35 to 80 dB below full scale
-    half of these times; the third time as it is.
+    half of these times; the third time unchanged.
     """
     if rng.random() < 1 / 3:
         return waveform

@@ -1,5 +1,5 @@
 """The experiments of both papers as a plan: which recipes in which order, on which data, to which
-rows of which table; and the run of that plan, which continues where it stopped.
+rows of which table; and the run of that plan, which resumes where it stopped.
 """
 
 import json

@@ -68,7 +68,7 @@ def tables(plan: Plan, scores: dict[str, Evaluation]) -> str:
     notes += [f"- text normalization: {text}" for text in sorted(tokenizers)]
     if plan.size != "paper":
         notes.append(
-            f"- size '{plan.size}': other data and models than the paper's; its rows stand there "
+            f"- size '{plan.size}': other data and models than the paper's; its rows are given "
             "for orientation only"
         )
     return "\n".join([*lines, "", *notes])

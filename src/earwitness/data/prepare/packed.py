@@ -18,7 +18,7 @@ from earwitness.io.parquet import need_parquet
 from earwitness.io.suffixes import SOUND_SUFFIXES
 
 MARK = "#"
-"""stands between a shard and what is read from it: shard.tar#key.flac, shard.parquet#12"""
+"""separates a shard from what is read from it: shard.tar#key.flac, shard.parquet#12"""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Clips packed into a few large files, as cluster file systems like them.
 
 webdataset: plain tars of 000000000.flac and 000000000.json; parquet: the sound's file in a column
-`bytes`. Sounds are copied as they are. Every split has a folder with its own manifest.csv, which
+`bytes`. Sounds are copied unchanged. Every split has a folder with its own manifest.csv, which
 `[source] train = "shards/train"` reads.
 """
 

@@ -33,7 +33,7 @@ def check_columns(table: Table, columns: Columns) -> None:
         if _share(ids, stems, shift) >= _FITTING:
             side = "next" if shift == 1 else "previous"
             raise DataError(
-                f"{table.path}: column '{columns.audio}' names the sound whose id stands in the "
+                f"{table.path}: column '{columns.audio}' names the sound whose id is in the "
                 f"{side} row's '{columns.id}' ('{ids[1]}' beside '{stems[1]}'): the captions are "
                 f"one row off{_ADVICE}"
             )
@@ -79,7 +79,7 @@ def check_numbers(
     if max(wanted) - min(wanted) + 1 == len(wanted):
         raise DataError(
             f"the clips are numbered {min(wanted)} to {max(wanted)} and the files {min(there)} to "
-            f"{max(there)} below {files.root}: captions and sounds are one off{_ADVICE}"
+            f"{max(there)} below {files.root}: captions and sounds are off by one{_ADVICE}"
         )
 
 
@@ -106,7 +106,7 @@ def check_seconds(clips: Sequence[FoundClip]) -> str | None:
                 raise DataError(
                     f"the lengths of {sum(fits)} of {len(fits)} sounds are those of the "
                     f"{'next' if shift == 1 else 'previous'} row (from {known[0].entry.place}): "
-                    f"captions and sounds are one off{_ADVICE}"
+                    f"captions and sounds are off by one{_ADVICE}"
                 )
     if not wrong:
         return None
