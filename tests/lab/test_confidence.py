@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from heard import RATE, knowing_captioner, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earwitness.caption import Decoding
+from earwitness.caption import Caption, Decoding
 from earwitness.captioning.choice import ModelChoice
 from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import gated, settings_for
@@ -76,6 +77,16 @@ def test_gates_of_a_window() -> None:
     assert (heard.start, heard.end, heard.caption, heard.gate) == (1.0, 3.0, "a dog barks", None)
     assert gated(window, RATE, n_best[1:2], 0.5).caption == NOTHING
     assert gated(window, RATE, n_best[1:2], 0.5).gate == "low score"
+
+
+def test_candidates_are_listed_by_the_score_they_show_and_in_a_rerankers_own_order() -> None:
+    window = Window(0, tone(200, 2.0), whole=True)
+    several = [Caption(text, score, 0.0, 2.0, "m") for text, score in (("a", 0.4), ("b", 0.6))]
+    found = gated(window, RATE, several, 0.0)
+    assert (found.caption, found.score) == ("a", 0.4)
+    assert [one.score for one in found.candidates] == [0.6, 0.4]
+    ranked = [replace(one, rerank=number) for one, number in zip(several, (0.9, 0.8), strict=True)]
+    assert [one.score for one in gated(window, RATE, ranked, 0.0).candidates] == [0.4, 0.6]
 
 
 @settings(deadline=None)

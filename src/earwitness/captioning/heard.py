@@ -151,7 +151,8 @@ class EventReranker:
         sure = float(whole[likeliest])
         if found and self._misses(found[0], likeliest, sure):
             text = self.classes.sentences[likeliest][0]
-            found.insert(0, replace(found[0], text=text, score=sure, rerank=sure))
+            support = max(sure, self.support(text, anywhere))
+            found.insert(0, replace(found[0], text=text, score=sure, rerank=support))
         return found
 
     def _misses(self, best: Caption, likeliest: int, sure: float) -> bool:

@@ -228,10 +228,20 @@ def gated(window: Window, rate: int, n_best: Sequence[Caption] | None, min_score
         return Segment(start, end, NOTHING, best.score, "no words")
     if n_best[0].score < min_score:
         return Segment(start, end, NOTHING, best.score, "low score")
-    candidates = several if len(several) > 1 else ()
+    candidates = _by_score(several) if len(several) > 1 else ()
     heard = n_best[0].heard
     times = (start + heard[0], start + heard[1]) if heard else None
     return Segment(start, end, best.caption, best.score, None, candidates, best.rerank, times)
+
+
+def _by_score(several: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """The candidates by their score, highest first; in a reranker's own order where there is one.
+
+    A search with a length penalty, and the class head, choose by more than the score.
+    """
+    if any(one.rerank is not None for one in several):
+        return several
+    return tuple(sorted(several, key=lambda one: one.score, reverse=True))
 
 
 def settled(held: list[Segment]) -> tuple[list[Segment], list[Segment]]:

@@ -108,7 +108,8 @@ export function ordered(classes, captions, frames) {
   const likeliest = whole.indexOf(Math.max(...whole));
   const sure = whole[likeliest];
   if (rows.length && misses(classes, rows[0], likeliest, sure)) {
-    rows.unshift({ caption: classes.sentences[likeliest][0], score: sure });
+    const [caption] = classes.sentences[likeliest];
+    rows.unshift({ caption, score: Math.max(sure, support(classes, caption, anywhere)) });
   }
   const scored = rows.map(({ caption, score }) => ({ caption, score: chance(classes, score) }));
   if (scored.length && scored[0].score < classes.least_score) scored[0].caption = NOTHING;
