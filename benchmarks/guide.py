@@ -56,7 +56,7 @@ from earwitness_lab.pocket.guide_effect import (
 
 FORMS = {"l2": TokenGuideConfig(), "centered": TokenGuideConfig(form="centered", beta=0.5)}
 SEEDS = range(3)
-UPDATES, BATCH = 24, 16
+UPDATES, BATCH = 80, 32
 """of `--forms`"""
 
 
