@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from http.client import HTTPException
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from earwitness.errors import ConfigError, one_line
 
@@ -27,6 +28,45 @@ def check_address(url: str, option: str) -> None:
         raise ConfigError(f"{option} {url!r}: expected an address such as https://host/path")
 
 
+class Answer(NamedTuple):
+    """What became of one try: the status, if any came, and what went wrong ("" for 2xx)."""
+
+    status: int | None
+    problem: str = ""
+
+    @property
+    def taken(self) -> bool:
+        """Whether the status was one of 200 to 299."""
+        return not self.problem
+
+    @property
+    def passing(self) -> bool:
+        """Whether another try may mend it."""
+        return self.status is None or self.status >= 500 or self.status in _AGAIN
+
+
+class _Stay(HTTPRedirectHandler):
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """An address that the user named may not send the record to another one."""
+        return
+
+
+def send(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    """One try to POST JSON, of 10 s at most; redirects are not followed."""
+    all_headers = {"Content-Type": "application/json", **headers}
+    try:
+        request = Request(url, body, all_headers, method="POST")
+        with build_opener(_Stay).open(request, timeout=_TIMEOUT_S) as answer:
+            return Answer(answer.status)
+    except HTTPError as error:
+        error.close()
+        return Answer(error.code, f"answered {error.code} {error.reason}")
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        said = one_line(getattr(reason, "strerror", None) or reason) or type(error).__name__
+        return Answer(None, f"did not answer ({said})"[:200])
+
+
 def post(
     url: str,
     record: Mapping[str, Any],
@@ -40,21 +80,12 @@ def post(
     three more times, 1, 2 and 4 seconds later.
     """
     body = json.dumps(record, ensure_ascii=False).encode()
-    all_headers = {"Content-Type": "application/json", **(headers or {})}
-    request = Request(url, body, all_headers, method="POST")
-    problem = None
-    for attempt in range(RETRIES + 1):
-        if attempt:
-            wait(2.0 ** (attempt - 1))
-        try:
-            with urlopen(request, timeout=_TIMEOUT_S):
-                return None
-        except HTTPError as error:
-            error.close()
-            problem = f"answered {error.code} {error.reason}"
-            if error.code < 500 and error.code not in _AGAIN:
-                return problem
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            problem = f"did not answer ({one_line(getattr(reason, 'strerror', None) or reason)})"
-    return f"{problem}, tried {RETRIES + 1} times"
+    answer = send(url, body, headers or {})
+    for attempt in range(RETRIES):
+        if answer.taken:
+            return None
+        if not answer.passing:
+            return answer.problem
+        wait(2.0**attempt)
+        answer = send(url, body, headers or {})
+    return None if answer.taken else f"{answer.problem}, tried {RETRIES + 1} times"

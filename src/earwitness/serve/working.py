@@ -6,13 +6,12 @@ import json
 import logging
 import time
 from contextlib import aclosing, suppress
-from http.client import HTTPException
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from earwitness.captioning.locked import LockedFile
 from earwitness.captioning.options import CaptionOptions
 from earwitness.errors import ConfigError, EarwitnessError
+from earwitness.io.webhook import send
 from earwitness.serve.hosts import is_named
 from earwitness.serve.jobs import Job, Jobs
 from earwitness.serve.options import request_settings
@@ -22,7 +21,6 @@ from earwitness.serve.settings import Settings
 _LOG = logging.getLogger("earwitness.jobs")
 _POLL_SECONDS = 1.0
 _TIDY_SECONDS = 3600.0
-_ANSWER_SECONDS = 10.0
 SIGNATURE = "X-Earwitness-Signature"
 """header of a webhook: `t=<Unix time>,v1=<hex HMAC-SHA256 of "<time>.<body>">`"""
 
@@ -125,24 +123,12 @@ class Worker:
             lock.close(remove=True)
 
 
-class _Stay(HTTPRedirectHandler):
-    def redirect_request(self, *_: object, **__: object) -> None:
-        """A host that the service knows may not send it to another one."""
-        return
-
-
 def post(job: Job, secret: str) -> tuple[bool, str]:
     """Whether the job's webhook took it (a status of 200 to 299), and its answer in words."""
     body = json.dumps(job.public()).encode()
     stamp = str(round(time.time()))
-    headers = {"Content-Type": "application/json", SIGNATURE: signature(secret, stamp, body)}
-    request = Request(job.webhook or "", body, headers, method="POST")
-    try:
-        with build_opener(_Stay).open(request, timeout=_ANSWER_SECONDS) as answer:
-            return True, f"status {answer.status}"
-    except (OSError, HTTPException, ValueError) as error:
-        code = getattr(error, "code", None)
-        return False, f"status {code}" if code else f"{type(error).__name__}: {error}"[:200]
+    answer = send(job.webhook or "", body, {SIGNATURE: signature(secret, stamp, body)})
+    return answer.taken, f"status {answer.status}" if answer.status else answer.problem
 
 
 def signature(secret: str, stamp: str, body: bytes) -> str:
