@@ -2,13 +2,15 @@
 
     python benchmarks/ray_scale.py scale --rows 1000,10000,100000
     python benchmarks/ray_scale.py nodes --rows 2000
+    python benchmarks/ray_scale.py restart --rows 2000
     python benchmarks/ray_scale.py cost
 
-Clips are half a second of noise, written once as webdataset tars of 1,000 each. `scale` starts a
-cluster on this machine per size and takes the time of the whole command, start included. `nodes`
-starts two nodes with `ray start`, kills the second one in the middle, and counts the rows. `cost`
-counts the CPU seconds of one worker on the example recordings, without Ray. Prints a JSON object
-per run.
+Clips are half a second of noise, written once as webdataset tars of 1,000 each. The first three
+start a cluster of two nodes of one CPU each with `ray start` and count the rows that the parts
+hold. `scale` takes the time of the whole command at each size, and the CPU seconds of the command
+and both nodes. `nodes` kills the second node in the middle. `restart` kills the command in the
+middle and starts it again. `cost` counts the CPU seconds of one worker on the example recordings,
+without Ray. Prints a JSON object per run.
 """
 
 import argparse
@@ -20,7 +22,8 @@ import sys
 import tarfile
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +58,9 @@ def make_shards(folder: Path, rows: int, seconds: float) -> Path:
 def command(clips: Path, out: Path, args: argparse.Namespace, *more: str) -> list[str]:
     """The command line of the job."""
     line = [sys.executable, "-m", "earwitness", "caption", str(clips), "-o", str(out)]
-    line += ["--model", args.model, "--beam", str(args.beam or 1), "--engine", "ray", "-q"]
-    return [*line, "--no-events", "--workers", str(args.workers), *more]
+    line += ["--model", args.model, "--beam", str(args.beam or 1), "--no-events", "-q"]
+    line += ["--engine", "ray", "--address", f"127.0.0.1:{args.port}"]
+    return [*line, "--workers", str(args.workers), *more]
 
 
 def counted(out: Path) -> dict[str, int]:
@@ -70,36 +74,46 @@ def counted(out: Path) -> dict[str, int]:
 
 
 def scale(args: argparse.Namespace, folder: Path) -> None:
-    """Times the whole command at each size."""
+    """Takes the time of the whole command at each size, on a cluster of its own each."""
     for rows in args.rows:
         clips, out = make_shards(folder, rows, args.seconds), folder / f"out-{rows}"
         shutil.rmtree(out, ignore_errors=True)
-        start = time.monotonic()
-        job = subprocess.Popen(command(clips, out, args))
-        used = _cpu_seconds(job)
-        wall = time.monotonic() - start
-        cpu = sum(used.values())
+        with two_nodes(args) as nodes:
+            start, before = time.monotonic(), _cpu_seconds(*nodes)
+            job = subprocess.Popen(command(clips, out, args))
+            used: dict[int, float] = {}
+            while job.poll() is None:
+                used |= _cpu_seconds(job, *nodes)
+                time.sleep(1.0)
+            wall = time.monotonic() - start
+        cpu = sum(used.values()) - sum(before.values())
         found = counted(out) | {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1)}
         found |= {"wall_ms_per_clip": round(1e3 * wall / rows, 2)}
         found |= {"cpu_ms_per_clip": round(1e3 * cpu / rows, 2), "exit_code": job.returncode}
         print(json.dumps({"rows_asked": rows, **found}), flush=True)
 
 
-def _cpu_seconds(job: subprocess.Popen[bytes]) -> dict[int, float]:
-    """CPU time of a job and all processes that it starts, as last seen of each, once it has ended.
+def _cpu_seconds(*roots: subprocess.Popen[bytes]) -> dict[int, float]:
+    """CPU time so far of these processes and all below them, by process.
 
     Unlike the time on the clock it does not depend on what else the machine does.
     """
     used: dict[int, float] = {}
-    while job.poll() is None:
+    for process in _family(*roots):
         with suppress(psutil.NoSuchProcess):
-            parent = psutil.Process(job.pid)
-            for process in [parent, *parent.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    used[process.pid] = times.user + times.system
-        time.sleep(1.0)
+            times = process.cpu_times()
+            used[process.pid] = times.user + times.system
     return used
+
+
+def _family(*roots: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """These processes and all below them that live."""
+    found: list[psutil.Process] = []
+    for root in roots:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(root.pid)
+            found += [parent, *parent.children(recursive=True)]
+    return found
 
 
 def cost(args: argparse.Namespace, folder: Path) -> None:
@@ -125,28 +139,55 @@ def cost(args: argparse.Namespace, folder: Path) -> None:
 
 
 def nodes(args: argparse.Namespace, folder: Path) -> None:
-    """Two nodes of one CPU each; the second is killed once a part of the rows is there."""
-    rows = args.rows[0]
-    clips, out = make_shards(folder, rows, args.seconds), folder / "out-nodes"
-    shutil.rmtree(out, ignore_errors=True)
-    head = _start_node("--head", f"--port={args.port}", "--include-dashboard=false")
-    time.sleep(args.wait)
-    second = _start_node(f"--address=127.0.0.1:{args.port}")
-    time.sleep(args.wait)
-    try:
+    """The second node is killed once a part of the rows is there."""
+    clips, out = _fresh(args, folder, "out-nodes")
+    with two_nodes(args) as (_, second):
         start = time.monotonic()
-        more = ("--address", f"127.0.0.1:{args.port}", "--part-rows", "100")
-        job = subprocess.Popen(command(clips, out, args, *more))
-        while job.poll() is None and len(list(out.glob("*.parquet"))) < max(1, rows // 400):
-            time.sleep(0.2)
-        killed = counted(out)["rows"]
+        job = subprocess.Popen(command(clips, out, args, "--part-rows", "100"))
+        killed = _rows_in_the_middle(job, out, args.rows[0])
         _kill(second)
-        code = job.wait()
-        found = {"rows_at_kill": killed, "exit_code": code, **counted(out)}
+        found = {"rows_at_kill": killed, "exit_code": job.wait(), **counted(out)}
         print(json.dumps(found | {"wall_s": round(time.monotonic() - start, 1)}), flush=True)
+
+
+def restart(args: argparse.Namespace, folder: Path) -> None:
+    """The command is killed once a part of the rows is there, and started again."""
+    clips, out = _fresh(args, folder, "out-restart")
+    with two_nodes(args):
+        line = command(clips, out, args, "--part-rows", "100")
+        job = subprocess.Popen(line)
+        _rows_in_the_middle(job, out, args.rows[0])
+        _kill(job)
+        killed = counted(out)["rows"]
+        code = subprocess.run(line, check=False).returncode
+        print(json.dumps({"rows_at_kill": killed, "exit_code": code, **counted(out)}), flush=True)
+
+
+def _fresh(args: argparse.Namespace, folder: Path, name: str) -> tuple[Path, Path]:
+    """Clips, and a place for the parts that is empty."""
+    shutil.rmtree(folder / name, ignore_errors=True)
+    return make_shards(folder, args.rows[0], args.seconds), folder / name
+
+
+def _rows_in_the_middle(job: subprocess.Popen[bytes], out: Path, rows: int) -> int:
+    """How many rows the parts hold once a quarter of them is there."""
+    while job.poll() is None and len(list(out.glob("*.parquet"))) < max(1, rows // 400):
+        time.sleep(0.2)
+    return counted(out)["rows"]
+
+
+@contextmanager
+def two_nodes(args: argparse.Namespace) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two nodes of one CPU each, which end with the block."""
+    started = [_start_node("--head", f"--port={args.port}", "--include-dashboard=false")]
+    try:
+        time.sleep(args.wait)
+        started.append(_start_node(f"--address=127.0.0.1:{args.port}"))
+        time.sleep(args.wait)
+        yield started
     finally:
-        _kill(second)
-        _kill(head)
+        for node in reversed(started):
+            _kill(node)
 
 
 def _start_node(*options: str) -> subprocess.Popen[bytes]:
@@ -156,20 +197,18 @@ def _start_node(*options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(ray, stdout=subprocess.DEVNULL)
 
 
-def _kill(node: subprocess.Popen[bytes]) -> None:
-    """Ends a node and all that it started, as a power cut would."""
-    with suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(node.pid)
-        for process in [parent, *parent.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-    node.wait()
+def _kill(root: subprocess.Popen[bytes]) -> None:
+    """Ends a process and all that it started, as a power cut would."""
+    for process in _family(root):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    root.wait()
 
 
 def main() -> None:
-    """Runs one of the two."""
+    """Runs one of the four."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["scale", "nodes", "cost"])
+    parser.add_argument("what", choices=["scale", "nodes", "restart", "cost"])
     parser.add_argument("--rows", type=lambda t: [int(n) for n in t.split(",")], default=[1000])
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--model", default="pocket-lamb")
@@ -180,7 +219,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where clips and parts go; default: temporary")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="earwitness-ray-") as place:
-        {"scale": scale, "nodes": nodes, "cost": cost}[args.what](args, args.folder or Path(place))
+        what = {"scale": scale, "nodes": nodes, "restart": restart, "cost": cost}[args.what]
+        what(args, args.folder or Path(place))
 
 
 if __name__ == "__main__":
