@@ -94,7 +94,7 @@ def test_score_is_the_mean_token_probability(folders, flamingo):
     logs = []
     with torch.inference_mode():
         for _ in range(6):
-            logits = flamingo._model(**inputs).logits[0, -1].log_softmax(0)
+            logits = flamingo.model(**inputs).logits[0, -1].log_softmax(0)
             token = int(logits.argmax())
             logs.append(float(logits[token]))
             extra = torch.tensor([[token]])
@@ -145,7 +145,7 @@ def test_quantized_weights_are_small(folders, quantize):
     plain = AudioLanguageCaptioner.load(str(folders["qwen2_audio"]))
     [[caption]] = captioner.caption_waveforms([CLIPS[0]], short(captioner))
     assert 0 < caption.score < 1
-    assert captioner._model.get_memory_footprint() < 0.8 * plain._model.get_memory_footprint()
+    assert captioner.model.get_memory_footprint() < 0.8 * plain.model.get_memory_footprint()
 
 
 def test_quantization_without_bitsandbytes_is_one_sentence(folders, monkeypatch):
@@ -191,7 +191,7 @@ def test_training_and_events_say_why_they_cannot(folders):
     from earwitness.models.names import model_folder
 
     for refuse in (model_folder, sound_classes):
-        with pytest.raises(CheckpointError, match="fine-tune an audio-language model with peft"):
+        with pytest.raises(CheckpointError, match="audio_language of earwitness train fine-tunes"):
             refuse("hf:ada/tiny-audio")
 
 

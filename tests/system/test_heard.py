@@ -189,9 +189,7 @@ def test_a_sound_that_is_surely_heard_is_named_even_where_a_candidate_names_anot
     assert best(heard, "a dog barks", "an owl hoots as a dog barks").text.startswith("an owl hoots")
 
 
-def test_the_sentence_of_a_class_has_the_support_of_a_candidate_with_its_words() -> (
-    None
-):
+def test_the_sentence_of_a_class_has_the_support_of_a_candidate_with_its_words() -> None:
     heard = Classes([0.3, 0.1, 0.6], [0.45, 0.1, 0.8])
     assert best(heard, "a dog barks").rerank == pytest.approx(0.8)
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch.nn.utils.rnn import pad_sequence
 
 from earwitness.adapters.settings import AdapterOptions, as_caption
+from earwitness.adapters.tuned import base_folder, is_tuned, with_saved_lora
 from earwitness.adapters.voxtral import VoxtralInputs
 from earwitness.caption import Caption, CaptionCalls, Decoding, Precision
 from earwitness.errors import CheckpointError, ConfigError, MissingDependencyError, pip_install
@@ -68,7 +70,8 @@ class AudioLanguageCaptioner(CaptionCalls):
         name: str,
         prompt: str,
     ) -> None:
-        self.name, self._model = name, model
+        self.name, self.model = name, model
+        """the model of transformers"""
         self._processor: Any = processor
         self._kind = KINDS[str(model.config.model_type)]
         self._text = _prompted(processor, prompt)
@@ -77,7 +80,8 @@ class AudioLanguageCaptioner(CaptionCalls):
     def load(
         cls, name: str, device: str = "cpu", options: AdapterOptions | None = None
     ) -> "AudioLanguageCaptioner":
-        """The model of the hub or of a folder, on a device (auto: a GPU if there is one).
+        """The model of the hub or of a folder, on a device (auto: a GPU if there is one); of a peft
+        folder, with its LoRA weights on the model that it names.
 
         On a GPU the weights keep the number format they were saved in; on a CPU they become fp32.
 
@@ -87,13 +91,17 @@ class AudioLanguageCaptioner(CaptionCalls):
         """
         options, place = options or AdapterOptions(), torch_device(device)
         folder = resolve(name)
-        model, processor = _load(folder, place, options)
+        if is_tuned(folder):
+            model, processor = _load(base_folder(folder), place, options)
+            model = with_saved_lora(model, folder)
+        else:
+            model, processor = _load(folder, place, options)
         return cls(model, processor, f"hf:{name}", options.prompt)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._model.device
+        return self.model.device
 
     @property
     def sample_rate(self) -> int:
@@ -165,13 +173,12 @@ class AudioLanguageCaptioner(CaptionCalls):
     ) -> tuple[list[str], list[float]]:
         """Captions and scores, n_best per waveform."""
         inputs = self._inputs(waveforms)
-        end: Any = self._model.generation_config.eos_token_id  # type: ignore[union-attr]
-        ends = [end] if isinstance(end, int) else list(end)
+        ends = self._ends()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices, enabled=decoding.sample):
             if decoding.sample:
                 torch.manual_seed(decoding.seed)
-            out: Any = self._model.generate(  # type: ignore[operator]
+            out: Any = self.model.generate(  # type: ignore[operator]
                 **inputs,
                 output_scores=True,
                 return_dict_in_generate=True,
@@ -179,9 +186,41 @@ class AudioLanguageCaptioner(CaptionCalls):
                 **search_arguments(decoding),
             )
         new = out.sequences[:, inputs["input_ids"].shape[1] :]
-        logs = mean_log_probability(self._model, out, new, ends)
+        logs = mean_log_probability(self.model, out, new, ends)
         texts = self._processor.batch_decode(new, skip_special_tokens=True)
         return [as_caption(text) for text in texts], np.exp(logs).tolist()
+
+    def loss(
+        self, waveforms: Sequence[Float[np.ndarray, " _"]], captions: Sequence[str]
+    ) -> Float[torch.Tensor, ""]:
+        """The mean cross-entropy of the tokens of each caption, end token included, as the answer
+        to the question about its sound.
+
+        Raises:
+            ConfigError: a sound is longer than the model hears.
+        """
+        longest = max(map(len, waveforms)) / self.sample_rate
+        if longest > self.max_seconds:
+            raise ConfigError(
+                f"{self.name}: hears {self.max_seconds:g} s, a clip has {longest:.1f} s; cut clips "
+                "with source.seconds"
+            )
+        words = self._processor.tokenizer
+        asked = {"add_special_tokens": False, "split_special_tokens": True}
+        end = self._ends()[0]
+        rows = [torch.tensor([*ids, end]) for ids in words(list(captions), **asked)["input_ids"]]
+        answers = pad_sequence(rows, batch_first=True, padding_value=-100).to(self.device)
+        inputs = self._inputs(waveforms)
+        question = inputs["input_ids"]
+        real = answers >= 0
+        inputs["input_ids"] = torch.cat([question, answers.where(real, end)], 1)
+        inputs["attention_mask"] = torch.cat([inputs["attention_mask"], real.long()], 1)
+        labels = torch.cat([torch.full_like(question, -100), answers], 1)
+        return self.model(**inputs, labels=labels, use_cache=False).loss
+
+    def _ends(self) -> list[int]:
+        end: Any = self.model.generation_config.eos_token_id  # type: ignore[union-attr]
+        return [end] if isinstance(end, int) else list(end)
 
     def _inputs(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         clips = [np.asarray(w, np.float32) for w in waveforms]
@@ -192,7 +231,7 @@ class AudioLanguageCaptioner(CaptionCalls):
             text_kwargs={"padding": True, "padding_side": "left"},
             audio_kwargs={"sampling_rate": self.sample_rate},
         )
-        kind = self._model.dtype
+        kind = self.model.dtype
         return {
             name: tensor.to(self.device, kind if tensor.is_floating_point() else None)
             for name, tensor in inputs.items()

@@ -24,7 +24,7 @@ class VoxtralInputs:
     """Sounds and a question to tensors, and tokens to text, as a processor of transformers does."""
 
     def __init__(self, feature_extractor: Any, tokenizer: Any, control: Sequence[int]) -> None:
-        self.feature_extractor, self._tokenizer = feature_extractor, tokenizer
+        self.feature_extractor, self.tokenizer = feature_extractor, tokenizer
         self._start, self._turn, self._sound, self._audio, self._end, self._pad = control
 
     @classmethod
@@ -64,10 +64,10 @@ class VoxtralInputs:
         self, tokens: Int[torch.Tensor, "B L"], skip_special_tokens: bool = False
     ) -> list[str]:
         """The text of each row of tokens."""
-        return self._tokenizer.batch_decode(tokens, skip_special_tokens=skip_special_tokens)
+        return self.tokenizer.batch_decode(tokens, skip_special_tokens=skip_special_tokens)
 
     def _tokens(self, question: str, chunks: int) -> list[int]:
-        words = self._tokenizer(question, add_special_tokens=False, split_special_tokens=True)
+        words = self.tokenizer(question, add_special_tokens=False, split_special_tokens=True)
         sound = [self._sound, *[self._audio] * (_CHUNK_TOKENS * chunks)]
         return [self._start, self._turn, *sound, *words["input_ids"], self._end]
 

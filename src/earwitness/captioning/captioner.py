@@ -363,7 +363,8 @@ def captioner_files(model: Path | str) -> list[Path]:
         folder = resolve(name)
         index = folder / "model.safetensors.index.json"
         weights = index if index.is_file() else folder / "model.safetensors"
-        return [folder / "config.json", folder / "generation_config.json", weights]
+        lora = [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+        return [folder / "config.json", folder / "generation_config.json", weights, *lora]
     return [captioner_folder(model) / name for name in names]
 
 

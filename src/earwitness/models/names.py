@@ -42,9 +42,8 @@ def model_folder(model: Path | str) -> Path:
         return folder
     if str(model).startswith(("hf:", "openai:")):
         raise CheckpointError(
-            f"{model}: can caption, but has no parts of earwitness to train, to export or to list "
-            "events with; fine-tune an audio-language model with peft, merge it, and caption with "
-            "hf:FOLDER"
+            f"{model}: can caption, but has no parts of earwitness to export or to list events "
+            "with; the stage audio_language of earwitness train fine-tunes an hf: model"
         )
     if hub_name(model):
         return resolve(model)

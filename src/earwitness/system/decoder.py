@@ -111,7 +111,7 @@ class Decoder(nn.Module):
         if config.hidden_dropout:
             _drop_hidden(model, config.hidden_dropout)
         if config.tune == "lora":
-            self.model = _with_lora(model, config.lora)
+            self.model = with_lora(model, config.lora)
         if config.gradient_checkpointing:
             # The audio tokens carry gradients into the first layer, so that embeddings need none.
             enable_checkpointing(self.model)
@@ -327,7 +327,8 @@ def enable_checkpointing(model: Any) -> None:
     getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
 
 
-def _with_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
+def with_lora(model: PreTrainedModel, config: LoraConfig) -> Any:
+    """peft's wrapper of `model`, whose layers then hold LoRA weights that change nothing yet."""
     from peft import LoraConfig as PeftLora
     from peft import get_peft_model
 

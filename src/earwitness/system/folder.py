@@ -21,25 +21,21 @@ from earwitness.models.building import check_foreign_size
 from earwitness.models.foreign import check_foreign, foreign_errors
 from earwitness.models.hub import FETCHED, HubPart, WeightsOrigin
 from earwitness.models.names import part_folder
-from earwitness.models.tensors import Stored, check_numbers, stored_tensors
+from earwitness.models.tensors import Stored
 from earwitness.models.weights import (
     check_finite,
     read_json,
-    read_weights,
     write_json,
     write_weights,
 )
 from earwitness.system.decoder import Decoder, DecoderConfig
+from earwitness.system.lora import load_lora, save_lora
 from earwitness.system.settings import FORMAT
 
 LORA = "lora"
 """sub-folder with the LoRA weights that are not merged"""
 
 _KIND = "a readable causal language model"
-
-_LORA_KEYS = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "use_dora", "use_rslora")
-_LORA_KEYS += ("rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save")
-"""settings of a peft folder that change what the language model says"""
 
 
 class Parts(NamedTuple):
@@ -81,7 +77,7 @@ def save_model(
         _save_decoder(decoder, folder / "decoder", dtype, merge)
     lora = hasattr(decoder.model, "merge_and_unload") and not merge
     if lora:
-        _save_lora(decoder, folder / LORA, parts.get("decoder"))
+        save_lora(decoder.model, folder / LORA, parts.get("decoder"))
     write_weights(folder / "prefix.safetensors", captioner.own, dtype)
     settings = {"format": FORMAT, **settings}
     if parts:
@@ -122,7 +118,7 @@ def open_decoder(folder: Path, config: DecoderConfig, *, train: bool = False) ->
             f"{folder}: its LoRA weights need peft: {pip_install('train')}"
         )
     decoder = load_decoder(base, config)
-    _load_lora(decoder, folder / LORA)
+    load_lora(decoder.model, folder / LORA, "the settings of 'decoder.lora' ask")
     return decoder
 
 
@@ -292,47 +288,3 @@ def _copy_weights(source: Path, folder: Path) -> None:
         target = folder / path.name
         if not (target.exists() and target.samefile(path)):
             shutil.copyfile(path, target)
-
-
-def _save_lora(decoder: Decoder, folder: Path, base: HubPart | None) -> None:
-    settings = decoder.model.peft_config["default"]
-    settings.base_model_name_or_path = base.hub if base else None
-    settings.revision = base.revision if base else None
-    decoder.model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
-
-
-def _load_lora(decoder: Decoder, folder: Path) -> None:
-    """Loads the LoRA weights of a peft folder into `decoder`, every key accounted for."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    saved = read_json(folder / "adapter_config.json")
-    wanted = decoder.model.peft_config["default"].to_dict()
-    for key in _LORA_KEYS:
-        if _comparable(saved.get(key)) != _comparable(wanted.get(key)):
-            raise ConfigError(
-                f"{folder / 'adapter_config.json'}: {key} is {saved.get(key)!r}, the settings of "
-                f"'decoder.lora' ask for {_comparable(wanted.get(key))!r}"
-            )
-    path = folder / "adapter_model.safetensors"
-    state = read_weights(path)
-    check_numbers(path, stored_tensors(path))
-    own = get_peft_model_state_dict(decoder.model, save_embedding_layers=False)
-    for name in sorted({*own, *state}):
-        if name not in state or name not in own:
-            problem = "is missing" if name in own else "is unknown"
-            raise CheckpointError(f"{path}: weight '{name}' {problem}")
-        if own[name].shape != state[name].shape:
-            raise CheckpointError(
-                f"{path}: weight '{name}' has shape {tuple(state[name].shape)}, "
-                f"expected {tuple(own[name].shape)}"
-            )
-    check_finite(state, str(path))
-    set_peft_model_state_dict(decoder.model, state)
-
-
-def _comparable(value: Any) -> Any:
-    value = getattr(value, "value", value)
-    if isinstance(value, list | set | tuple):
-        return sorted(value)
-    return value or None

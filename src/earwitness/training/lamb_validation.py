@@ -66,7 +66,9 @@ def selection(config: ValidationConfig, losses: dict[str, float], items: Sized) 
             "are those of the lowest loss 'decode'"
         )
         return Selection("decode", "lowest")
-    trial = _scores(["a dog barks", "rain falls"], [["a dog barks"], ["it rains"]], config, name)
+    trial = caption_scores(
+        ["a dog barks", "rain falls"], [["a dog barks"], ["it rains"]], config, name
+    )
     if name not in trial.corpus:
         reason = "; ".join(trial.not_run.values()) or "it is not a score of a whole set"
         raise ConfigError(f"validation.select: '{name}' cannot be computed here: {reason}")
@@ -105,13 +107,14 @@ def validate_lamb(
             sums[name] = sums.get(name, 0.0) + float(loss) * count / len(items)
     references = items.references if isinstance(items, Referenced) else [[t] for t in texts]
     aligned = _alignment(captioner, torch.cat(audio), torch.cat(text), texts, references)
-    scores = _scores(captions[:wanted], references[:wanted], config, *config.metrics)
+    scores = caption_scores(captions[:wanted], references[:wanted], config, *config.metrics)
     return {name: score.value for name, score in scores.corpus.items()} | sums | aligned
 
 
-def _scores(
+def caption_scores(
     captions: list[str], references: list[list[str]], config: ValidationConfig, *metrics: str
 ) -> Any:
+    """`metrics` of captions against their references, over those clips that have one with words."""
     worded = [[text for text in group if text] for group in references]
     pairs = [(c, group) for c, group in zip(captions, worded, strict=True) if group]
     return evaluate(

@@ -43,12 +43,19 @@ def _link() -> type[StageRecipe]:
     return LinkRecipe
 
 
+def _audio_language() -> type[StageRecipe]:
+    from earwitness.training.audio_language import AudioLanguageRecipe
+
+    return AudioLanguageRecipe
+
+
 STAGES: dict[str, Callable[[], type[StageRecipe]]] = {
     "language_model": _language_model,
     "lamb": _lamb,
     "contrastive": _contrastive,
     "bridge": _bridge,
     "link": _link,
+    "audio_language": _audio_language,
 }
 
 
