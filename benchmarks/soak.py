@@ -1,13 +1,13 @@
 """Memory of `earwitness serve` under half an hour of mixed requests, good and bad.
 
-    OMP_NUM_THREADS=1 python benchmarks/soak.py --minutes 30 --rate 8
+    OMP_NUM_THREADS=1 python benchmarks/soak.py --minutes 30 --requests 10000 --rate 8
 
-One client sends sounds of 1 to 16 s to every endpoint, in every format and as streams, and between
-them broken files, misspelled fields, uploads that break off and uploads to the page. Prints
-Markdown: the memory (resident set of the process, MiB) every so many requests, and how that after
-the last one compares with that after the first 1,000. Writes the curve to docs/images/soak.svg.
-Linux only. Exit status 1 when a request gets another answer than it should, or when the memory grew
-by more than 5 %.
+It ends when both the time and the number of requests are reached. One client sends sounds of 1 to
+16 s to every endpoint, in every format and as streams, and between them broken files, misspelled
+fields, uploads that break off and uploads to the page. Prints Markdown: the memory (resident set of
+the process, MiB) every so many requests, and how that after the last one compares with that after
+the first 1,000. Writes the curve to docs/images/soak.svg. Linux only. Exit status 1 when a request
+gets another answer than it should, or when the memory grew by more than 5 %.
 """
 
 import argparse
@@ -121,12 +121,14 @@ def memory(process: int) -> float:
     raise SystemExit("the service has gone")
 
 
-def soak(served: Served, url: str, seconds: float, rate: float) -> list[tuple[int, float, float]]:
+def soak(
+    served: Served, url: str, seconds: float, least: int, rate: float
+) -> list[tuple[int, float, float]]:
     """(requests, minutes, MiB) along the way; exits with 1 at a wrong answer."""
     curve, counts = [], Counter[str]()
     kinds, started, number = requests(), time.monotonic(), 0
     with httpx.Client(base_url=url, timeout=300) as http:
-        while (passed := time.monotonic() - started) < seconds:
+        while (passed := time.monotonic() - started) < seconds or number < least:
             kind, right = kinds[number % len(kinds)](http)
             if not right:
                 raise SystemExit(f"request {number}, {kind}: not the expected answer")
@@ -161,13 +163,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--requests", type=int, default=10_000, help="requests, at least")
     parser.add_argument("--rate", type=float, default=8.0, help="requests per second, at most")
     parser.add_argument("--out", type=Path, default=Path("docs/images/soak.svg"))
     args = parser.parse_args()
     served = Served("--threads", "1", page=True)
     with served as url:
         print("| requests | minutes | MiB |\n|---|---|---|")
-        curve = soak(served, url, args.minutes * 60, args.rate)
+        curve = soak(served, url, args.minutes * 60, args.requests, args.rate)
         if "Traceback" in served.said():
             raise SystemExit(f"the service has tracebacks in its log:\n{served.said()[-2000:]}")
     draw(curve, args.out)

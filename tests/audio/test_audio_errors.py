@@ -110,10 +110,10 @@ def test_bad_file_is_one_sentence_with_its_name(
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("no/such/file.wav", "'no/such/file.wav' does not exist"),
+        ("no/such/file.wav", "'no/such/file.wav' does not exist: there is no folder 'no/such'"),
         ("two\nlines.wav", "does not exist"),
         ("nul\0byte.wav", "cannot be read"),
-        ("https://example.org/a.wav", "'https://example.org/a.wav' does not exist"),
+        ("https://example.org/a.wav", "'https://example.org/a.wav' is a URL; expected a file"),
         (Path(__file__).parent, "is a folder"),
         (b"", "given as bytes is empty"),
         (b"no sound", "given as bytes is not a sound"),

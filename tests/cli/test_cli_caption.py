@@ -281,6 +281,9 @@ def test_wrong_usage_exits_2(run, clips, arguments, sentence):
         (("clips/0.wav", "--sample", "--temperature", "-1"), "key 'temperature'"),
         (("missing.wav",), "'missing.wav' does not exist; expected a sound file in wav, flac,"),
         (("no/*.wav",), "no file matches 'no/*.wav'"),
+        (("no/",), "the folder 'no/' does not exist"),
+        (("no/x.wav",), "'no/x.wav' does not exist: there is no folder 'no'"),
+        (("https://a.org/x.wav",), "'https://a.org/x.wav' is a URL; expected a file on this"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_1(run, clips, arguments, sentence):
@@ -289,6 +292,14 @@ def test_bad_input_is_one_sentence_and_exit_1(run, clips, arguments, sentence):
     assert sentence in err
     assert len(err.splitlines()) == 1
     assert err.startswith("earwitness: ")
+
+
+def test_a_dash_as_output_is_standard_output(run, clips):
+    printed = run("clips/0.wav", "--format", "csv")
+    assert printed[0] == 0
+    assert "clips/0.wav" in printed[1]
+    assert run("clips/0.wav", "--format", "csv", "-o", "-")[:2] == printed[:2]
+    assert not Path("-").exists()
 
 
 def test_help_is_plain_and_quick():

@@ -122,7 +122,7 @@ def test_missing_and_extra_ids_are_named():
     message = str(caught.value)
     assert "7 of 8 clips have no prediction: 'clip1', 'clip2'" in message
     assert "and 2 more" in message
-    assert "1 predictions have no references: 'other'" in message
+    assert "1 prediction has no references: 'other'" in message
 
 
 def test_partial_keeps_the_common_clips_and_names_the_rest():

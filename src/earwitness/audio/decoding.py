@@ -30,6 +30,7 @@ from earwitness.audio.sound import (
 )
 from earwitness.audio.tracks import Track
 from earwitness.errors import AudioError
+from earwitness.io.text_files import url_in
 
 if TYPE_CHECKING:
     from soundfile import SoundFile  # pyright: ignore[reportMissingTypeStubs]
@@ -140,6 +141,15 @@ def _is_open_ended(path: Path) -> bool:
         return b"data" + b"\xff" * 8 in file.read(1 << 16)
 
 
+def _absent(path: Path) -> str:
+    """Why there is nothing at `path`: it is a URL, its folder is missing, or the file itself is."""
+    if url_in(str(path)) is not None:
+        return "is a URL; expected a file on this computer"
+    if not path.parent.is_dir():
+        return f"does not exist: there is no folder {str(path.parent)!r}; expected {ACCEPTED}"
+    return f"does not exist; expected {ACCEPTED}"
+
+
 def _head(path: Path, name: str, max_bytes: float | int) -> bytes:
     """The first bytes of a regular, readable file that is neither empty nor too large."""
     try:
@@ -151,7 +161,7 @@ def _head(path: Path, name: str, max_bytes: float | int) -> bytes:
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
-        raise AudioError(f"{name} does not exist; expected {ACCEPTED}") from None
+        raise AudioError(f"{name} {_absent(path)}") from None
     except (OSError, ValueError) as error:
         raise AudioError(f"{name} cannot be read ({one_line(error)})") from None
     if not head:

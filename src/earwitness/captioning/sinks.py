@@ -159,7 +159,8 @@ class Speech:
         for problem in speech.problems:
             self.say(f"{name}: the lines of speech, {problem}; this cue is left out")
         if without_gap:
-            self.say(f"{name}: {without_gap} sounds fit no gap between the lines of speech")
+            sounds = "1 sound fits" if without_gap == 1 else f"{without_gap} sounds fit"
+            self.say(f"{name}: {sounds} no gap between the lines of speech")
         return text
 
 

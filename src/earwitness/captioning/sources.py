@@ -149,6 +149,8 @@ def _expanded(argument: str, include: Sequence[str], exclude: Sequence[str]) -> 
     for path in paths:
         if os.path.isdir(path):
             yield from _in_folder(path, include, exclude)
+        elif path.endswith(os.sep) and not os.path.lexists(path):
+            yield Source(path, path, f"the folder {path!r} does not exist")
         elif not matches(path, exclude):
             yield from _in_file(path)
 

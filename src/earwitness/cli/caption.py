@@ -72,8 +72,8 @@ def caption(
         typer.Option(
             "--output",
             "-o",
-            help="File to write: .txt .tsv .jsonl .json .csv .parquet .srt .vtt. An interrupted "
-            "job continues with the same command.",
+            help="File to write: .txt .tsv .jsonl .json .csv .parquet .srt .vtt; - for standard "
+            "output. An interrupted job continues with the same command.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -343,6 +343,8 @@ def caption(
     cluster = cluster_of(engine, address, workers, cpus, gpus, events, duplicates)
     if kind is None and output and not (output.suffix or as_json or sidecar) and cluster:
         kind = OutputFormat.parts
+    if output == Path("-"):
+        output = None
     out = Output(
         output, kind, as_json, sidecar, overwrite, failures, merge, speech, part_rows=part_rows
     )

@@ -133,7 +133,8 @@ def match(
             f"{len(missing)} of {len(right)} clips have no prediction: {_name(missing)}"
         )
     if extra:
-        problems.append(f"{len(extra)} predictions have no references: {_name(extra)}")
+        several = "1 prediction has" if len(extra) == 1 else f"{len(extra)} predictions have"
+        problems.append(f"{several} no references: {_name(extra)}")
     if not common or (problems and not partial):
         advice = "" if not common else "; --partial scores the clips on both sides"
         raise DataError("; ".join(problems) + advice)
