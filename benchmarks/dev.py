@@ -4,6 +4,7 @@
 
 A model is a name or a folder, or NAME=FOLDER. Several seeds of one recipe are NAME=FOLDER,FOLDER:
 their scores are means over seeds. `@0` after a folder switches the Token Guide off in decoding,
+`@int8` computes an ONNX model in int8,
 `+N` takes the consensus of its N best captions, `+events` puts 4 in order by the class head beside
 its encoder too, and FOLDER&FOLDER takes the consensus of the N best of both (4 without `+N`).
 
@@ -20,7 +21,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ import torch
 from dev_tables import Model, print_tables, scored, slowly, write_figures
 
 from earwitness import Captioner, audio, evaluate
-from earwitness.caption import Caption, Decoding, Reranks
+from earwitness.caption import Caption, CaptionCalls, Decoding, Reranks
 from earwitness.captioning.heard import EVENTS, EventReranker
 from earwitness.captioning.rerank import CONSENSUS, Reranker
 from earwitness.system.captioner import AudioTokens, TorchCaptioner
@@ -37,6 +38,7 @@ from earwitness_lab.pocket.consensus import agreed, n_best
 from earwitness_lab.pocket.development import SETS, read_development, read_recordings
 
 RATE = 16000
+_FORMAT = re.compile(r"@int8$")
 _SUFFIX = re.compile(r"(?:\+(?P<how>\d+|events))?$")
 BATCH = 8
 
@@ -120,7 +122,22 @@ def caption_waveforms(
     match = _SUFFIX.search(model)
     assert match
     folders, how = model[: match.start()].split("&"), match["how"]
+    formats = [_FORMAT.search(folder) for folder in folders]
+    folders = [_FORMAT.sub("", folder) for folder in folders]
     captioners = [Captioner.load(folder.removesuffix("@0")) for folder in folders]
+    with ExitStack() as computing:
+        for captioner, found in zip(captioners, formats, strict=True):
+            computing.enter_context(captioner.precision("int8" if found else "fp32"))
+        return _said(captioners, folders, how, waveforms, changes)
+
+
+def _said(
+    captioners: list[Captioner],
+    folders: list[str],
+    how: str | None,
+    waveforms: Sequence[np.ndarray],
+    changes: Sequence[str],
+) -> list[Said]:
     settings = [changed(one.decoding, changes) for one in captioners]
     settings = [
         one.model_copy(update={"guide_strength": 0.0}) if folder.endswith("@0") else one
@@ -132,7 +149,7 @@ def caption_waveforms(
             for captioner, decoding in zip(captioners, settings, strict=True)
         ]
         return [Said(*agreed(row)) for row in zip(*several, strict=True)]
-    rerank = reranker(how, folders[0].removesuffix("@0"))
+    rerank = reranker(how, captioners[0])
     found: list[Said] = []
     for start in range(0, len(waveforms), BATCH):
         part = list(waveforms[start : start + BATCH])
@@ -144,12 +161,14 @@ def caption_waveforms(
     return found
 
 
-def reranker(how: str | None, model: str) -> Reranks | None:
-    """What "+N" or "+events" after a model's name stands for."""
+def reranker(how: str | None, captioner: Captioner) -> Reranks | None:
+    """What "+N" or "+events" after a model's name stands for; events by its own class head."""
     if how is None:
         return None
     if how == EVENTS:
-        return replace(EventReranker.load(model), as_score=True)
+        assert isinstance(captioner, CaptionCalls)
+        assert captioner.classes is not None
+        return EventReranker(captioner.classes, as_score=True)
     return Reranker(CONSENSUS, 1.0, candidates=int(how))
 
 

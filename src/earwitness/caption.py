@@ -23,7 +23,7 @@ from earwitness.io.kinds import is_tuple
 from earwitness.models.sound_classes import SoundClassifier
 from earwitness.models.sound_events import SoundEvent, events_in
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "int8", "bf16", "fp16"]
 """the number format that a model computes in"""
 
 NOTHING = "no distinct sound"

@@ -249,7 +249,7 @@ def test_low_score_and_silence_are_no_distinct_sound(run, tmp_path):
         (("clips", "--sample", "--beam", "3"), "exclude each other"),
         (("clips", "--beam", "0"), "greater than or equal to 1"),
         (("clips", "--format", "pdf"), "'pdf' is not one of"),
-        (("clips", "--precision", "int8"), "'int8' is not one of"),
+        (("clips", "--precision", "int4"), "'int4' is not one of"),
         (("-", "--sidecar", "txt"), "standard input has no place"),
         (("clips", "--merge", "s.srt", "-f", "csv"), "gives srt or vtt"),
     ],

@@ -23,6 +23,7 @@ from earwitness.models.json_files import read_json, read_settings
 from earwitness.models.sound_classes import PART_S, SETTINGS, WEIGHTS, ClassHeadConfig
 from earwitness.runtime.folder import ModelFiles
 from earwitness.runtime.sessions import read_graph
+from earwitness.runtime.settings import GRAPHS
 from earwitness.runtime.wire import external_weights
 
 PACKAGE = "onnxruntime-web"
@@ -67,8 +68,8 @@ def _write_model(files: ModelFiles, folder: Path) -> None:
     """The graphs, the weight files that they name, and `model.json`, which the page reads first."""
     weights = {
         name: sorted({part.location for part in external_weights(read_graph(path, digest))})
-        for name, digest in files.runtime.graphs.items()
-        if (path := files.folder / f"{name}.onnx")
+        for name in GRAPHS
+        for path, digest in [(files.folder / f"{name}.onnx", files.runtime.graphs[name])]
     }
     needed = sorted({location for locations in weights.values() for location in locations})
     sources = {f"{name}.onnx": files.folder / f"{name}.onnx" for name in weights}

@@ -237,7 +237,11 @@ def caption(
     ] = "auto",
     precision: Annotated[
         Precision,
-        typer.Option(help="Number format of the model's arithmetic.", rich_help_panel=_RUN),
+        typer.Option(
+            help="Number format of the model's arithmetic. int8 is the fastest, and may choose "
+            "another of captions that are about equally likely.",
+            rich_help_panel=_RUN,
+        ),
     ] = Precision.fp32,
     threads: Annotated[
         int | None,

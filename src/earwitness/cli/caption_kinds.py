@@ -29,5 +29,6 @@ class Precision(StrEnum):
     """Number format of the model's arithmetic."""
 
     fp32 = "fp32"
+    int8 = "int8"
     bf16 = "bf16"
     fp16 = "fp16"

@@ -25,6 +25,14 @@ def export(
             "tones.",
         ),
     ] = None,
+    int8: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOUNDS",
+            help="Also an encoder in 8-bit integers, about three times as fast, whose ranges are "
+            "measured on these sounds, at least 16: a file, folder or glob. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Writes a model folder with ONNX graphs, with which captioning needs no torch.
 
@@ -41,10 +49,14 @@ def export(
 
         earwitness caption dawn.wav --model birds
     """
+    from earwitness.captioning.sources import find
     from earwitness.export.model import export_model
 
-    found = export_model(model, out, dtype, check or [])
+    sounds = [source.audio for source in find(int8 or [])]
+    found, whole = export_model(model, out, dtype, check or [], sounds)
     typer.echo(
         f"{out}: {found.same} of {found.sounds} captions are the model's own; their scores differ "
         f"by at most {found.furthest:.1g}"
     )
+    if whole is not None:
+        typer.echo(f"{out}: {whole} of {found.sounds} captions are the model's own in int8")

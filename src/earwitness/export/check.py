@@ -64,3 +64,11 @@ def compare(
                 "same caption (weights in float32, --dtype float32, come nearest)"
             )
     return Compared(len(sounds), same, furthest)
+
+
+def agreeing(
+    first: CaptionsWaveforms, second: CaptionsWaveforms, sounds: Sequence[Float[np.ndarray, " _"]]
+) -> int:
+    """How many sounds get the same caption of both."""
+    texts = [[one.caption_waveforms([s])[0][0].text for s in sounds] for one in (first, second)]
+    return sum(a == b for a, b in zip(*texts, strict=True))

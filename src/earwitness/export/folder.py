@@ -1,30 +1,39 @@
 """The ONNX graphs of a model folder, and `runtime.json`, which says how they go together."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from earwitness.encoders.cnn import CNN
 from earwitness.encoders.dual import DualEncoder, EmbeddingFrames
 from earwitness.errors import ConfigError
 from earwitness.export import decoder, encoder, prefix
+from earwitness.export.arithmetic import Int8, Range
 from earwitness.export.graph import Graph
+from earwitness.export.ranges import measured_ranges
 from earwitness.io.digests import sha256_of
 from earwitness.lamb.baselines import LinearPrefix
 from earwitness.lamb.two_stream import TwoStreamAdapter
 from earwitness.link import LinkPrefix
 from earwitness.models.json_files import read_json, write_json
 from earwitness.models.names import part_folder
-from earwitness.runtime.settings import RuntimeSettings, Windows
+from earwitness.runtime.settings import GRAPHS, INT8, RuntimeSettings, Windows
 from earwitness.runtime.weights import WeightFile
 from earwitness.system.captioner import TorchCaptioner
 
 _PARTS = ("encoder", "encoder/audio", "decoder")
+_FRAMES = ("encoder/model.safetensors", "encoder/audio/model.safetensors")
+"""the frame encoder's weights: alone, and inside a dual encoder"""
 
 
-def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
+def write_graphs(
+    folder: Path, out: Path | None = None, ranges: Sequence[tuple[float, float]] = ()
+) -> RuntimeSettings:
     """Writes `encoder.onnx`, `prefix.onnx`, `decoder.onnx` and `runtime.json` of the model folder
-    `folder` into it, or into `out`; the weights stay where they are.
+    `folder` into it, or into `out`; the weights stay where they are. With `ranges`, of `ranges_of`,
+    there is `encoder_int8.onnx` too; without, there is none afterwards.
 
     Raises:
         ConfigError: a part of the model has no ONNX form. CheckpointError: the folder is damaged.
@@ -37,14 +46,16 @@ def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
         )
     captioner = TorchCaptioner.load(folder)
     places = {part: part_folder(folder, part, settings) for part in _PARTS}
-    files = {"prefix.safetensors": WeightFile(folder / "prefix.safetensors")}
-    for part, place in places.items():
-        if (place / "model.safetensors").is_file():
-            files[f"{part}/model.safetensors"] = WeightFile(place / "model.safetensors")
-    graphs = [Graph(name, files) for name in ("encoder", "prefix", "decoder")]
+    files = _weight_files(folder, places)
+    graphs = [Graph(name, files) for name in GRAPHS]
     llm = captioner.decoder
     sizes = decoder.LlamaSizes.of(llm.model.config.to_dict())
     heard, windows = _encoder(graphs[0], captioner)
+    ((out or folder) / f"{INT8}.onnx").unlink(missing_ok=True)
+    if ranges:
+        graphs.append(Graph(INT8, files))
+        file = _FRAMES[windows is not None]
+        _encoder(graphs[-1], captioner, lambda: Int8(graphs[-1], file, ranges))
     _prefix(graphs[1], captioner)
     decoder.llama_graph(graphs[2], sizes)
     before, after = llm.prompt_ids()
@@ -67,21 +78,47 @@ def write_graphs(folder: Path, out: Path | None = None) -> RuntimeSettings:
         content=_places(llm.content_ids().numpy()),
         guide=captioner.has_guide,
         bridge=captioner.has_bridge,
+        ranges=tuple((low, high) for low, high in ranges),
     )
     write_json((out or folder) / "runtime.json", runtime.model_dump(mode="json"), compact=True)
     return runtime
 
 
-def _encoder(graph: Graph, captioner: TorchCaptioner) -> tuple[CNN, Windows | None]:
+def ranges_of(folder: Path, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Range]:
+    """The ranges of the encoder's activations on `sounds`, mono at the model's rate, as an int8
+    graph needs them.
+
+    Raises:
+        ConfigError: the encoder has no ONNX form; or fewer than 16 sounds.
+    """
+    settings = read_json(folder / "earwitness.json")
+    files = _weight_files(folder, {part: part_folder(folder, part, settings) for part in _PARTS})
+    heard, windows = _encoder(Graph("encoder", files), TorchCaptioner.load(folder))
+    file = _FRAMES[windows is not None]
+    return measured_ranges(heard.config, file, files[file].path, sounds)
+
+
+def _weight_files(folder: Path, places: dict[str, Path]) -> dict[str, WeightFile]:
+    """The weight files by the names that graphs have for them."""
+    files = {"prefix.safetensors": WeightFile(folder / "prefix.safetensors")}
+    for part, place in places.items():
+        if (place / "model.safetensors").is_file():
+            files[f"{part}/model.safetensors"] = WeightFile(place / "model.safetensors")
+    return files
+
+
+def _encoder(
+    graph: Graph, captioner: TorchCaptioner, body: encoder.Body | None = None
+) -> tuple[CNN, Windows | None]:
     """Fills `encoder.onnx`; its frame encoder, and how long clips are cut for it, if they are."""
     part = captioner.encoder
     if isinstance(part, CNN):
-        encoder.cnn_graph(graph, part.config, "encoder/model.safetensors")
+        encoder.cnn_graph(graph, part.config, _FRAMES[0], body)
         return part, None
     dual = part.encoder if isinstance(part, EmbeddingFrames) else part
     if isinstance(dual, DualEncoder) and isinstance(dual.frames, CNN):
-        names = ("encoder/audio/model.safetensors", "encoder/model.safetensors")
-        encoder.dual_graph(graph, dual.frames.config, names[0], dual.config, names[1])
+        files = _FRAMES[1], "encoder/model.safetensors"
+        encoder.dual_graph(graph, dual.frames.config, files[0], dual.config, files[1], body)
         rate, config = dual.sample_rate, dual.config
         size, stride = round(config.window_seconds * rate), round(config.stride_seconds * rate)
         return dual.frames, Windows(size=size, stride=stride)

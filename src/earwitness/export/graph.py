@@ -58,14 +58,16 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
         return name
 
-    def op(self, kind: str, *inputs: Value, **attributes: object) -> Value:
-        """The one result of an operator."""
-        return self.several(kind, 1, *inputs, **attributes)[0]
+    def op(self, kind: str, *inputs: Value, domain: str = "", **attributes: object) -> Value:
+        """The one result of an operator, of ONNX or of another `domain`."""
+        return self.several(kind, 1, *inputs, domain=domain, **attributes)[0]
 
-    def several(self, kind: str, count: int, *inputs: Value, **attributes: object) -> list[Value]:
+    def several(
+        self, kind: str, count: int, *inputs: Value, domain: str = "", **attributes: object
+    ) -> list[Value]:
         """The `count` results of an operator."""
         names = [f"{kind}_{len(self._nodes)}_{i}" for i in range(count)]
-        node = helper.make_node(kind, list(inputs), names)
+        node = helper.make_node(kind, list(inputs), names, domain=domain or None)
         node.attribute.extend(helper.make_attribute(k, v) for k, v in sorted(attributes.items()))
         self._nodes.append(node)
         return names
@@ -175,7 +177,8 @@ class Graph:
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, self._initializers
         )
-        opsets = [helper.make_opsetid("", OPSET)]
+        others = sorted({node.domain for node in self._nodes} - {""})
+        opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(one, 1) for one in others)]
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="earwitness"
         )

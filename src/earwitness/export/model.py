@@ -5,15 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
+from earwitness import audio
+from earwitness.audio import AudioSource
 from earwitness.errors import CheckpointError, ConfigError
-from earwitness.export.check import Compared, check_sounds, compare
+from earwitness.export.check import Compared, agreeing, check_sounds, compare
 from earwitness.export.decoder import LlamaSizes
-from earwitness.export.folder import write_graphs
+from earwitness.export.folder import ranges_of, write_graphs
+from earwitness.export.ranges import spread
 from earwitness.models.json_files import read_json
 from earwitness.models.names import model_folder, part_folder
 from earwitness.runtime import RuntimeCaptioner
+from earwitness.runtime.settings import INT8
 from earwitness.system.captioner import TorchCaptioner
 
 LARGEST = 500_000_000
@@ -23,10 +29,16 @@ Dtype = Literal["float16", "float32"]
 
 
 def export_model(
-    model: Path | str, out: Path, dtype: Dtype = "float16", sounds: Sequence[Path] = ()
-) -> Compared:
+    model: Path | str,
+    out: Path,
+    dtype: Dtype = "float16",
+    sounds: Sequence[Path] = (),
+    int8: Sequence[AudioSource] = (),
+) -> tuple[Compared, int | None]:
     """Writes `model` to the folder `out` with its ONNX graphs, LoRA weights merged and parts of the
-    hub copied, and compares captions; `out` may be the model's own folder, which keeps its weights.
+    hub copied, and compares captions on `sounds`; `out` may be the model's own folder, which keeps
+    its weights. With the sounds `int8` there is an int8 graph too, and the second result is how
+    many of its captions are the model's own; else None.
 
     Raises:
         ConfigError: a part of the model has no ONNX form, or is too large; or captions differ, or
@@ -39,17 +51,29 @@ def export_model(
     _check_language_model(folder)
     captioner = TorchCaptioner.load(folder)
     listed = check_sounds(sounds, captioner.sample_rate)
+    heard = [audio.load(one, captioner.sample_rate) for one in spread(int8)]
     if own:
-        write_graphs(out)
-        return compare(captioner, RuntimeCaptioner.load(out), listed)
+        write_graphs(out, ranges=ranges_of(out, heard) if heard else ())
+        return _compared(captioner, out, listed)
     try:
         half = torch.float16 if dtype == "float16" else torch.float32
         captioner.save(out, half, merge=_has_lora(captioner) or None, refer=False)
-        write_graphs(out)
-        return compare(captioner, RuntimeCaptioner.load(out), listed)
+        write_graphs(out, ranges=ranges_of(out, heard) if heard else ())
+        return _compared(captioner, out, listed)
     except (ConfigError, CheckpointError):
         shutil.rmtree(out, ignore_errors=True)
         raise
+
+
+def _compared(
+    captioner: TorchCaptioner, out: Path, sounds: Sequence[Float[np.ndarray, " _"]]
+) -> tuple[Compared, int | None]:
+    runtime = RuntimeCaptioner.load(out)
+    found = compare(captioner, runtime, sounds)
+    if not (out / f"{INT8}.onnx").is_file():
+        return found, None
+    with runtime.precision("int8"):
+        return found, agreeing(captioner, runtime, sounds)
 
 
 def _check_language_model(folder: Path) -> None:

@@ -1,10 +1,8 @@
 """The captioner of ordinary machines: a model folder's ONNX graphs, without torch."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from operator import is_
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +22,7 @@ from earwitness.errors import CheckpointError, ConfigError
 from earwitness.models.card import min_score
 from earwitness.models.sound_classes import SoundClassifier
 from earwitness.runtime.decoder import LanguageModel, flags
+from earwitness.runtime.encoder import Encoder, alike
 from earwitness.runtime.folder import ModelFiles
 from earwitness.runtime.scores import Scores
 from earwitness.runtime.search import Found, search
@@ -67,23 +66,23 @@ class RuntimeCaptioner(CaptionCalls):
         self._settings = files.runtime
         sessions = Sessions(files.places, threads)
         # The prefix takes the most memory to open; the others then use what it leaves free.
-        self._prefix, language_model, self._encoder = (
+        self._prefix, language_model = (
             sessions.open(files.folder / f"{name}.onnx", files.runtime.graphs[name], first)
-            for name, first in (("prefix", "h"), ("decoder", "embeds"), ("encoder", "waveform"))
+            for name, first in (("prefix", "h"), ("decoder", "embeds"))
         )
+        self._encoder = Encoder(files, sessions)
         table = sessions.weight_file("decoder/model.safetensors").rows("model.embed_tokens.weight")
         self._language_model = LanguageModel(language_model, table, files.runtime)
         self._tokenizer = _tokenizer(files.tokenizer, files.runtime.tokenizer)
         self._content = flags(files.runtime.content, files.runtime.vocabulary)
-        self._kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._stand_in: InTorch | None = None
         self._stands_in = False
         whole = files.runtime.windows is None
-        if whole or len(self._encoder.get_outputs()) > 1:
+        if whole or "frames" in self._encoder.names:
             self.classes = SoundClassifier.load(
                 files.audio_folder,
                 read_arrays,
-                self._frames if whole else self._frames_of_wholes,
+                self._encoder.frames if whole else self._encoder.frames_of_wholes,
                 files.runtime.sample_rate,
             )
 
@@ -137,20 +136,21 @@ class RuntimeCaptioner(CaptionCalls):
 
     @contextmanager
     def precision(self, kind: Precision) -> Generator[None]:
-        """Captions made inside are computed in this number format: the graphs compute in fp32, the
-        torch captioner of the folder in any other.
+        """Captions made inside are computed in this number format: the graphs compute in fp32
+        or, where the folder has such a graph, in int8; its torch captioner in any other.
 
         Raises:
-            ConfigError: another format, and no torch captioner is known.
+            ConfigError: there is no int8 graph; or another format, and no torch captioner is known.
             MissingDependencyError: another format, and torch is not installed.
         """
-        if kind == "fp32":
-            yield
+        if kind in ("int8", "fp32"):
+            with self._encoder.computing(kind):
+                yield
             return
         if self.in_torch is None:
             raise ConfigError(
-                f"precision {kind}: the ONNX runtime computes in fp32; expected fp32, or a model "
-                "from Captioner.load"
+                f"precision {kind}: the ONNX runtime computes in fp32 and int8; expected one of "
+                "them, or a model from Captioner.load"
             )
         if self._stand_in is None:
             self._stand_in = self.in_torch()
@@ -223,7 +223,7 @@ class RuntimeCaptioner(CaptionCalls):
         """What the model says without and with its bridge; None for a model that has none."""
         if not self.has_bridge:
             return None
-        h = self._frames([waveform])[0]
+        h = self._encoder.frames([waveform])[0]
         z, embeddings = computed(self._prefix, ["z_both", "embeddings"], {"h": h[None]})
         settings = self.decoding.model_copy(update={"n_best": 1})
         ends = [len(waveform) / self.sample_rate] * 2
@@ -251,10 +251,10 @@ class RuntimeCaptioner(CaptionCalls):
         self, waveforms: Sequence[Float[np.ndarray, " _"]]
     ) -> tuple[list[Float[np.ndarray, "_ E"]], Float[np.ndarray, "B V"] | None]:
         """What the language model reads of each waveform, and the Token Guide's bias, if any."""
-        frames = self._frames(waveforms)
+        frames = self._encoder.frames(waveforms)
         z: list[np.ndarray] = [np.empty(0)] * len(frames)
         bias: list[np.ndarray] = [np.empty(0)] * len(frames)
-        for places in _alike([h.shape for h in frames]):
+        for places in alike([h.shape for h in frames]):
             outputs = ["z", "bias"] if self._settings.guide else ["z"]
             h = np.stack([frames[place] for place in places])
             found = computed(self._prefix, outputs, {"h": h})
@@ -264,52 +264,6 @@ class RuntimeCaptioner(CaptionCalls):
                     bias[place] = found[1][row]
         return z, np.stack(bias) if self._settings.guide else None
 
-    def _frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
-        """The encoder's frames of each waveform, or its one embedding.
-
-        Those of the last call are kept: the class head asks for what a caption was made from.
-        """
-        waveforms = list(waveforms)
-        kept, frames = self._kept
-        if len(kept) == len(waveforms) and all(map(is_, kept, waveforms)):
-            return frames
-        self._kept = (waveforms, self._new_frames(waveforms))
-        return self._kept[1]
-
-    def _new_frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
-        clips = [self._at_least_a_window(waveform) for waveform in waveforms]
-        windows = self._settings.windows
-        if windows is None:
-            return self._encoded(clips)
-        places = [
-            (clip, start)
-            for clip, samples in enumerate(clips)
-            for start in _starts(len(samples), windows.size, windows.stride)
-        ]
-        parts = self._encoded([clips[clip][start : start + windows.size] for clip, start in places])
-        sums: dict[int, np.ndarray] = {}
-        for (clip, _), e in zip(places, parts, strict=True):
-            sums[clip] = sums[clip] + e if clip in sums else e
-        units = (sums[clip] for clip in range(len(clips)))
-        return [e / np.maximum(np.linalg.norm(e), np.float32(1e-12)) for e in units]
-
-    def _frames_of_wholes(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
-        """The frames below the embedding of each waveform, which is not cut into windows."""
-        return self._encoded([self._at_least_a_window(one) for one in waveforms], "frames")
-
-    def _encoded(self, clips: list[np.ndarray], output: str = "h") -> list[np.ndarray]:
-        found: list[np.ndarray] = [np.empty(0)] * len(clips)
-        for places in _alike([clip.shape for clip in clips]):
-            waveforms = np.stack([clips[place] for place in places])
-            h = computed(self._encoder, [output], {"waveform": waveforms})[0]
-            for place, frames in zip(places, h, strict=True):
-                found[place] = frames
-        return found
-
-    def _at_least_a_window(self, waveform: np.ndarray) -> np.ndarray:
-        missing = max(0, self._settings.shortest - len(waveform))
-        return np.pad(np.asarray(waveform, np.float32), (0, missing))
-
     def _caption(self, found: Found, end: float) -> Caption:
         text = self._tokenizer.decode(found.tokens, skip_special_tokens=True)
         score = float(np.exp(found.log_probability))
@@ -318,20 +272,6 @@ class RuntimeCaptioner(CaptionCalls):
                 f"{self.name}: its weights and settings produce numbers that are not finite"
             )
         return Caption(" ".join(text.split()), score, 0.0, end, self.name)
-
-
-def _alike(keys: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Places of equal keys, together."""
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
-        groups[key].append(place)
-    return list(groups.values())
-
-
-def _starts(samples: int, window: int, stride: int) -> list[int]:
-    """First samples of the windows that cover a clip: every `stride`, the last one at its end."""
-    last = max(samples - window, 0)
-    return [*range(0, last, stride), last]
 
 
 def _tokenizer(path: Path, digest: str) -> Tokenizer:

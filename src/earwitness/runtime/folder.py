@@ -10,7 +10,7 @@ from earwitness.io.kinds import is_object
 from earwitness.models.json_files import read_json, read_settings
 from earwitness.models.names import model_folder, part_folder
 from earwitness.models.tensors import check_inside
-from earwitness.runtime.settings import FORMAT, GRAPHS, RuntimeSettings
+from earwitness.runtime.settings import FORMAT, GRAPHS, INT8, RuntimeSettings
 
 _PARTS = ("encoder", "encoder/audio", "decoder")
 
@@ -56,7 +56,7 @@ class ModelFiles:
                 f"{folder / 'runtime.json'}: format {version!r}; this version reads {FORMAT}"
             )
         runtime = read_settings(RuntimeSettings, written, folder / "runtime.json")
-        if set(runtime.graphs) != set(GRAPHS):
+        if set(runtime.graphs) - {INT8} != set(GRAPHS):
             raise CheckpointError(
                 f"{folder / 'runtime.json'}: names the graphs {', '.join(sorted(runtime.graphs))}; "
                 f"expected {', '.join(GRAPHS)}"
@@ -91,7 +91,7 @@ def _max_seconds(config: dict[str, Any], folder: Path) -> float:
 
 def _check_inside(folder: Path, places: dict[str, Path], tokenizer: Path) -> None:
     """Raises CheckpointError where a file that is read is a link out of its folder."""
-    graphs = [folder / f"{name}.onnx" for name in GRAPHS]
+    graphs = [folder / f"{name}.onnx" for name in (*GRAPHS, INT8)]
     for path in (*places.values(), *graphs, tokenizer):
         if path.exists() or path.is_symlink():
             check_inside(path.parent, path)

@@ -42,7 +42,19 @@ class Sessions:
             CheckpointError: it is missing, damaged or another graph, or its weights are missing,
                 not those that it was written for, or outside of the folder.
         """
-        model = read_graph(path, digest)
+        session = self.of(read_graph(path, digest), path)
+        name = session.get_inputs()[0].name
+        if name != first:
+            raise CheckpointError(f"{path}: takes {name!r} as its first input; expected {first!r}")
+        return session
+
+    def of(self, model: bytes, path: Path) -> ort.InferenceSession:
+        """A session of the graph with the bytes `model`, which came from `path`.
+
+        Raises:
+            CheckpointError: it is damaged, or its weights are missing, not those that it was
+                written for, or outside of the folder.
+        """
         try:
             weights = external_weights(model)
         except ValueError as error:
@@ -58,9 +70,6 @@ class Sessions:
         finally:
             for file in self.files.values():
                 file.release()
-        name = session.get_inputs()[0].name
-        if name != first:
-            raise CheckpointError(f"{path}: takes {name!r} as its first input; expected {first!r}")
         return session
 
     def _options(self) -> ort.SessionOptions:

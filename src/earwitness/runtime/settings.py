@@ -1,6 +1,6 @@
 """`runtime.json` of a model folder: what the torch-free captioner must know beside its graphs."""
 
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
 from earwitness.config import Strict
 
@@ -9,6 +9,9 @@ FORMAT = 1
 
 GRAPHS = ("encoder", "prefix", "decoder")
 """names of the graphs, each a file `NAME.onnx`"""
+
+INT8 = "encoder_int8"
+"""name of the graph that a folder may have beside them: the encoder in 8-bit integers"""
 
 
 class Windows(Strict):
@@ -50,6 +53,9 @@ class RuntimeSettings(Strict):
     """whether `prefix.onnx` gives the bias of a Token Guide"""
     bridge: bool
     """whether `prefix.onnx` gives its tokens without a bridge too"""
+
+    ranges: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
+    """least and greatest activations that the int8 graph was written for"""
 
     @model_validator(mode="after")
     def _tokens_exist(self) -> "RuntimeSettings":

@@ -30,10 +30,19 @@ def torch_device(name: str) -> str:
 
 @contextmanager
 def autocast(device: torch.device, kind: Precision) -> Iterator[None]:
-    """What is computed inside has this number format; fp32 changes nothing."""
+    """What is computed inside has this number format; fp32 changes nothing.
+
+    Raises:
+        ConfigError: int8, which only ONNX models have.
+    """
     if kind == "fp32":
         yield
         return
+    if kind == "int8":
+        raise ConfigError(
+            "precision int8: only models with an int8 ONNX graph, on a CPU, compute in int8; "
+            "expected fp32, bf16 or fp16"
+        )
     dtype = torch.bfloat16 if kind == "bf16" else torch.float16
     with torch.autocast(device.type, dtype=dtype):
         yield
