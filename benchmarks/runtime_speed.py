@@ -6,8 +6,9 @@
 
 Prints a table in Markdown. Times of one row are taken in turn, so that a busy machine slows all of
 them; ratios are what to compare. `--cpu` counts CPU seconds of the process instead of the clock's:
-those of one thread come close to the time that it would take alone. The others have random weights:
-a Whisper-tiny (greedy, 20 tokens, 30 s windows) and a captioner with the sizes of CoNeTTE
+those of one thread come close to the time that it would take alone. Torch captions a tenth of the
+long sound, and its time is scaled up. The others have random weights and caption one batch: a
+Whisper-tiny (greedy, 20 tokens, 30 s windows) and a captioner with the sizes of CoNeTTE
 (ConvNeXt-tiny, six decoder layers of width 256, three beams of 20 tokens). `--install` sets up a
 fresh environment first.
 """
@@ -19,11 +20,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+
+from earwitness.caption import Precision
 
 RATE = 16_000
 BATCH = 8
@@ -31,6 +35,14 @@ TOKENS = 20
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "storm.flac"
 CLOCK, ROUNDS = time.perf_counter, 3
+COLUMNS = ("runtime", "int8", "torch")
+TORCH_SHARE = 0.1
+"""of the long sound, which torch captions; its time is scaled up"""
+
+
+def precision_of(column: str) -> Precision:
+    """The number format that a column of the table computes in."""
+    return "int8" if column == "int8" else "fp32"
 
 
 def main() -> None:
@@ -50,8 +62,8 @@ def main() -> None:
     global CLOCK, ROUNDS
     CLOCK, ROUNDS = time.process_time if options.cpu else time.perf_counter, options.rounds
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    print("| what | runtime | torch | ratio |")
-    print("|---|---|---|---|", flush=True)
+    print("| what | runtime | runtime, int8 | torch | runtime to torch |")
+    print("|---|---|---|---|---|", flush=True)
     if options.install:
         install()
     cold(options.model, options.alone)
@@ -65,9 +77,9 @@ def row(what: str, seconds: dict[str, float], unit: str = "s", per: float = 0.0)
     the runtime is.
     """
     shown = {name: per / value if per else value for name, value in seconds.items()}
-    cells = [f"{shown[name]:.3g} {unit}" if name in shown else "" for name in ("runtime", "torch")]
+    cells = [f"{shown[name]:.3g} {unit}" if name in shown else "" for name in COLUMNS]
     ratio = f"{seconds['torch'] / seconds['runtime']:.2f}" if "torch" in seconds else ""
-    print(f"| {what} | {cells[0]} | {cells[1]} | {ratio} |", flush=True)
+    print(f"| {what} | {' | '.join(cells)} | {ratio} |", flush=True)
 
 
 def install() -> None:
@@ -82,14 +94,17 @@ def install() -> None:
         subprocess.run(command, check=True, capture_output=True)
         seconds = time.perf_counter() - started
         size = sum(p.lstat().st_size for p in Path(place).rglob("*") if not p.is_dir())
-    print(f"| fresh environment to the first caption | {seconds:.0f} s | | |")
-    print(f"| environment on disk | {size / 1e6:.0f} MB | | |", flush=True)
+    print(f"| fresh environment to the first caption | {seconds:.0f} s | | | |")
+    print(f"| environment on disk | {size / 1e6:.0f} MB | | | |", flush=True)
 
 
 def cold(model: str, alone: bool) -> None:
     """CPU seconds and peak memory of one caption in a fresh process; the best of all rounds."""
     arguments = ["caption", str(EXAMPLE), "--model", model, "-q"]
-    codes = {"runtime": f"from earwitness.cli import app; app({arguments!r})"}
+    codes = {
+        name: f"from earwitness.cli import app; app({[*arguments, '--precision', kind]!r})"
+        for name, kind in (("runtime", "fp32"), ("int8", "int8"))
+    }
     if not alone:
         codes["torch"] = (
             "from earwitness.system.captioner import TorchCaptioner; "
@@ -116,10 +131,13 @@ def warm(
 ) -> None:
     """Batches in memory, a folder of Opus files, a long sound, and the other captioners."""
     from earwitness.captioning.local import caption_files
+    from earwitness.captioning.pipeline import CaptionSettings
     from earwitness.captioning.sources import find
     from earwitness.runtime import RuntimeCaptioner
 
-    captioners: dict[str, Any] = {"runtime": RuntimeCaptioner.load(model, threads=threads)}
+    captioners: dict[str, Any] = {
+        name: RuntimeCaptioner.load(model, threads=threads) for name in ("runtime", "int8")
+    }
     if not alone:
         import torch
 
@@ -130,19 +148,37 @@ def warm(
     clips = sounds(count)
     batches = [clips[i : i + BATCH] for i in range(0, count, BATCH)]
 
-    def each(work: Callable[[Any], object]) -> dict[str, Callable[[], float]]:
-        return {name: lambda one=one: timed(lambda: work(one)) for name, one in captioners.items()}
+    def each(work: Callable[[Any, str], object]) -> dict[str, Callable[[], float]]:
+        return {name: partial(measured, work, one, name) for name, one in captioners.items()}
 
-    whole = in_turn(each(lambda one: [one.caption_waveforms(batch) for batch in batches]))
+    def measured(work: Callable[[Any, str], object], one: Any, name: str) -> float:
+        with one.precision(precision_of(name)):
+            return timed(lambda: work(one, name))
+
+    def files(one: Any, name: str, path: Path) -> None:
+        settings = CaptionSettings(precision=precision_of(name))
+        list(caption_files(one, find([str(path)]), settings))
+
+    whole = in_turn(each(lambda one, _: [one.caption_waveforms(batch) for batch in batches]))
     row("10 s clips per second, batch", whole, "", per=count)
-    single = in_turn(each(lambda one: one.caption(clip_of(clips[0]))))
+    single = in_turn(each(lambda one, _: one.caption(clip_of(clips[0]))))
     row("one 10 s clip, loaded", {name: 1e3 * value for name, value in single.items()}, "ms")
     write_opus(folder / "clips", clips)
-    found = in_turn(each(lambda one: list(caption_files(one, find([str(folder / "clips")])))))
+    found = in_turn(each(lambda one, name: files(one, name, folder / "clips")))
     row("folder of Opus files, clips per second", found, "", per=count)
-    long = folder / "long.flac"
-    soundfile.write(long, np.resize(np.concatenate(clips), round(minutes * 60 * RATE)), RATE)
-    found = in_turn(each(lambda one: list(caption_files(one, find([str(long)])))), times=1)
+    for name, share in (("long", 1.0), ("torch", TORCH_SHARE)):
+        samples = np.resize(np.concatenate(clips), round(minutes * 60 * RATE * share))
+        soundfile.write(folder / f"{name}.flac", samples, RATE)
+    found = {
+        name: measured(lambda one, name: files(one, name, folder / "long.flac"), one, name)
+        for name, one in captioners.items()
+        if name != "torch"
+    }
+    if not alone:
+        took = measured(
+            lambda one, name: files(one, name, folder / "torch.flac"), captioners["torch"], "torch"
+        )
+        found["torch"] = took / TORCH_SHARE
     row(f"{minutes:g} minutes of sound", found)
     if alone:
         return
@@ -150,12 +186,14 @@ def warm(
     others |= {"Whisper-tiny": whisper_tiny(), "CoNeTTE": conette_like()}
     took = in_turn(
         {
-            shape: lambda caption=caption: timed(lambda: [caption(batch) for batch in batches])
+            shape: lambda caption=caption: timed(lambda: caption(batches[0]))
             for shape, caption in others.items()
-        }
+        },
+        times=1,
     )
     for shape, seconds in took.items():
-        cells = [f"{seconds / whole[name]:.1f}" for name in ("runtime", "torch")]
+        each_clip = seconds / len(batches[0])
+        cells = [f"{each_clip * count / whole[name]:.1f}" for name in COLUMNS]
         print(f"| times as fast as a {shape}-shaped captioner | {' | '.join(cells)} | |")
     limit(captioners["runtime"], captioners["torch"], clips[:BATCH], whole["runtime"] / count)
 
@@ -308,7 +346,7 @@ def limit(ours: object, theirs: object, batch: list[np.ndarray], per_clip: float
     share = products / len(batch) / rate / per_clip
     print(
         f"| share of the machine's matrix rate ({rate / 1e9:.0f} GMAC/s, "
-        f"{products / len(batch) / 1e9:.2f} G per clip) | {100 * share:.0f} % | | |"
+        f"{products / len(batch) / 1e9:.2f} G per clip) | {100 * share:.0f} % | | | |"
     )
 
 
