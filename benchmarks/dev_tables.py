@@ -1,6 +1,7 @@
 """Tables of development scores: one a set, with intervals, and paired differences."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def write_figures(
         }
         for model, runs in zip(models, scores, strict=True)
     }
-    names = {model.seeds[0].partition("+")[0] for model in models}
+    names = {re.split("[+@&]", model.seeds[0])[0] for model in models}
     weights = {name: weights_version(model_folder(name)) for name in sorted(names)}
     found = {"set": name, "recordings": len(scores[0][0].ids), "weights": weights, "models": rows}
     path.parent.mkdir(parents=True, exist_ok=True)

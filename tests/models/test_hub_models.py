@@ -23,7 +23,7 @@ def test_decoders_of_the_hub_caption_and_learn(hub_cache, decoder, layout):
     assert all(0 < caption.score <= 1 for caption in captions)
     texts = captioner.decoder.tokenize(["a dog barks"])
     assert int(texts.ids[0, -1]) == captioner.decoder.tokenizer.eos_token_id
-    z = torch.zeros(1, 4, 32)
+    z = torch.zeros(1, 4, captioner.decoder.dim)
     logits = captioner.decoder(z, torch.ones(1, 4, dtype=torch.bool), texts)
     assert logits.shape[-1] == captioner.decoder.table.shape[0]
     assert bool(torch.isfinite(logits).all())
@@ -114,7 +114,7 @@ def test_a_half_precision_language_model_is_trained_through(hub_cache, dtype):
 def test_half_precision_changes_little(hub_cache):
     exact, half = lamb(tune="frozen"), lamb(tune="frozen", dtype="bfloat16")
     texts = exact.decoder.tokenize(["a dog barks"])
-    z, mask = torch.randn(1, 4, 32), torch.ones(1, 4, dtype=torch.bool)
+    z, mask = torch.randn(1, 4, exact.decoder.dim), torch.ones(1, 4, dtype=torch.bool)
     expected = exact.decoder(z, mask, texts).softmax(-1)
     torch.testing.assert_close(
         half.decoder(z, mask, texts).float().softmax(-1), expected, atol=1e-3, rtol=0.1
