@@ -12,13 +12,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from builders import noise, tiny_captioner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from serving import in_thread, wav
 
-from earwitness.caption import Caption, Decoding
+from earwitness.caption import Caption, Decoding, Precision
 from earwitness.captioning.pipeline import SoundResult, settled
 from earwitness.captioning.segments import Candidate, Segment, cover, merge
 from earwitness.serve import card, picture
@@ -188,12 +189,14 @@ def test_fault_in_the_model_is_a_500_without_details_and_the_next_request_works(
         assert post(url).status_code == 200
 
 
-def batched(captioner: TorchCaptioner, waveforms: list, decodings: list) -> tuple[list, str]:
+def batched(
+    captioner: TorchCaptioner, waveforms: list, decodings: list, precision: Precision = "fp32"
+) -> tuple[list, str]:
     """The captions of windows that arrive together, and the batch counters."""
 
     async def run() -> tuple[list, str]:
         metrics = Metrics()
-        batcher = Batcher(captioner, Settings(batch_size=4), metrics)
+        batcher = Batcher(captioner, Settings(batch_size=4, precision=precision), metrics)
         asked = [
             batcher.captions([waveform], decoding)
             for waveform, decoding in zip(waveforms, decodings, strict=True)
@@ -203,6 +206,24 @@ def batched(captioner: TorchCaptioner, waveforms: list, decodings: list) -> tupl
         return [rows[0][0].text for rows in found], metrics.text().decode()
 
     return asyncio.run(run())
+
+
+def test_the_model_computes_in_the_number_format_of_the_service(
+    captioner: TorchCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats = []
+    search = captioner.caption_waveforms
+
+    def noted(waveforms: list, decoding: Decoding) -> list:
+        formats.append(
+            torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        )
+        return search(waveforms, decoding)
+
+    monkeypatch.setattr(captioner, "caption_waveforms", noted)
+    for precision in ("fp32", "bf16"):
+        batched(captioner, [noise(1.0)], [Decoding(max_new_tokens=4)], precision)
+    assert formats == [None, torch.bfloat16]
 
 
 def test_batches_hold_what_waits_and_change_no_caption(captioner: TorchCaptioner) -> None:

@@ -15,7 +15,7 @@ from earwitness.cli.adapter_options import (
     adapter_of,
 )
 from earwitness.cli.caption_job import Input, Output, check_options, run
-from earwitness.cli.caption_kinds import OutputFormat, Precision, Sidecar
+from earwitness.cli.caption_kinds import PRECISION_HELP, OutputFormat, Precision, Sidecar
 from earwitness.cli.cluster_options import Engine, cluster_of
 from earwitness.config import validate
 
@@ -235,14 +235,9 @@ def caption(
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_RUN)
     ] = "auto",
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="Number format of the model's arithmetic. int8 is the fastest, and may choose "
-            "another of captions that are about equally likely.",
-            rich_help_panel=_RUN,
-        ),
-    ] = Precision.fp32,
+    precision: Annotated[Precision, typer.Option(help=PRECISION_HELP, rich_help_panel=_RUN)] = (
+        Precision.fp32
+    ),
     threads: Annotated[
         int | None,
         typer.Option(

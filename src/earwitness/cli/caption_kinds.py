@@ -1,4 +1,4 @@
-"""The choices of `earwitness caption` that have names."""
+"""Choices of the command line that have names."""
 
 from enum import StrEnum
 
@@ -23,6 +23,12 @@ class Sidecar(StrEnum):
     json = "json"
     srt = "srt"
     vtt = "vtt"
+
+
+PRECISION_HELP = (
+    "Number format of the model's arithmetic. int8 is the fastest, and may choose another of "
+    "captions that are about equally likely."
+)
 
 
 class Precision(StrEnum):

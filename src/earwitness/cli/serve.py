@@ -18,6 +18,7 @@ from earwitness.cli.adapter_options import (
     Quantized,
     adapter_of,
 )
+from earwitness.cli.caption_kinds import PRECISION_HELP, Precision
 from earwitness.errors import ConfigError, MissingDependencyError, pip_install
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ def serve(
             min=1, help="CPU threads of the model; default: one per core.", rich_help_panel=_RUN
         ),
     ] = None,
+    precision: Annotated[Precision, typer.Option(help=PRECISION_HELP, rich_help_panel=_RUN)] = (
+        Precision.fp32
+    ),
     batch_size: Annotated[
         int, typer.Option(min=1, help="Windows per batch.", rich_help_panel=_RUN)
     ] = 8,
@@ -225,6 +229,7 @@ def serve(
         max_seconds=max_seconds,
         max_requests=queue,
         timeout_seconds=timeout,
+        precision=precision.value,
         batch_size=batch_size,
         allowed_hosts=(*LOOPBACK, host, *(allowed_host or ())),
         any_address=host not in LOOPBACK,
@@ -276,6 +281,8 @@ def _serve(
     if threads is not None:
         set_threads(threads)
     captioner = open_captioner(model, device, adapter)
+    with captioner.precision(settings.precision):
+        pass  # What it cannot compute in shows before anything is served.
     reranker = load_reranker(rerank, None, captioner)
     typer.echo(f"{captioner.name} listens on {url}", err=True)
     run(captioner, settings, listener, reranker=reranker, logs=logs)

@@ -38,7 +38,11 @@ class Batcher:
         self._captioner, self._settings, self._metrics = captioner, settings, metrics
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="earwitness-model")
+        # A number format of torch holds in the thread that enters it.
+        self._computing = captioner.precision(settings.precision)
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="earwitness-model", initializer=self._computing.__enter__
+        )
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def captions(

@@ -13,6 +13,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from earwitness.caption import Precision
 from earwitness.errors import ConfigError
 
 
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
     """open connections; fewer where the process may not open that many files"""
     timeout_seconds: PositiveFloat = 300.0
     """time for an upload to arrive, and again for its captions"""
+    precision: Precision = "fp32"
+    """number format of the model's arithmetic"""
     batch_size: PositiveInt = 8
     """windows, from any requests, that go through the model together"""
     batch_wait_ms: NonNegativeFloat = 5.0
