@@ -122,6 +122,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--model", default="pocket-lamb")
+    parser.add_argument("--precision", default="fp32", help="as of earwitness serve")
     parser.add_argument("--seconds", type=float, default=15.0, help="time for each row")
     parser.add_argument("--clip", type=float, default=10.0, help="seconds of a clip")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
@@ -130,13 +131,14 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=8, help="places of the service for them")
     args = parser.parse_args()
     sounds = clips(args.clip)
-    print(f"{args.clip:g} s clips, {args.seconds:g} s per row\n")
+    model = ("--model", args.model, "--precision", args.precision)
+    print(f"{args.clip:g} s clips, {args.seconds:g} s per row, {args.precision}\n")
     print("| workers | clients | requests/s | p50 s | p95 s | answers |\n|---|---|---|---|---|---|")
     for workers in args.workers:
-        options = ("--model", args.model, "--queue", str(max(args.clients)))
+        options = (*model, "--queue", str(max(args.clients)))
         with Served(*options, "--workers", str(workers)) as url:
             rows(url, sounds, str(workers), args.clients, args.seconds)
-    with Served("--model", args.model, "--queue", str(args.places)) as url:
+    with Served(*model, "--queue", str(args.places)) as url:
         rows(url, sounds, f"1, {args.places} places", [args.overload], args.seconds)
 
 
