@@ -87,10 +87,11 @@ def caption(page: Any, sound: Path) -> None:
 
 
 def top_of_result(page: Any) -> dict[str, float]:
-    """The part of the page from the headline to the player."""
+    """The part of the page from the headline to the player, inside the card's edge."""
     card, stage = (page.locator(name).bounding_box() for name in (".ew-card", ".ew-stage"))
-    height = stage["y"] + stage["height"] + 16 - card["y"]
-    return {"x": card["x"], "y": card["y"], "width": card["width"], "height": height}
+    x, y = card["x"] + 8, card["y"] + 8
+    height = stage["y"] + stage["height"] + 8 - y
+    return {"x": x, "y": y, "width": card["width"] - 16, "height": height}
 
 
 def shoot_demo(browser: Any, folder: Path) -> None:
@@ -106,8 +107,9 @@ def shoot_demo(browser: Any, folder: Path) -> None:
             with opened(browser, f"{url}/demo/", viewport, dark) as page:
                 caption(page, sound)
                 save(page, name, full_page=True)
-                if name == "demo-long":
-                    save(page, "timeline", full_page=True, clip=top_of_result(page))
+                if sound == long:
+                    top = f"timeline{'-dark' if dark else ''}"
+                    save(page, top, full_page=True, clip=top_of_result(page))
     with serving("pocket-link") as url, opened(browser, f"{url}/demo/", DESKTOP) as page:
         caption(page, short)
         save(page.locator(".ew-bridge"), "demo-bridge")

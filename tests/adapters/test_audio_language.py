@@ -16,6 +16,7 @@ from earwitness import Captioner
 from earwitness.adapters.audio_language import KINDS, AudioLanguageCaptioner
 from earwitness.adapters.settings import PROMPT, AdapterOptions, as_caption
 from earwitness.captioning.captioner import open_captioner
+from earwitness.captioning.choice import ModelChoice
 from earwitness.captioning.local import caption_segments
 from earwitness.captioning.pipeline import CaptionSettings
 from earwitness.captioning.segments import Windows
@@ -156,6 +157,12 @@ def test_quantization_without_bitsandbytes_is_one_sentence(folders, monkeypatch)
         AudioLanguageCaptioner.load(
             str(folders["qwen2_audio"]), options=AdapterOptions(quantize="nf4")
         )
+
+
+def test_without_torch_nothing_is_fetched_first(monkeypatch):
+    monkeypatch.setattr("earwitness.captioning.captioner.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="hf:nowhere/at-all needs torch: .*train"):
+        ModelChoice("hf:nowhere/at-all").fingerprint(False)
 
 
 def changed(folder: Path, to: Path, **config) -> str:

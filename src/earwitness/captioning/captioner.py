@@ -352,12 +352,17 @@ def captioner_folder(model: Path | str) -> Path:
 
 
 def captioner_files(model: Path | str) -> list[Path]:
-    """The files that tell one captioner from another. Raises CheckpointError."""
+    """The files that tell one captioner from another.
+
+    Raises:
+        CheckpointError: there is no such model. MissingDependencyError: it needs torch.
+    """
     scheme, name = scheme_of(model)
     if scheme == "openai":
         return []
     names = ["earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors"]
     if scheme == "hf":
+        _need_torch(f"hf:{name}")  # before gigabytes of weights are fetched
         from earwitness.models.hub import resolve
 
         folder = resolve(name)
