@@ -1,6 +1,5 @@
 """Captioning jobs killed at random times, and file names of random bytes: is each result there?"""
 
-import contextlib
 import csv
 import io
 import json
@@ -168,12 +167,11 @@ def _until_done(
     """How often the job was killed until it ended, and what was wrong with its end."""
     for killed in range(_KILLS_PER_JOB):
         child = _start(model, clips, out, kind)
-        time.sleep(
-            whole.loading * rng.uniform(0.7, 1) + whole.captioning * rng.uniform(0, _KILLED_WITHIN)
+        status = ended(
+            child,
+            whole.loading * rng.uniform(0.7, 1) + whole.captioning * rng.uniform(0, _KILLED_WITHIN),
         )
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        if (status := os.waitpid(child, 0)[1]) != signal.SIGKILL:
+        if status != signal.SIGKILL:
             return killed, "traceback" if status else None
     return _KILLS_PER_JOB, _end(_start(model, clips, out, kind))
 
