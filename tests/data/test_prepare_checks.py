@@ -107,7 +107,7 @@ def test_ids_beside_the_next_rows_sound_are_refused(tmp_path):
     prepared("csv", write_csv(tmp_path / "r.csv", header, right), "-o", tmp_path / "m.csv")
     table = write_csv(tmp_path / "w.csv", header, wrong)
     said = refused("csv", table, "-o", tmp_path / "n.csv")
-    assert "the sound whose id stands in the previous row's 'id' ('dog' beside 'wind')" in said
+    assert "the sound whose id is in the previous row's 'id' ('dog' beside 'wind')" in said
     prepared("csv", table, "-o", tmp_path / "n.csv", "--trust-ids")
 
 
