@@ -35,6 +35,10 @@ class _Undisturbed(NamedTuple):
     loading: float
     captioning: float
 
+    def faster(self) -> "_Undisturbed":
+        """The same job on a machine that has become less busy."""
+        return self._replace(loading=0.7 * self.loading, captioning=0.7 * self.captioning)
+
 
 def kills(place: Path, numbers: range, seed: int) -> Section:
     """The row `killed jobs`: as many kills as `numbers` has, of jobs that are started again until
@@ -58,6 +62,8 @@ def kills(place: Path, numbers: range, seed: int) -> Section:
             kind = rng.choice(_KINDS)
             out = place / f"job{job}.{kind}"
             killed, fault = _until_done(model, clips, out, kind, rng, whole[kind])
+            if killed == 0:  # It runs faster than when it was timed.
+                whole[kind] = whole[kind].faster()
             same = out.exists() and out.read_bytes() == whole[kind].output
             outcome: Outcome = fault or ("captioned" if same else "lost")
             for _ in range(min(killed, len(numbers) - section.number)):
