@@ -4,9 +4,9 @@
 
 A model is a name or a folder, or NAME=FOLDER. Several seeds of one recipe are NAME=FOLDER,FOLDER:
 their scores are means over seeds. `@0` after a folder switches the Token Guide off in decoding,
-`@int8` computes an ONNX model in int8,
-`+N` takes the consensus of its N best captions, `+events` puts 4 in order by the class head beside
-its encoder too, and FOLDER&FOLDER takes the consensus of the N best of both (4 without `+N`).
+`@int8` computes an ONNX model in int8, `+N` takes the consensus of its N best captions, `+events`
+puts 4 in order by the class head beside its encoder too, and FOLDER&FOLDER takes the consensus of
+the N best of both (4 without `+N`).
 
 One table a set with bootstrap 95 % intervals over recordings, and one with paired differences from
 the first model. `--keep` remembers captions in a folder; `--json` writes the
@@ -38,7 +38,6 @@ from earwitness_lab.pocket.consensus import agreed, n_best
 from earwitness_lab.pocket.development import SETS, read_development, read_recordings
 
 RATE = 16000
-_FORMAT = re.compile(r"@int8$")
 _SUFFIX = re.compile(r"(?:\+(?P<how>\d+|events))?$")
 BATCH = 8
 
@@ -122,12 +121,12 @@ def caption_waveforms(
     match = _SUFFIX.search(model)
     assert match
     folders, how = model[: match.start()].split("&"), match["how"]
-    formats = [_FORMAT.search(folder) for folder in folders]
-    folders = [_FORMAT.sub("", folder) for folder in folders]
-    captioners = [Captioner.load(folder.removesuffix("@0")) for folder in folders]
+    places = [folder.removesuffix("@int8").removesuffix("@0") for folder in folders]
+    captioners = [Captioner.load(place) for place in places]
     with ExitStack() as computing:
-        for captioner, found in zip(captioners, formats, strict=True):
-            computing.enter_context(captioner.precision("int8" if found else "fp32"))
+        for captioner, folder in zip(captioners, folders, strict=True):
+            kind = "int8" if folder.endswith("@int8") else "fp32"
+            computing.enter_context(captioner.precision(kind))
         return _said(captioners, folders, how, waveforms, changes)
 
 

@@ -135,7 +135,8 @@ def test_meteor_is_started_once_and_again_if_it_ended(tmp_path: Path):
     log, end = tmp_path / "log", tmp_path / "end"
     java = program(
         tmp_path / "java",
-        f"echo $$ >> {log}\nwhile read line; do echo '{COUNTS}'; test -e {end} && exit; done",
+        f"echo $$ >> {log}\nwhile read line; do if test -e {end}; then echo '{COUNTS}'; exit; fi\n"
+        f"echo '{COUNTS}'; done",
     )
     first = meteor_counts(CANDIDATES, REFERENCES, java=java)
     assert np.array_equal(meteor_counts(CANDIDATES[:1], REFERENCES[:1], java=java), first[:1])

@@ -244,3 +244,20 @@ def test_installed_minilm_finds_paraphrases_closer_than_strangers():
     )
     near, far = (clip["sbert_sim"] for clip in result.per_clip)
     assert near > far + 0.2
+
+
+@pytest.mark.parametrize("kind", ["encoder", "detector"])
+def test_huge_weights_that_only_some_texts_meet_are_refused(tmp_path, kind):
+    folder = (sbert_folder if kind == "encoder" else echecker_folder)(tmp_path / "huge")
+    state = load_file(folder / "model.safetensors")
+    [name] = [key for key in state if key.endswith("word_embeddings.weight")]
+    state[name][5 + WORDS.index("roof")] = torch.finfo(torch.float32).max
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    if kind == "encoder":
+        encoder = semantic.load_sbert(str(folder))
+        with pytest.raises(CheckpointError, match="huge: its weights and settings produce"):
+            semantic.sbert_similarity(encoder, CANDIDATES, REFERENCES)
+    else:
+        detector = semantic.load_fluency(str(folder))
+        with pytest.raises(CheckpointError, match="huge: its weights and settings produce"):
+            semantic.error_probability(detector, CANDIDATES)

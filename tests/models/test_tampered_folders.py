@@ -153,6 +153,22 @@ EXAMPLES: dict[str, tuple[str, Change, str]] = {
     "card that is a list": ("lamb", set_json(OURS, "card", value=[1]), "'card' is of type list"),
     "pipe in place of a file": ("lamb", fifo, "a folder or a device"),
     "newer format": ("lamb", set_json(OURS, "format", value=99), "model format 99"),
+    "length of a tokenizer": (
+        "lamb",
+        set_json("decoder/tokenizer_config.json", "model_max_length", value="1"),
+        "not a readable causal language model",
+    ),
+    "band of CED": (
+        "lamb",
+        set_json(CED, "log_mel", "f_min", value=10**6),
+        "is not below f_max 8000",
+    ),
+    "heads of a dual encoder": ("link", set_json(CED, "text", "heads", value=5), "can be built"),
+    "token beyond the table": (
+        "sentence encoder",
+        set_json("tokenizer_config.json", "pad_token", value="1"),
+        "not a working sentence encoder",
+    ),
 }
 
 

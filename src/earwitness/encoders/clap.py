@@ -166,16 +166,17 @@ class ClapEncoder(nn.Module):
             raise DataError(f"text {blank[0]} is blank: {texts[blank[0]]!r}")
         parts = [torch.zeros(0, self.dim, device=self.device)]
         for batch in batched(texts, _TEXT_BATCH):
-            tokens = self.tokenizer(
-                list(batch),
-                padding=True,
-                truncation=True,
-                max_length=self._max_tokens(),
-                return_tensors="pt",
-            ).to(self.device)
-            out: Any = self.model.get_text_features(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            )
+            with foreign_errors(self.source, "a working CLAP"):
+                tokens = self.tokenizer(
+                    list(batch),
+                    padding=True,
+                    truncation=True,
+                    max_length=self._max_tokens(),
+                    return_tensors="pt",
+                ).to(self.device)
+                out: Any = self.model.get_text_features(
+                    input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+                )
             parts.append(normalize(out.pooler_output.float(), dim=1))
         return self._finite(torch.cat(parts))
 
@@ -189,7 +190,8 @@ class ClapEncoder(nn.Module):
     def _embed_windows(self, windows: Float[Tensor, "W T"]) -> Float[Tensor, "W C"]:
         mel = self.features(windows)[:, None].to(self.model.dtype)
         not_longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=mel.device)
-        out: Any = self.model.get_audio_features(input_features=mel, is_longer=not_longer)
+        with foreign_errors(self.source, "a working CLAP"):
+            out: Any = self.model.get_audio_features(input_features=mel, is_longer=not_longer)
         return normalize(out.pooler_output.float(), dim=1)
 
     def _max_tokens(self) -> int:

@@ -64,9 +64,10 @@ def load_embedding_encoder(folder: Path, audio: Path | None = None) -> Embedding
     frames = load_frame_encoder(audio or folder / AUDIO)
     tokenizer = _tokenizer(folder)
     state = read_weights(folder / "model.safetensors")
-    with torch.device("meta"):
-        check_fit(DualEncoder(frames, tokenizer, settings).own_parts(), state, str(folder))
-    encoder = DualEncoder(frames, tokenizer, settings)
+    with foreign_errors(folder, "a dual encoder that can be built"):
+        with torch.device("meta"):
+            check_fit(DualEncoder(frames, tokenizer, settings).own_parts(), state, str(folder))
+        encoder = DualEncoder(frames, tokenizer, settings)
     load_weights(encoder.own_parts(), state, str(folder))
     encoder.origin = WeightsOrigin(folder)
     return encoder.requires_grad_(False).eval()

@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from earwitness.config import Strict
@@ -23,6 +23,12 @@ class LogMelConfig(Strict):
     """Hz"""
     top_db: PositiveFloat = 120.0
     """floor below the loudest bin of the same clip, dB"""
+
+    @model_validator(mode="after")
+    def _rising(self) -> "LogMelConfig":
+        if self.f_min >= self.f_max:
+            raise ValueError(f"f_min {self.f_min:g} is not below f_max {self.f_max:g}")
+        return self
 
 
 class LogMel(nn.Module):

@@ -90,15 +90,18 @@ def load_sbert(model: str, device: str | None = None) -> TextModel:
     network = _load(AutoModel, source, device)
     digest = _digest(source if Path(model).is_dir() or model == MINILM else model)
     loaded = TextModel(model, digest, _tokenizer(source), network, length or 512, kind)
-    with foreign_errors(model, "a working sentence encoder"):
-        _check_numbers(_embed(loaded, ["a dog barks"]))
+    _embed(loaded, ["a dog barks"])
     return loaded
 
 
 def sbert_similarity(
     model: TextModel, candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> Float[np.ndarray, " clips"]:
-    """The mean cosine between each candidate and its references."""
+    """The mean cosine between each candidate and its references.
+
+    Raises:
+        CheckpointError: the encoder fails on one of these texts, or gives no finite numbers.
+    """
     texts = sorted({*candidates, *(text for group in references for text in group)}, key=len)
     vectors: dict[str, np.ndarray] = {}
     for start in range(0, len(texts), _BATCH):
@@ -135,28 +138,31 @@ def load_fluency(model: str, device: str | None = None) -> TextModel:
         column = names.get("error", 5)
     digest = _digest(source if Path(model).is_dir() else model)
     loaded = TextModel(model, digest, _tokenizer(source), network, _FLUENCY_TOKENS, "", column)
-    with foreign_errors(model, "a working fluency detector"):
-        _check_numbers(error_probability(loaded, ["a dog barks"]))
+    error_probability(loaded, ["a dog barks"])
     return loaded
 
 
 def error_probability(model: TextModel, candidates: Sequence[str]) -> Float[np.ndarray, " clips"]:
-    """The probability of a fluency error in each candidate (Zhou et al. 2022)."""
+    """The probability of a fluency error in each candidate (Zhou et al. 2022).
+
+    Raises:
+        CheckpointError: the detector fails on one of these texts, or gives no finite numbers.
+    """
     import torch
 
     texts = [re.sub(r"[^\w\s]", "", text).lower() for text in candidates]
     found: list[float] = []
     for start in range(0, len(texts), _BATCH):
-        with torch.inference_mode():
+        with torch.inference_mode(), foreign_errors(model.name, "a working fluency detector"):
             logits = model.network(**_tokens(model, texts[start : start + _BATCH])).logits
         found += logits[:, model.error_column].float().sigmoid().tolist()
-    return np.array(found)
+    return _finite(model, np.array(found))
 
 
 def _embed(model: TextModel, texts: list[str]) -> Float[np.ndarray, "texts width"]:
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), foreign_errors(model.name, "a working sentence encoder"):
         tokens = _tokens(model, texts)
         states = model.network(**tokens).last_hidden_state.float()
         if model.pooling == "cls":
@@ -164,7 +170,8 @@ def _embed(model: TextModel, texts: list[str]) -> Float[np.ndarray, "texts width
         else:
             mask = tokens["attention_mask"][..., None].to(states.dtype)
             pooled = (states * mask).sum(1) / mask.sum(1)
-        return torch.nn.functional.normalize(pooled, dim=-1).double().cpu().numpy()
+        unit = torch.nn.functional.normalize(pooled, dim=-1).double().cpu().numpy()
+        return _finite(model, unit)
 
 
 def _tokens(model: TextModel, texts: list[str]) -> "dict[str, torch.Tensor]":
@@ -304,9 +311,13 @@ def _read_json(folder: Path, name: str, kind: type[_Kind]) -> _Kind:
     return value
 
 
-def _check_numbers(found: np.ndarray) -> None:
+def _finite(model: TextModel, found: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """`found`. Raises CheckpointError where it is not finite: huge weights show with some texts."""
     if not np.isfinite(found).all():
-        raise ValueError("its weights and settings produce numbers that are not finite")
+        raise CheckpointError(
+            f"{model.name}: its weights and settings produce numbers that are not finite"
+        )
+    return found
 
 
 def _digest(source: Path | str) -> str:

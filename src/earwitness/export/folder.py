@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from earwitness.encoders import load_encoder
+from earwitness.encoders.base import FrameEncoder
 from earwitness.encoders.cnn import CNN
 from earwitness.encoders.dual import DualEncoder, EmbeddingFrames
 from earwitness.errors import ConfigError
@@ -50,12 +52,12 @@ def write_graphs(
     graphs = [Graph(name, files) for name in GRAPHS]
     llm = captioner.decoder
     sizes = decoder.LlamaSizes.of(llm.model.config.to_dict())
-    heard, windows = _encoder(graphs[0], captioner)
+    heard, windows = _encoder(graphs[0], captioner.encoder)
     ((out or folder) / f"{INT8}.onnx").unlink(missing_ok=True)
     if ranges:
         graphs.append(Graph(INT8, files))
         file = _FRAMES[windows is not None]
-        _encoder(graphs[-1], captioner, lambda: Int8(graphs[-1], file, ranges))
+        _encoder(graphs[-1], captioner.encoder, lambda: Int8(graphs[-1], file, ranges))
     _prefix(graphs[1], captioner)
     decoder.llama_graph(graphs[2], sizes)
     before, after = llm.prompt_ids()
@@ -92,8 +94,10 @@ def ranges_of(folder: Path, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[R
         ConfigError: the encoder has no ONNX form; or fewer than 16 sounds.
     """
     settings = read_json(folder / "earwitness.json")
-    files = _weight_files(folder, {part: part_folder(folder, part, settings) for part in _PARTS})
-    heard, windows = _encoder(Graph("encoder", files), TorchCaptioner.load(folder))
+    places = {part: part_folder(folder, part, settings) for part in _PARTS}
+    files = _weight_files(folder, places)
+    part = load_encoder(places["encoder"], places["encoder/audio"])
+    heard, windows = _encoder(Graph("encoder", files), part)
     file = _FRAMES[windows is not None]
     return measured_ranges(heard.config, file, files[file].path, sounds)
 
@@ -108,10 +112,9 @@ def _weight_files(folder: Path, places: dict[str, Path]) -> dict[str, WeightFile
 
 
 def _encoder(
-    graph: Graph, captioner: TorchCaptioner, body: encoder.Body | None = None
+    graph: Graph, part: FrameEncoder, body: encoder.Body | None = None
 ) -> tuple[CNN, Windows | None]:
     """Fills `encoder.onnx`; its frame encoder, and how long clips are cut for it, if they are."""
-    part = captioner.encoder
     if isinstance(part, CNN):
         encoder.cnn_graph(graph, part.config, _FRAMES[0], body)
         return part, None

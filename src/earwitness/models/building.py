@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from earwitness.models.foreign import check_total
+from earwitness.models.foreign import check_total, foreign_errors
 from earwitness.models.tensors import Stored
 from earwitness.models.weights import check_fit
 
@@ -19,11 +19,13 @@ def built(make: Callable[[], Module], state: dict[str, Tensor], source: str) -> 
 
     Raises:
         CheckpointError: naming the first weight that is missing, unknown, of another shape or
-            number format, or not finite; nothing was allocated then.
+            number format, or not finite; nothing was allocated then. Or its settings make no
+            network.
     """
-    with torch.device("meta"):
-        check_fit(make(), state, source)
-    network = make()
+    with foreign_errors(source, "a network that can be built"):
+        with torch.device("meta"):
+            check_fit(make(), state, source)
+        network = make()
     network.load_state_dict(state, strict=True)
     return network
 

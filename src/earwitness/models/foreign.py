@@ -89,10 +89,12 @@ def check_files(folder: Path) -> None:
 
 @contextmanager
 def foreign_errors(source: Path | str, what: str) -> Generator[None]:
-    """Whatever another library raises on the files of `source` as one sentence: it is not `what`.
+    """Whatever another library raises on the files of `source`, or when it computes with them, as
+    one sentence: it is not `what`.
 
     Raises:
-        CheckpointError: any error. MissingDependencyError: a package is not installed.
+        CheckpointError: any error but a lack of GPU memory, which passes: batches shrink by it.
+        MissingDependencyError: a package is not installed.
     """
     try:
         yield
@@ -103,6 +105,8 @@ def foreign_errors(source: Path | str, what: str) -> Generator[None]:
             f"{source}: needs another package ({one_line(error)[:200]})"
         ) from None
     except Exception as error:  # each library, and each kind of model, has errors of its own
+        if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
+            raise
         _refuse(source, what, error)
 
 

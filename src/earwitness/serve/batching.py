@@ -66,6 +66,7 @@ class Batcher:
         """Ends the worker after the batch in hand."""
         self._task.cancel()
         await asyncio.wait([self._task])
+        await self.run(self._computing.__exit__, None, None, None)
         self._thread.shutdown()
 
     async def _work(self) -> None:

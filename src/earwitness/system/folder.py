@@ -136,7 +136,8 @@ def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
     model = _load_model(folder, _load_settings(config), tensors)
     tokenizer = _load_tokenizer(folder)
     _check_vocabulary(folder, model, tokenizer)
-    decoder = Decoder(model, tokenizer, config)
+    with foreign_errors(folder, _KIND):
+        decoder = Decoder(model, tokenizer, config)
     decoder.origin = WeightsOrigin(folder)
     return decoder
 

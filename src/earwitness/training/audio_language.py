@@ -23,9 +23,9 @@ from earwitness.system.lora import save_lora
 from earwitness.training.batches import validation_batches
 from earwitness.training.fit import fit
 from earwitness.training.lamb_validation import (
-    Referenced,
     ValidationConfig,
     caption_scores,
+    references_of,
     selection,
 )
 from earwitness.training.recipe import Job, StageRecipe
@@ -121,7 +121,7 @@ def _validate(
         if len(captions) < wanted:
             rows = captioner.caption_together(clips(batch), captioner.decoding)
             captions += [row[0].text for row in rows]
-    references = items.references if isinstance(items, Referenced) else [[t] for t in texts]
+    references = references_of(items, texts)
     scores = caption_scores(captions[:wanted], references[:wanted], config, *config.metrics)
     return {name: score.value for name, score in scores.corpus.items()} | {"decode": loss}
 

@@ -105,10 +105,15 @@ def validate_lamb(
         text.append(captioner.pooled_text(batch["texts"]))
         for name, loss in training(batch).items():
             sums[name] = sums.get(name, 0.0) + float(loss) * count / len(items)
-    references = items.references if isinstance(items, Referenced) else [[t] for t in texts]
+    references = references_of(items, texts)
     aligned = _alignment(captioner, torch.cat(audio), torch.cat(text), texts, references)
     scores = caption_scores(captions[:wanted], references[:wanted], config, *config.metrics)
     return {name: score.value for name, score in scores.corpus.items()} | sums | aligned
+
+
+def references_of(items: object, texts: list[str]) -> list[list[str]]:
+    """All captions of each item, where it has several; else its one text."""
+    return items.references if isinstance(items, Referenced) else [[text] for text in texts]
 
 
 def caption_scores(
