@@ -1,6 +1,7 @@
 """The page that captions in the browser says what Python says."""
 
 import http.server
+import re
 import shutil
 import subprocess
 import threading
@@ -107,6 +108,8 @@ def test_browser_says_what_python_says_and_works_offline(browser, folder) -> Non
     captioner = Captioner.load("pocket-lamb")
     expected = [one.text for one in captioner.caption_batch(map(str, files))]
     assert [caption(page, file) for file in files] == expected
+    (row,) = page.locator("#segments li").all_inner_texts()
+    assert re.fullmatch(r"00:00 - 00:\d\d\n.+\n0\.\d\d", row)
     stop(server)
     page.reload()
     ready(page)

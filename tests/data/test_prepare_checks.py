@@ -99,6 +99,17 @@ def test_headers_among_the_rows_are_left_out_and_told(tmp_path):
     assert [row["id"] for row in manifest(tmp_path / "m.csv")] == ["rain.wav", "dog.wav"]
 
 
+def test_table_of_full_paths_needs_no_folder_of_sounds(tmp_path):
+    (tmp_path / "tables").mkdir()
+    waves = sound(tmp_path / "elsewhere" / "rain.wav")
+    header = ["audio", "caption"]
+    table = write_csv(tmp_path / "tables" / "list.csv", header, [[waves, "rain"]])
+    prepared("csv", table, "-o", tmp_path / "m.csv")
+    assert [clip.audio for clip in read_manifest(tmp_path / "m.csv")] == [waves]
+    write_csv(table, header, [["rain.wav", "rain"]])
+    assert "tables: no sound files here" in refused("csv", table, "-o", tmp_path / "n.csv")
+
+
 def test_ids_beside_the_next_rows_sound_are_refused(tmp_path):
     _sounds(tmp_path)
     right = [[name, f"{name}.wav", f"a {name}"] for name in WAVES]

@@ -1,9 +1,13 @@
 """What the page says of a sound: the words that are its own, and captions in order."""
 
+import re
+
+import numpy as np
 import pytest
 
 from earwitness import audio
-from earwitness.captioning.segments import Candidate
+from earwitness.captioning.pipeline import SoundResult
+from earwitness.captioning.segments import Candidate, Segment
 from earwitness.io.shipped import shipped
 from earwitness.runtime import RuntimeCaptioner
 from earwitness.serve import card
@@ -42,6 +46,18 @@ def test_guide_boosts_are_differences_from_the_mean_of_the_others(examples):
     expected = sorted(own - (first + second) / 2, reverse=True)
     best = captioner.guide_words(examples["siren"], 1, others)[0][1]
     assert any(best == pytest.approx(value, abs=1e-4) for value in expected[:40])
+
+
+@pytest.mark.parametrize(
+    ("words", "bold"),
+    [(["ticks", "bird"], ["ticks"]), (["steam", "toilet"], []), ([], [])],
+)
+def test_pushed_words_are_shown_where_the_caption_holds_some(words, bold):
+    heard = SoundResult("a.wav", 1.0, (Segment(0.0, 1.0, "A clock ticking.", 0.5),))
+    guide = card.GuideWords([(word, 0.1) for word in words], 0.0, 1.0)
+    html = card.result(heard, np.zeros(16000, np.float32), 16000, card.Insight(guide), "m")
+    found = re.findall(r'<li class="(.*?)"><span class="ew-label">(\w+)<', html)
+    assert found == ([("ew-said" if word in bold else "", word) for word in words] if bold else [])
 
 
 def test_best_captions_are_in_the_order_of_the_number_that_is_shown():

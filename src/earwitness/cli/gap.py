@@ -178,10 +178,12 @@ def _given(
 ) -> Embeddings:
     if model is not None or pairs is not None:
         if model is None or pairs is None or audio or text or bridged or captions:
-            raise typer.BadParameter("a model folder goes with --pairs, and with no other input")
+            raise typer.BadParameter(
+                "expected either a model folder and --pairs, or --audio and --text"
+            )
         return _embeddings_from_model(model, pairs)
     if audio is None or text is None:
-        raise typer.BadParameter("give --audio and --text, or a model folder and --pairs")
+        raise typer.BadParameter("expected --audio and --text, or a model folder and --pairs")
     from earwitness.gap import load_captions, load_vectors
 
     sentences, owner = (None, None) if captions is None else load_captions(captions)

@@ -304,7 +304,8 @@ def table(
     tables: Annotated[list[Path], typer.Argument(help="CSV, TSV, JSONL, JSON or parquet files.")],
     output: Output,
     audio: Annotated[
-        Path | None, typer.Option(help="Folder of the sounds; default: that of the table.")
+        Path | None,
+        typer.Option(help="Folder of the sounds; default: that of the table. Not for full paths."),
     ] = None,
     audio_column: Annotated[str | None, typer.Option(help="Column of the sound.")] = None,
     caption_column: Annotated[
@@ -347,7 +348,9 @@ def table(
         if not trust_ids:
             shifts.check_columns(one, columns)
         reading.notes += filter(None, [shifts.gap_in_index(one, columns)])
-    files = AudioFiles.below(_folder(audio, tables))
+    root = _folder(audio, tables)
+    absolute = all(Path(entry.names[0]).is_absolute() for entry in reading.entries)
+    files = AudioFiles(root, ()) if absolute and audio is None else AudioFiles.below(root)
     _finish(
         reading, find_all(reading.entries, files), output, exclude, files=files,
         random_split=random_split, seed=seed, decode=decode, trust_ids=trust_ids, shards=shards,

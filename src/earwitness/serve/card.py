@@ -16,6 +16,7 @@ from earwitness.captioning.writers import subtitle_text
 from earwitness.serve.bridging import BridgeView
 from earwitness.serve.picture import mp3, spectrogram_png, waveform_path
 from earwitness.templates import render
+from earwitness.text import gist
 
 _HEADLINE = 3
 """different captions in the headline of a long sound"""
@@ -63,7 +64,8 @@ def result(
 ) -> str:
     """Everything that is known about a sound."""
     segments, guide = sound.segments, insight.guide
-    words = " ".join(segment.caption.lower() for segment in segments).split()
+    said = set(gist(" ".join(segment.caption for segment in segments)))
+    pushed = [(word, boost, said >= {*gist(word)}) for word, boost in guide.words] if guide else []
     seconds = max(sound.seconds, 1e-3)
     return render(
         "page/result.html",
@@ -81,8 +83,9 @@ def result(
         ticks=_ticks(seconds),
         bridge=insight.bridge,
         guide=guide,
-        highest_boost=max((boost for _, boost in guide.words), default=1.0) if guide else 1.0,
-        caption_words={word.strip(".,") for word in words},
+        # Words of which the caption holds none say nothing of the sound.
+        pushed=pushed if any(spoken for *_, spoken in pushed) else [],
+        highest_boost=max((boost for _, boost, _ in pushed), default=1.0),
         downloads=_downloads(sound, model),
         clock=clock,
         sentence=_sentence,

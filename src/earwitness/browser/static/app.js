@@ -83,7 +83,7 @@ function mono(sound) {
 function show(segments) {
   const different = [...new Set(segments.map((s) => s.caption).filter((caption) => caption !== NOTHING))];
   $("headline").textContent = different.join("; ") || NOTHING;
-  $("segments").replaceChildren(...(segments.length > 1 ? segments.map(row) : []));
+  $("segments").replaceChildren(...segments.map(row));
   $("result").hidden = false;
   link("srt", toSrt(segments), "application/x-subrip", "srt");
   link("json", JSON.stringify({ file: name, segments }, null, 2), "application/json", "json");
@@ -101,7 +101,7 @@ function row({ start, end, caption, score }) {
   const short = (seconds) => stamp(seconds, ".").replace(/^00:/, "").slice(0, -4);
   part("time", `${short(start)} - ${short(end)}`);
   part(caption === NOTHING ? "text nothing" : "text", caption);
-  part("score", score === null ? "" : score.toFixed(2));
+  part("score", score === null || caption === NOTHING ? "" : score.toFixed(2));
   button.addEventListener("click", () => {
     $("player").currentTime = start;
     $("player").play();

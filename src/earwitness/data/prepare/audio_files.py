@@ -36,7 +36,9 @@ class AudioFiles:
             raise DataError(f"{root}: no such folder; expected one that holds the sounds")
         paths = tuple(sorted(_walk(root)))
         if not paths:
-            raise DataError(f"{root}: holds no sound files; expected wav, flac, mp3, ogg, ...")
+            raise DataError(
+                f"{root}: no sound files here (wav, flac, mp3, ...); --audio names their folder"
+            )
         return cls(root, paths)
 
     def within(self, folders: Iterable[str]) -> "AudioFiles | None":
@@ -51,11 +53,14 @@ class AudioFiles:
     def find(self, names: Sequence[str], hints: Sequence[str] = ()) -> list[Path]:
         """The files that the first matching one of `names` stands for; more than one is ambiguous.
 
-        A name is a path below the root, a file name, or a stem (any ending). Where copying has
-        changed characters (":" to "_", two spaces to one), a name that is unique when these do not
-        count is taken. Of several files, those in a folder named as one of `hints` are kept, and of
-        one stem in one folder the lossless one.
+        A name is an absolute path, a path below the root, a file name, or a stem (any ending).
+        Where copying has changed characters (":" to "_", two spaces to one), a name that is unique
+        when these do not count is taken. Of several files, those in a folder named as one of
+        `hints` are kept, and of one stem in one folder the lossless one.
         """
+        for path in map(Path, names):
+            if path.is_absolute() and path.is_file():
+                return [path]
         for name in map(key_of, names):
             for index in (self._by_path, self._by_name, self._by_stem):
                 if name in index:
