@@ -116,10 +116,10 @@ def introduction(seeds: int) -> str:
     levels = ", ".join(f"{one.temperature:g} with batches of {one.batch}" for one in LEVELS)
     return f"""# Bridges compared
 
-Written by `python benchmarks/gap_gain.py`. What it means is on [the page of results](results.md).
+Written by `python benchmarks/gap_gain.py`. For what it means see [the results](results.md).
 
-- Sounds: {SCENES:,} scenes along human captions and {SINGLES:,} recordings of one sound with a
-  sentence for its class, as frames of the pocket encoder. Captioned: the 138 development
+- Sounds: {SCENES:,} scenes mixed to match human captions and {SINGLES:,} recordings of one sound
+  with a sentence for its class, as frames of the pocket encoder. Captioned: the 138 development
   recordings, most with five human captions.
 - Spaces: heads of {DIM} numbers over frozen frames and a frozen text tower, {LEVELS[0].updates}
   updates at a fixed temperature: {levels}.
@@ -128,10 +128,10 @@ Written by `python benchmarks/gap_gain.py`. What it means is on [the page of res
   the one-standard-error rule.
 - Captioners: pocket-link's language model, frozen, behind a new projector that learns ({LEARNED}
   updates of {TOGETHER}) the tokens of pocket-link's own; greedy captions. No language model is
-  trained, as the full recipe does (1,500 updates of 64, LoRA): read differences.
-- Text behind `none`, mean shift, text memory and regressor stays as it is, so these share a
+  trained, as in the full recipe (1,500 updates of 64, LoRA): compare rows, not absolute scores.
+- `none`, mean shift, text memory and regressor leave text as it is, so these share a
   captioner. Five captions: the regressor's target is the mean embedding of up to five captions
-  that tell of the same sounds.
+  that describe the same sounds.
 - Seeds: {seeds}, each with its own space, bridges and captioners. Intervals are 95 %, over clips
   and seeds together; p is corrected by Holm within a table. A gain is relative to no bridge in the
   same space.
@@ -142,8 +142,8 @@ def equal_introduction(seeds: int) -> str:
     """What was done in the comparison at equal pairs, in numbers."""
     return f"""# Bridges at equal pairs
 
-Written by `python benchmarks/gap_gain.py --part equal`. What it means is on
-[the page of results](results.md).
+Written by `python benchmarks/gap_gain.py --part equal`. For what it means see
+[the results](results.md).
 
 - Sounds, captioned recordings and the space: those of [the gains](link_results.md) at temperature
   {LEVELS[0].temperature:g} with batches of {LEVELS[0].batch}. The space learns from all pairs.
@@ -152,8 +152,8 @@ Written by `python benchmarks/gap_gain.py --part equal`. What it means is on
   updates of {TOGETHER}: zero-shot from the text of the pairs, supervised from their audio behind
   the bridge.
   48,000 pairs and captioners at the full recipe need a faster machine.
-- Bridges: {", ".join(f"{n:,}" for n in CHECKPOINTS)} updates of {BATCH} pairs, of which validation
-  pairs choose; Diffusion-Link averages {DRAWS} draws, its t* is by the one-standard-error rule, and
+- Bridges: {", ".join(f"{n:,}" for n in CHECKPOINTS)} updates of {BATCH} pairs, chosen on validation
+  pairs; Diffusion-Link averages {DRAWS} draws, its t* is by the one-standard-error rule, and
   its captions are those of {NOISE_SEEDS} noise seeds.
 - Seeds: {seeds}. Intervals are 95 %, over clips and seeds together; p is corrected by Holm within a
   table.

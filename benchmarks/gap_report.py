@@ -201,7 +201,7 @@ def equal_table(rows: Mapping[str, Seeds], name: str, references: list[list[str]
         if protocol == "supervised" and kind == BASE:
             told += " over zero-shot"
         if not read and not beats:
-            told = f"({told}, not read)"
+            told = f"({told}, not interpreted)"
         lines.append(
             f"| {pairs} | {protocol} | {kind} | {_score(gain)} | {told} | {corrected[row]} |"
         )
