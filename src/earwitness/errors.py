@@ -79,9 +79,9 @@ def _with_extra(origin: dict[str, Any], extra: str) -> list[str]:
     return [*(["-e"] if editable else []), shlex.quote(f"{here}[{extra}]")]
 
 
-def one_line(error: object) -> str:
-    """The message of `error` with every run of white space, newlines included, as one space."""
-    return " ".join(str(error).split())
+def one_line(text: object) -> str:
+    """`text`, or the message of an error, with every run of white space as one space."""
+    return " ".join(str(text).split())
 
 
 def unexpected(name: str, error: Exception) -> EarwitnessError:

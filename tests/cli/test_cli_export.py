@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from earwitness import cli
 from earwitness.encoders.ced import CED, CEDConfig
+from earwitness.encoders.cnn import CNN, CNNConfig
 from earwitness.errors import ConfigError, pip_install
 from earwitness.export import model as export
 from earwitness.export.decoder import LlamaSizes
@@ -46,6 +47,15 @@ def test_export_adds_graphs_to_the_own_folder(tmp_path: Path) -> None:
     assert run(folder, folder, "--check", Path("examples/storm.flac").resolve()).exit_code == 0
     assert (folder / "prefix.safetensors").read_bytes() == before
     assert RuntimeCaptioner.load(folder).has_bridge
+
+
+def test_graphs_that_onnxruntime_cannot_compute_are_one_sentence(tmp_path: Path) -> None:
+    captioner = tiny_captioner()
+    narrow = CNNConfig(stem=4, channels=(8, 8, 16), blocks=(1, 1, 1), dim=24, dilations=(1,))
+    captioner.encoder = CNN(narrow).eval()
+    found = run(saved(captioner, tmp_path / "narrow"), tmp_path / "out")
+    assert (found.exit_code, (tmp_path / "out").exists()) == (1, False)
+    assert "onnxruntime cannot compute the graphs of this model on sound 1" in str(found.exception)
 
 
 @pytest.mark.filterwarnings("ignore")

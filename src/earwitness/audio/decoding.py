@@ -26,7 +26,7 @@ from earwitness.audio.sound import (
     cut_off,
     damaged,
     not_a_sound,
-    one_line,
+    reason_of,
 )
 from earwitness.audio.tracks import Track
 from earwitness.errors import AudioError
@@ -64,7 +64,7 @@ def decoded(
         plain = len(links) <= 1 and _is_plain(path, head) and track in (None, 1, "1")
         wave = headers.wave(path, head) if plain else None
     except OSError as error:
-        raise AudioError(f"{name} cannot be read ({one_line(error)})") from None
+        raise AudioError(f"{name} cannot be read ({reason_of(error)})") from None
     with ExitStack() as opened:
         file = _sndfile(path, name, wave or headers.Wave(), opened) if plain else None
         if file is None:
@@ -163,7 +163,7 @@ def _head(path: Path, name: str, max_bytes: float | int) -> bytes:
     except FileNotFoundError:
         raise AudioError(f"{name} {_absent(path)}") from None
     except (OSError, ValueError) as error:
-        raise AudioError(f"{name} cannot be read ({one_line(error)})") from None
+        raise AudioError(f"{name} cannot be read ({reason_of(error)})") from None
     if not head:
         raise AudioError(f"{name} is empty (0 bytes); expected {ACCEPTED}")
     check_bytes(name, info.st_size, max_bytes)

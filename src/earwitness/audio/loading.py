@@ -27,7 +27,7 @@ from earwitness.audio.sound import (
     block_frames,
     check_bytes,
     check_rate,
-    one_line,
+    reason_of,
     scaled,
 )
 from earwitness.audio.tracks import Track, no_track
@@ -270,7 +270,7 @@ def _copy(
     except UnicodeDecodeError:
         raise AudioError(f"{name} is open as text; expected a file opened in mode 'rb'") from None
     except (OSError, ValueError) as error:
-        raise AudioError(f"{name} cannot be read ({one_line(error)})") from None
+        raise AudioError(f"{name} cannot be read ({reason_of(error)})") from None
     return name
 
 
@@ -283,7 +283,7 @@ def _from_array(source: tuple[Any, ...], max_bytes: float | int) -> Sound:
         samples, rate = np.asarray(source[0]), float(source[1])
     except (TypeError, ValueError, RuntimeError) as error:
         raise AudioError(
-            f"{name} cannot be read ({one_line(error)}); expected (array, sample_rate)"
+            f"{name} cannot be read ({reason_of(error)}); expected (array, sample_rate)"
         ) from None
     if samples.dtype.kind not in "iuf":
         raise AudioError(f"{name} has dtype {samples.dtype}; expected integers or floats")

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Shaped
 
-from earwitness.errors import AudioError, AudioTooLargeError
+from earwitness.errors import AudioError, AudioTooLargeError, one_line
 
 MIN_RATE = 8_000
 MAX_RATE = 768_000
@@ -93,10 +93,10 @@ def not_a_sound(name: str) -> AudioError:
     return AudioError(f"{name} is not a sound in a known format; expected {ACCEPTED}")
 
 
-def one_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong, without line breaks."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return one_line(text) or type(error).__name__
 
 
 def scaled(samples: Shaped[np.ndarray, "T channels"]) -> Shaped[np.ndarray, "T channels"]:

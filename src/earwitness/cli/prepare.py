@@ -304,8 +304,7 @@ def table(
     tables: Annotated[list[Path], typer.Argument(help="CSV, TSV, JSONL, JSON or parquet files.")],
     output: Output,
     audio: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the sounds; default: that of the table. Not for full paths."),
+        Path | None, typer.Option(help="Folder of the sounds; default: that of the table.")
     ] = None,
     audio_column: Annotated[str | None, typer.Option(help="Column of the sound.")] = None,
     caption_column: Annotated[

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from earwitness.data.prepare.packed import Packed, PackedFile, packed_at, shard_rows
-from earwitness.errors import DataError
+from earwitness.errors import DataError, one_line
 from earwitness.io.names import key_of, on_disk
 from earwitness.io.tables import read_table
 from earwitness.io.text_files import url_in
@@ -104,7 +104,7 @@ def _captions(row: dict[str, Any]) -> tuple[str, ...]:
             if isinstance(name, str) and (match := _CAPTION_COLUMN.fullmatch(name))
         )
         texts = [row[name] for _, name in numbered]
-    return tuple(" ".join(str(text).split()) for text in texts if text and str(text).strip())
+    return tuple(one_line(text) for text in texts if text and str(text).strip())
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

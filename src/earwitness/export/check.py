@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from earwitness import audio
 from earwitness.caption import CaptionsWaveforms
-from earwitness.errors import ConfigError
+from earwitness.errors import ConfigError, one_line
 
 NEARLY = 1e-3
 """difference of the logarithms of two scores below which captions count as equally likely"""
@@ -49,11 +49,20 @@ def compare(
     """The captions of two captioners, sound by sound.
 
     Raises:
-        ConfigError: a caption differs, and is not as likely as the other one.
+        ConfigError: a caption differs, and is not as likely as the other one; or `second`, which
+            has the graphs, cannot compute one.
     """
     same, furthest = 0, 0.0
     for number, sound in enumerate(sounds):
-        ours, theirs = (one.caption_waveforms([sound])[0][0] for one in (first, second))
+        ours = first.caption_waveforms([sound])[0][0]
+        try:
+            theirs = second.caption_waveforms([sound])[0][0]
+        except Exception as error:  # onnxruntime's exceptions have no common base of their own
+            raise ConfigError(
+                f"onnxruntime cannot compute the graphs of this model on sound {number + 1} of the "
+                f"check ({one_line(error)[:200]}); convolutions of fewer than 16 channels are one "
+                "known cause"
+            ) from None
         apart = abs(ours.score - theirs.score)
         if ours.text == theirs.text:
             same, furthest = same + 1, max(furthest, apart)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from earwitness.audio import Readable
 from earwitness.audio.container import DEMUXERS, joined, refuse
-from earwitness.audio.sound import Block, check_rate, not_a_sound, one_line
+from earwitness.audio.sound import Block, check_rate, not_a_sound, reason_of
 from earwitness.errors import AudioError
 
 if TYPE_CHECKING:
@@ -116,4 +116,4 @@ def _decoded(container: "InputContainer", track: "AudioStream", name: str) -> It
 def _reason(error: Exception) -> str:
     from av.error import ExitError
 
-    return "nothing arrives" if isinstance(error, ExitError) else one_line(error)
+    return "nothing arrives" if isinstance(error, ExitError) else reason_of(error)

@@ -18,7 +18,7 @@ from earwitness.caption import (
     Decoding,
     Precision,
 )
-from earwitness.errors import CheckpointError, ConfigError
+from earwitness.errors import CheckpointError, ConfigError, one_line
 from earwitness.models.card import min_score
 from earwitness.models.sound_classes import SoundClassifier
 from earwitness.runtime.decoder import LanguageModel, flags
@@ -287,5 +287,5 @@ def _tokenizer(path: Path, digest: str) -> Tokenizer:
     try:
         return Tokenizer.from_buffer(text)
     except Exception as error:  # tokenizers raises plain exceptions
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise CheckpointError(f"{path}: not a readable tokenizer ({reason})") from None

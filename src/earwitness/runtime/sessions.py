@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from earwitness.errors import CheckpointError
+from earwitness.errors import CheckpointError, one_line
 from earwitness.runtime.weights import WeightFile, not_finite
 from earwitness.runtime.wire import External, external_weights
 
@@ -65,7 +65,7 @@ class Sessions:
         try:
             session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise CheckpointError(f"{path}: onnxruntime cannot run it ({reason})") from None
         finally:
             for file in self.files.values():

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch.utils.data import Dataset
 
 from earwitness import audio
-from earwitness.errors import ConfigError, DataError
+from earwitness.errors import ConfigError, DataError, one_line
 from earwitness.text import normalize
 from earwitness.training.source import Item, Opening, SourceConfig, Splits, cropped
 
@@ -94,7 +94,7 @@ class DatasetsSource(SourceConfig):
                 streaming=self.streaming,
             )
         except (OSError, ValueError, DatasetsError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise DataError(f"source.dataset '{self.dataset}', split '{split}': {reason}") from None
         columns = found.column_names or []
         for name in (self.audio, *self.caption_columns):

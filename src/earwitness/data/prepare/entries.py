@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+from earwitness.errors import one_line
+
 Item = TypeVar("Item")
 
 SPLITS = {
@@ -120,11 +122,6 @@ def untracked(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
 def split_name(text: str) -> str | None:
     """The split that `text` names, in the words of `SPLITS`; None where it names none."""
     return SPLITS.get(text.strip().lower())
-
-
-def one_line(text: object) -> str:
-    """`text` with every run of white space, newlines included, as one space."""
-    return " ".join(str(text).split())
 
 
 def named(values: Iterable[str], most: int = 3) -> str:
