@@ -61,7 +61,7 @@ def test_a_recipe_is_merged_over_its_chain_of_bases(tmp_path):
 def test_bases_in_a_circle_are_refused(tmp_path):
     path = write(tmp_path, "a.toml", 'base = "b.toml"')
     write(tmp_path, "b.toml", 'base = "a.toml"')
-    with pytest.raises(ConfigError, match=r"a\.toml: its 'base' recipes run in a circle"):
+    with pytest.raises(ConfigError, match=r"a\.toml: its 'base' recipes form a cycle"):
         read_toml(path)
 
 

@@ -1,6 +1,6 @@
-"""Captions, the settings of the search for them, and the calls that lead from a sound to one.
+"""Captions, decoding settings, and the methods that turn a sound into a caption.
 
-Nothing here knows what runs the model: torch and ONNX captioners share this module.
+Nothing here depends on the backend: torch and ONNX captioners share this module.
 """
 
 from abc import abstractmethod
@@ -24,10 +24,10 @@ from earwitness.models.sound_classes import SoundClassifier
 from earwitness.models.sound_events import SoundEvent, events_in
 
 Precision = Literal["fp32", "int8", "bf16", "fp16"]
-"""the number format that a model computes in"""
+"""the number format a model computes in"""
 
 NOTHING = "no distinct sound"
-"""the caption of silence, and of what a gate has closed"""
+"""the caption of silence, and of anything that a gate rejects"""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Caption:
     """A sentence for a sound.
 
     `score` is the geometric mean of the token probabilities, 0 to 1. `start_s` and `end_s` are in
-    seconds. `rerank` is the second score that put it in order: the cosine of sound and caption, or
-    the mean agreement with the other candidates; None without reranking, and for a caption without
-    words. `heard` is when the sounds that it names start and end, in seconds of the clip; None
-    where no class head hears one of them.
+    seconds. `rerank` is the second score, used for reranking: the cosine similarity of sound and
+    caption, or the mean agreement with the other candidates; None without reranking, and for a
+    caption without words. `heard` is when the sounds it names start and end, in seconds of the
+    clip; None if no class head hears any of them.
     """
 
     text: str
@@ -50,26 +50,26 @@ class Caption:
     heard: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name; without `rerank` and `heard` where there are none."""
+        """The fields by name; `rerank` and `heard` only if they are set."""
         fields = asdict(self)
         return {k: v for k, v in fields.items() if v is not None or k not in ("rerank", "heard")}
 
 
 class BridgeEffect(NamedTuple):
-    """A sound without the model's bridge and with it, in this order: captions and embeddings."""
+    """Captions and embeddings of a sound: first without the model's bridge, then with it."""
 
     captions: tuple[Caption, Caption]
     embeddings: Float[np.ndarray, "2 C"]
-    """as the language model gets them; compare their directions"""
+    """as the language model receives them; compare their directions"""
 
 
 @runtime_checkable
 class CaptionsWaveforms(Protocol):
-    """The least that reranking asks of a captioner."""
+    """The minimum that reranking needs from a captioner."""
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms."""
+        """Sample rate of the waveforms in Hz."""
         ...
 
     @property
@@ -94,17 +94,17 @@ class Reranks(Protocol):
         waveforms: Sequence[Float[np.ndarray, " _"]],
         decoding: Decoding | None = None,
     ) -> list[list[Caption]]:
-        """The n-best captions of each waveform, in the order of both scores."""
+        """The n-best captions of each waveform, ordered by both scores."""
         ...
 
 
 @runtime_checkable
 class AudioTextEncoder(Protocol):
-    """A CLAP: sounds and sentences as unit vectors of one space, in numpy."""
+    """A CLAP model: sounds and sentences as unit vectors in one space, in NumPy."""
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms."""
+        """Sample rate of the waveforms in Hz."""
         ...
 
     def embed_audio(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, "B C"]:
@@ -117,7 +117,7 @@ class AudioTextEncoder(Protocol):
 
 
 class CaptionCalls:
-    """The public calls of every captioner, all by way of `caption_together`."""
+    """The public methods of every captioner, all built on `caption_together`."""
 
     name: str
     own_rerank: Reranks | None = None
@@ -128,7 +128,7 @@ class CaptionCalls:
     @property
     @abstractmethod
     def sample_rate(self) -> int:
-        """Hz of the waveforms that the model takes."""
+        """Sample rate in Hz of the waveforms that the model expects."""
 
     @property
     @abstractmethod
@@ -156,7 +156,7 @@ class CaptionCalls:
     ) -> list[list[Caption]]:
         """The n-best captions of mono waveforms at `sample_rate`, best first.
 
-        A waveform's captions do not depend on the others.
+        A waveform's captions do not depend on the other waveforms.
         """
         settings = decoding or self.decoding
         if settings.batches:
@@ -173,8 +173,8 @@ class CaptionCalls:
     ) -> Caption:
         """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
 
-        Silence, below -60 dB, gives "no distinct sound" with the score 0. `track` is a sound track
-        of a file with several, by its number from 1 or its language ("eng"); None: its default.
+        Silence (below -60 dB) gives "no distinct sound" with a score of 0. `track` selects an audio
+        track by its number from 1 or its language ("eng"); None is the file's default.
 
         Raises:
             AudioError: the sound cannot be read.
@@ -208,15 +208,15 @@ class CaptionCalls:
     ) -> list[Caption]:
         """The best caption of each sound, in order; sources as in `caption`.
 
-        They are read as they are needed, `batch_size` at a time (None: what suits the model). A
-        caption does not depend on the other sounds.
+        Sounds are read as needed, `batch_size` at a time (None: the model's choice). A caption does
+        not depend on the other sounds.
 
         Raises:
             AudioError: a sound cannot be read; `earwitness caption` continues past such files.
             ConfigError: `sources` is one sound, or `batch_size` is below 1.
         """
         if isinstance(sources, str | bytes | bytearray) or is_pair(sources):
-            raise ConfigError("caption_batch takes several sounds, got one; caption takes one")
+            raise ConfigError("caption_batch takes several sounds, got one; use caption instead")
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"expected a batch size of at least 1, got {batch_size}")
         found: list[Caption] = []
@@ -228,8 +228,8 @@ class CaptionCalls:
         return found
 
     def events(self, source: AudioSource, threshold: float = 0.5) -> list[SoundEvent]:
-        """The sounds in one sound of any length, in order of their start: AudioSet's name, start
-        and end in seconds (in steps of 160 ms for the pocket models), and highest probability.
+        """The sound events in a sound of any length, ordered by start: AudioSet's name, start and
+        end in seconds (in steps of 160 ms for the pocket models), and peak probability.
 
         A class is an event where its probability in the second around it is at least `threshold`.
 
@@ -242,7 +242,7 @@ class CaptionCalls:
         if not 0.0 <= threshold <= 1.0:
             raise ConfigError(f"expected a threshold from 0 to 1, got {threshold:g}")
         if self.classes is None:
-            raise CheckpointError(f"{self.name}: no class head (classes.json) beside its encoder")
+            raise CheckpointError(f"{self.name}: no class head (classes.json) next to its encoder")
         return events_in(self.classes, source, threshold)
 
     def _n_best(
@@ -268,8 +268,8 @@ class CaptionCalls:
 
 
 def default_rerank(captioner: object, settings: Decoding) -> Reranks | None:
-    """The captioner's own way of choosing; none for sampled captions, and for a search of one beam,
-    which is asked for where time counts.
+    """The captioner's own reranker; None for sampled captions, and for a beam of 1, which is chosen
+    for speed.
     """
     if settings.sample or settings.beam_size == 1:
         return None
@@ -282,9 +282,9 @@ def best_captions(
     decoding: Decoding,
     rerank: Reranks | None = None,
 ) -> list[list[Caption]]:
-    """The n-best captions of each waveform, reranked if `rerank` says how.
+    """The n-best captions of each waveform, reranked if `rerank` is given.
 
-    A constant offset that is stronger than the sound is taken off.
+    A constant offset that is stronger than the sound is removed first.
     """
     waveforms = [without_offset(waveform, captioner.sample_rate) for waveform in waveforms]
     if rerank is None:
@@ -304,5 +304,5 @@ def _check_one(source: object) -> None:
         several = all(isinstance(one, str | bytes | PathLike | tuple) for one in source)
     if several:
         raise ConfigError(
-            f"caption takes one sound, got a {type(source).__name__}; caption_batch takes several"
+            f"caption takes one sound, got a {type(source).__name__}; use caption_batch instead"
         )

@@ -1,7 +1,7 @@
 """Recipes: a TOML file becomes a frozen, strict model; an unknown key names the nearest known one.
 
 A recipe may start from another one (`base = "lamb_audiocaps.toml"`, relative to its own folder)
-and change single keys; `--set section.key=value` changes keys from the command line.
+and override single keys; `--set section.key=value` overrides keys from the command line.
 """
 
 import difflib
@@ -20,8 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Base of every configuration section: immutable, no unknown keys; `validate` converts nothing
-    silently.
+    """Base of every configuration section: immutable, no unknown keys; `validate` never converts
+    a value silently.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -35,7 +35,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_file(recipe: Path | str) -> Path:
-    """The file of a recipe: a path, or the name of one that ships. Raises ConfigError."""
+    """The file of a recipe: a path, or the name of a shipped one. Raises ConfigError."""
     path, folder = Path(recipe), shipped("recipes")
     if path.is_file():
         return path
@@ -46,7 +46,7 @@ def recipe_file(recipe: Path | str) -> Path:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"; did you mean '{near[0]}'?" if near else f", such as {', '.join(names[:3])}"
     raise ConfigError(
-        f"{recipe}: no such recipe; expected a .toml file or the name of a recipe that ships{hint}"
+        f"{recipe}: no such recipe; expected a .toml file or the name of a shipped recipe{hint}"
     )
 
 
@@ -54,15 +54,15 @@ def read_toml(path: Path, *, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The tables of the recipe at `path`, merged over the recipe that its `base` key names.
 
     Raises:
-        ConfigError: the file is missing, is not TOML, or its `base` chain runs in a circle.
+        ConfigError: the file is missing, is not TOML, or its `base` recipes form a cycle.
     """
     path = path.resolve()
     if path in _seen:
-        raise ConfigError(f"{path}: its 'base' recipes run in a circle")
+        raise ConfigError(f"{path}: its 'base' recipes form a cycle")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe; a .toml file was expected") from None
+        raise ConfigError(f"{path}: no such recipe; expected a .toml file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a readable TOML recipe ({error})") from None
     base = tables.pop("base", None)
@@ -72,11 +72,11 @@ def read_toml(path: Path, *, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def apply_overrides(tables: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """`tables` with every `section.key=value` of `overrides` put in; values are read as TOML, else
-    as text.
+    """`tables` with every `section.key=value` of `overrides` applied; values are parsed as TOML,
+    or else kept as text.
 
     Raises:
-        ConfigError: an override has no `=`, or goes through a key that holds a plain value.
+        ConfigError: an override has no `=`, or uses a key that holds a plain value as a section.
     """
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -92,26 +92,26 @@ def apply_overrides(tables: dict[str, Any], overrides: list[str]) -> dict[str, A
 
 
 def validate(model: type[Model], tables: dict[str, Any], source: str) -> Model:
-    """`tables` as a `model`; neither "3" nor 3.0 passes for the whole number 3.
+    """`tables` as a `model`; neither "3" nor 3.0 is accepted for the integer 3.
 
     Raises:
         ConfigError: one sentence on the first key that is unknown, missing or of the wrong kind.
     """
     try:
-        # pydantic's strict mode takes lists for tuples and text for paths only where it reads JSON
+        # pydantic's strict mode accepts lists for tuples and text for paths only when reading JSON
         return model.model_validate_json(json.dumps(tables, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(f"{source}: {_first_problem(error, model, tables)}") from None
 
 
 def load_recipe(model: type[Model], path: Path, overrides: list[str] | None = None) -> Model:
-    """The recipe at `path`, with `overrides`, as a `model`. Raises ConfigError like its parts."""
+    """The recipe at `path`, with `overrides`, as a `model`. Raises ConfigError."""
     return validate(model, apply_overrides(read_toml(path), overrides or []), str(path))
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` over `below`; a section that changes its `kind` starts anew: the settings of another
-    kind mean nothing to it.
+    """`above` over `below`; a section that changes its `kind` starts from scratch, since the
+    settings of another kind do not apply to it.
     """
     if "kind" in below and above.get("kind", below["kind"]) != below["kind"]:
         return dict(above)
@@ -129,7 +129,8 @@ def _check_path(tables: Any, sections: list[str], override: str) -> None:
         tables = tables[section]
         if not is_object(tables):
             raise ConfigError(
-                f"--set {override!r}: '{'.'.join(sections[:depth])}' is a plain value, no section"
+                f"--set {override!r}: '{'.'.join(sections[:depth])}' is a plain value, not a "
+                "section"
             )
 
 
@@ -162,7 +163,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel], tables: dict[
 
 
 def _key(place: tuple[int | str, ...], tables: Any) -> str:
-    """The dotted key at `place`, without the names of the kinds that pydantic tried there."""
+    """The dotted key at `place`, without the names of the kinds that pydantic tried."""
     parts: list[str] = []
     for part in place:
         if is_object(tables):

@@ -1,4 +1,4 @@
-"""The settings of the search for a caption, and their ranges."""
+"""Decoding settings and their ranges."""
 
 from typing import Annotated
 
@@ -7,15 +7,15 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, Positive
 from earwitness.config import Strict
 
 Temperature = Annotated[FiniteFloat, Field(ge=0.01, le=100)]
-"""below, the logits of a token overflow; above, every token is as likely as the next"""
+"""any lower and logits overflow; any higher and all tokens are equally likely"""
 TopP = Annotated[FiniteFloat, Field(gt=0, le=1)]
 GuideStrength = Annotated[FiniteFloat, Field(ge=0, le=1000)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""what both torch and numpy take"""
+"""the range that both torch and NumPy accept"""
 
 
 class Decoding(Strict):
-    """How a caption is searched for. LAMB gives no settings; beam 4 is its predecessors'."""
+    """How a caption is decoded. LAMB gives no settings; its predecessors use 4 beams."""
 
     beam_size: PositiveInt = 4
     max_new_tokens: PositiveInt = 50
@@ -29,13 +29,13 @@ class Decoding(Strict):
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
     guide_strength: GuideStrength = 1.0
-    """multiplies beta; 0 switches the Token Guide off"""
+    """multiplies beta; 0 turns the Token Guide off"""
     seed: Seed = 0
 
     @property
     def batches(self) -> bool:
         """Whether clips may be captioned together.
 
-        Each batch starts from the seed: sampled together, clips would share its random numbers.
+        Each batch starts from the seed: clips sampled together would share its random numbers.
         """
         return not self.sample

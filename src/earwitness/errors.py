@@ -1,4 +1,4 @@
-"""The exceptions that a user can cause. Each message is one sentence: the value, and what was
+"""The exceptions that a user can cause. Each message is one sentence: what was given and what was
 expected.
 """
 
@@ -25,7 +25,7 @@ class AudioTooLargeError(AudioError):
 
 
 class ConfigError(EarwitnessError):
-    """A recipe or a setting that does not hold together."""
+    """A recipe or a setting that is invalid or inconsistent."""
 
 
 class CheckpointError(EarwitnessError):
@@ -37,7 +37,7 @@ class DataError(EarwitnessError):
 
 
 class MissingDependencyError(EarwitnessError):
-    """An optional package or program that the request needs and that is not installed."""
+    """An optional package or program that is needed but not installed."""
 
 
 class TrainingError(EarwitnessError):
@@ -45,10 +45,10 @@ class TrainingError(EarwitnessError):
 
 
 def pip_install(extra: str) -> str:
-    """The command that installs an extra (`train`; or several, `serve,demo`) from the place where
-    earwitness came from: an index, a wheel, a clone or a repository.
+    """The command that installs an extra (`train`, or several: `serve,demo`) from the same place as
+    earwitness itself: an index, a wheel, a clone or a repository.
 
-    It names this Python where the `pip` of the shell belongs to another one.
+    It names this Python if the shell's `pip` belongs to another one.
     """
     pip = shutil.which("pip")
     own = pip is not None and Path(pip).parent == Path(sys.executable).parent
@@ -57,7 +57,7 @@ def pip_install(extra: str) -> str:
 
 
 def _origin() -> dict[str, Any]:
-    """What pip noted of where earwitness came from (PEP 610); empty for an index."""
+    """Where earwitness was installed from, as recorded by pip (PEP 610); empty for an index."""
     try:
         return json.loads(distribution("earwitness").read_text("direct_url.json") or "{}")
     except (PackageNotFoundError, ValueError):
@@ -65,11 +65,11 @@ def _origin() -> dict[str, Any]:
 
 
 def _with_extra(origin: dict[str, Any], extra: str) -> list[str]:
-    """The arguments of `pip install`, quoted where they hold no brackets alone."""
+    """The arguments of `pip install`, quoted for the shell."""
     url = str(origin.get("url", ""))
     if "vcs_info" in origin:
         return [f"'earwitness[{extra}] @ {origin['vcs_info'].get('vcs', 'git')}+{url}'"]
-    from urllib.request import url2pathname  # an HTTP client comes with it
+    from urllib.request import url2pathname  # this also imports an HTTP client
 
     folder = Path(url2pathname(urlsplit(url).path)) if url.startswith("file:") else None
     if folder is None or not folder.exists():
@@ -80,14 +80,14 @@ def _with_extra(origin: dict[str, Any], extra: str) -> list[str]:
 
 
 def one_line(text: object) -> str:
-    """`text`, or the message of an error, with every run of white space as one space."""
+    """`text`, or the message of an error, with every run of whitespace as one space."""
     return " ".join(str(text).split())
 
 
 def unexpected(name: str, error: Exception) -> EarwitnessError:
-    """The error of the one file in which `error`, a fault of the program, came up; it is the cause.
+    """An error for the file `name`, caused by `error`, an unexpected exception (a bug).
 
-    A job of many files continues past it, as it does past a file that cannot be read.
+    A job over many files skips that file, as it skips one that cannot be read.
     """
     said = f" ({one_line(error)})" if str(error).strip() else ""
     found = EarwitnessError(f"{name}: unexpected {type(error).__name__}{said}")

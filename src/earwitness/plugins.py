@@ -1,4 +1,4 @@
-"""What other packages add to this one, by the entry points of their distribution.
+"""Extensions from other packages, found by the entry points of their distributions.
 
 Three groups: `earwitness.commands` (typer functions), `earwitness.stages` (`StageRecipe`
 classes), and `earwitness.sources` (classes of training sources). `earwitness_lab`, in this

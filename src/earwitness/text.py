@@ -1,4 +1,4 @@
-"""Captions as words: one normal form, one list of function words, one idea of the same content."""
+"""Captions as words: normalization, function words, and which captions say the same."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ FUNCTION_WORDS = frozenset(
     from for has have his her their they that this there which who
     """.split()  # noqa: SIM905
 )
-"""Words of grammar: a caption is about the same sound without them."""
+"""Words that do not change which sound a caption describes."""
 
 REPEATABLE_WORDS = FUNCTION_WORDS | frozenset(
     """
@@ -22,27 +22,27 @@ REPEATABLE_WORDS = FUNCTION_WORDS | frozenset(
     more once again each one what
     """.split()  # noqa: SIM905
 )
-"""Words that a caption may hold twice: words of grammar, place, order and number."""
+"""Words that a caption may repeat: function words and words of place, order and number."""
 
 
 def normalize(caption: str) -> str:
     """`caption` in lower case, without punctuation or accents, single spaces between words.
 
-    Apostrophes vanish ("man's" becomes "mans"); every other sign becomes a space.
+    Apostrophes are dropped ("man's" becomes "mans"); any other punctuation becomes a space.
     """
     plain = unicodedata.normalize("NFKD", caption.lower()).encode("ascii", "ignore").decode()
     return " ".join(_PUNCTUATION.sub(" ", plain.replace("'", "")).split())
 
 
 def content_words(caption: str) -> list[str]:
-    """The words of `caption` in lower case and in order, without those of `FUNCTION_WORDS`."""
+    """The words of `caption` in lower case and in order, without `FUNCTION_WORDS`."""
     return [word for word in _WORD.findall(caption.lower()) if word not in FUNCTION_WORDS]
 
 
 def gist(caption: str) -> tuple[str, ...]:
-    """What two captions of the same content share: the stems of their content words, in order.
+    """The stems of a caption's content words, in order; equal for captions that say the same.
 
-    Stems are those of Snowball's English stemmer (Porter2).
+    The stemmer is Snowball's English stemmer (Porter2).
     """
     return tuple(_stem(word) for word in content_words(caption))
 

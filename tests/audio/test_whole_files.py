@@ -94,7 +94,8 @@ def test_a_cut_file_of_a_format_whose_length_is_estimated_is_refused(
     """FFmpeg goes by the bytes that are there; the header says more."""
     whole = mux(tmp_path / name, Track(tone(44100, 8.0), 44100, codec)).read_bytes()
     assert duration(whole) == pytest.approx(8.0, abs=0.15)
-    with pytest.raises(AudioError, match=r"cut off: its header promises 8\.\d+ s and 4\.\d+ s"):
+    expected = r"cut off: its header promises 8\.\d+ s, but it holds 4\.\d+ s"
+    with pytest.raises(AudioError, match=expected):
         load(whole[: len(whole) * 55 // 100], 16000)
 
 

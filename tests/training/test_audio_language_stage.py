@@ -140,7 +140,7 @@ def test_layers_that_are_not_there_and_clips_that_are_too_long_are_one_sentence(
     with pytest.raises(ConfigError, match="language model has no c_attn; it has .*q_proj"):
         tune(base, tmp_path, "lora.targets=['c_attn']")
     captioner = AudioLanguageCaptioner.load(str(base))
-    with pytest.raises(ConfigError, match=r"hears 30 s, a clip has 31.0 s; .*source.seconds"):
+    with pytest.raises(ConfigError, match=r"at most 30 s, got 31.0 s; .*source.seconds"):
         captioner.loss([noise(31.0)], ["a dog barks"])
 
 

@@ -1,1 +1,1 @@
-"""Captioners that are not ours behind the same seam: audio-language models and remote endpoints."""
+"""Third-party captioners behind the same interface: audio-language models and remote endpoints."""

@@ -1,7 +1,7 @@
-"""Audio-language models of transformers as captioners: `hf:OWNER/NAME`, or `hf:FOLDER`.
+"""Audio-language models from transformers as captioners: `hf:OWNER/NAME`, or `hf:FOLDER`.
 
-The model is asked for a caption in words (`AdapterOptions.prompt`) through its own chat template.
-No code of its repository is run.
+The model is prompted for a caption (`AdapterOptions.prompt`) through its own chat template.
+No code from its repository is run.
 """
 
 import importlib.util
@@ -38,9 +38,9 @@ _GPU_BATCH, _CPU_BATCH = 8, 2
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of model: its class in transformers, and the seconds of sound that one clip may have.
+    """A kind of model: its class in transformers, and the longest clip that it accepts in seconds.
 
-    Sound beyond the limit would be cut off by its processor without a word.
+    Beyond that, its processor would silently truncate the clip.
     """
 
     architecture: str
@@ -52,11 +52,11 @@ KINDS = {
     "audioflamingo3": Kind("AudioFlamingo3ForConditionalGeneration", 600.0),
     "voxtral": Kind("VoxtralForConditionalGeneration", 2400.0),
 }
-"""model_type of config.json -> the kind; these are the ones that tests cover"""
+"""`model_type` in config.json -> the kind; only those covered by tests"""
 
 
 class AudioLanguageCaptioner(CaptionCalls):
-    """A captioner in the sense of `earwitness.Captioner`, on a model that others trained.
+    """An `earwitness.Captioner` on a third-party model.
 
     It has no Token Guide, bridge or class head: `guide_strength` has no effect.
     """
@@ -71,7 +71,7 @@ class AudioLanguageCaptioner(CaptionCalls):
         prompt: str,
     ) -> None:
         self.name, self.model = name, model
-        """the model of transformers"""
+        """the transformers model"""
         self._processor: Any = processor
         self._kind = KINDS[str(model.config.model_type)]
         self._text = _prompted(processor, prompt)
@@ -80,13 +80,13 @@ class AudioLanguageCaptioner(CaptionCalls):
     def load(
         cls, name: str, device: str = "cpu", options: AdapterOptions | None = None
     ) -> "AudioLanguageCaptioner":
-        """The model of the hub or of a folder, on a device (auto: a GPU if there is one); of a peft
-        folder, with its LoRA weights on the model that it names.
+        """The model from the hub or a folder, on a device (auto: a GPU if there is one). A peft
+        folder gives the model that it names, with the folder's LoRA weights.
 
         On a GPU the weights keep the number format they were saved in; on a CPU they become fp32.
 
         Raises:
-            CheckpointError: no such model, damaged, of another kind, or with code of its own.
+            CheckpointError: the model is missing, damaged, of another kind, or needs its own code.
             ConfigError: no such device. MissingDependencyError: quantized without bitsandbytes.
         """
         options, place = options or AdapterOptions(), torch_device(device)
@@ -100,12 +100,12 @@ class AudioLanguageCaptioner(CaptionCalls):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.model.device
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms that the model takes."""
+        """Sample rate in Hz of the waveforms that the model expects."""
         return int(self._processor.feature_extractor.sampling_rate)
 
     @property
@@ -134,7 +134,7 @@ class AudioLanguageCaptioner(CaptionCalls):
         return self.batch_hint
 
     def precision(self, kind: Precision) -> AbstractContextManager[None]:
-        """Captions made inside are computed in this number format (autocast)."""
+        """A context in which captions are computed in this number format (autocast)."""
         return autocast(self.device, kind)
 
     @torch.inference_mode()
@@ -193,17 +193,17 @@ class AudioLanguageCaptioner(CaptionCalls):
     def loss(
         self, waveforms: Sequence[Float[np.ndarray, " _"]], captions: Sequence[str]
     ) -> Float[torch.Tensor, ""]:
-        """The mean cross-entropy of the tokens of each caption, end token included, as the answer
-        to the question about its sound.
+        """The mean cross-entropy of each caption's tokens, end token included, as the answer to the
+        prompt about its sound.
 
         Raises:
-            ConfigError: a sound is longer than the model hears.
+            ConfigError: a sound is longer than the model accepts.
         """
         longest = max(map(len, waveforms)) / self.sample_rate
         if longest > self.max_seconds:
             raise ConfigError(
-                f"{self.name}: hears {self.max_seconds:g} s, a clip has {longest:.1f} s; cut clips "
-                "with source.seconds"
+                f"{self.name}: expected clips of at most {self.max_seconds:g} s, got {longest:.1f} "
+                "s; set source.seconds to cut them"
             )
         words = self._processor.tokenizer
         asked = {"add_special_tokens": False, "split_special_tokens": True}

@@ -1,9 +1,9 @@
 """Models behind an OpenAI-compatible server as captioners: `openai:NAME`, with a base URL.
 
-Each clip is one request of the chat API with a WAV in an `input_audio` part, which OpenAI's audio
-models, vLLM and llama.cpp take; a server that refuses it is asked with `audio_url`, which SGLang
-takes. The key comes from OPENAI_API_KEY, as does the base URL from
-OPENAI_BASE_URL unless it is given.
+Each clip is one request to the chat API with a WAV in an `input_audio` part, which OpenAI's audio
+models, vLLM and llama.cpp accept; if a server rejects it, the request is repeated with `audio_url`,
+which SGLang accepts. The key comes from OPENAI_API_KEY; the base URL comes from OPENAI_BASE_URL
+unless it is given.
 """
 
 import base64
@@ -37,7 +37,7 @@ _RETRIES = 3
 
 
 class EndpointCaptioner(CaptionCalls):
-    """A captioner in the sense of `earwitness.Captioner` that asks a server, clips side by side."""
+    """An `earwitness.Captioner` that sends concurrent requests to a server."""
 
     classes = None
 
@@ -48,7 +48,7 @@ class EndpointCaptioner(CaptionCalls):
 
     @classmethod
     def load(cls, model: str, options: AdapterOptions | None = None) -> "EndpointCaptioner":
-        """The model that the server calls `model`; nothing is asked before the first clip.
+        """The model that the server calls `model`; no request is made before the first clip.
 
         Raises:
             MissingDependencyError: the package openai is not installed.
@@ -69,10 +69,10 @@ class EndpointCaptioner(CaptionCalls):
         key = os.environ.get("OPENAI_API_KEY")
         if base_url is None and not key:
             raise ConfigError(
-                f"openai:{model} needs --base-url http://HOST:PORT/v1 of a server of yours, or "
+                f"openai:{model} needs --base-url http://HOST:PORT/v1 for your own server, or "
                 "OPENAI_API_KEY for OpenAI's"
             )
-        # Servers of one's own take any key.
+        # Self-hosted servers accept any key.
         client = OpenAI(
             base_url=base_url, api_key=key or "none", timeout=_SECONDS, max_retries=_RETRIES
         )
@@ -80,12 +80,12 @@ class EndpointCaptioner(CaptionCalls):
 
     @property
     def device(self) -> str:
-        """Where what is computed here runs: a CLAP that reranks, for one."""
+        """The device for local computations, such as a CLAP for reranking."""
         return "cpu"
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms that are sent."""
+        """Sample rate in Hz of the waveforms that are sent."""
         return _RATE
 
     @property
@@ -105,7 +105,7 @@ class EndpointCaptioner(CaptionCalls):
 
     @property
     def batch_hint(self) -> int:
-        """How many requests are open at a time."""
+        """How many requests are open at once."""
         return _TOGETHER
 
     @property
@@ -114,7 +114,7 @@ class EndpointCaptioner(CaptionCalls):
         return _TOGETHER
 
     def precision(self, kind: Precision) -> AbstractContextManager[None]:
-        """Nothing to change: the server decides. Raises ConfigError for another than fp32."""
+        """Does nothing: the server decides. Raises ConfigError for anything but fp32."""
         if kind != "fp32":
             raise ConfigError(f"precision {kind}: the server decides; expected fp32")
         return nullcontext()
@@ -156,7 +156,7 @@ class EndpointCaptioner(CaptionCalls):
         return sorted(found, key=lambda caption: -caption.score)
 
     def _answer(self, waveform: np.ndarray, decoding: Decoding) -> "ChatCompletion":
-        """The server's answer, with the other form of sound where it does not know the first."""
+        """The server's answer; asks again with the other audio format if it rejects the first."""
         import openai
 
         create = self._client.chat.completions.create
@@ -204,7 +204,7 @@ def _wav(waveform: np.ndarray) -> str:
 
 
 def _score(choice: "Choice") -> float:
-    """The geometric mean of the token probabilities; 0 where the server gives none."""
+    """The geometric mean of the token probabilities; 0 if the server returns none."""
     tokens = (choice.logprobs and choice.logprobs.content) or []
     if not tokens:
         return 0.0

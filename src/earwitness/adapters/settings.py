@@ -1,4 +1,4 @@
-"""What an adapter may be told besides the name of its model."""
+"""Settings of an adapter besides the name of its model."""
 
 from typing import Literal
 
@@ -11,11 +11,11 @@ PROMPT = (
     "someone who cannot hear it. Name what makes each sound. Do not transcribe speech, and give "
     "the sentence alone."
 )
-"""what a model that follows instructions is asked; our own wording"""
+"""the prompt for instruction-following models; our own wording"""
 
 
 class AdapterOptions(Strict):
-    """Settings of `hf:` and `openai:` models; other models have none of them."""
+    """Settings of `hf:` and `openai:` models; other models have none."""
 
     prompt: str = Field(default=PROMPT, min_length=1)
     quantize: Literal["none", "int8", "nf4"] = "none"
@@ -23,7 +23,7 @@ class AdapterOptions(Strict):
 
 
 def as_caption(text: str) -> str:
-    """An answer as a caption: its first line with words, without quotation marks around it."""
+    """A model's answer as a caption: its first non-blank line, without surrounding quotes."""
     lines = (" ".join(line.split()) for line in text.splitlines())
     first = next((line for line in lines if line), "")
     quoted = len(first) > 1 and (first[0], first[-1]) in (('"', '"'), ("'", "'"), ("“", "”"))

@@ -1,7 +1,7 @@
-"""Audio-language models with LoRA weights of their own (arXiv 2106.09685), as an ordinary peft
-folder that names the model below.
+"""Audio-language models with LoRA weights (arXiv 2106.09685), stored as an ordinary peft folder
+that names its base model.
 
-LoRA is on the language model alone; what hears stays as it is.
+LoRA is applied to the language model only; the audio encoder is unchanged.
 """
 
 from pathlib import Path
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _PART = "language_model"
-"""what transformers calls the language model in each of these kinds"""
+"""what transformers calls the language model in all of these kinds"""
 
 
 class _Saved(Strict):
-    """What is read of a peft folder's settings; the others must have peft's defaults."""
+    """The settings read from a peft folder; all others must have peft's defaults."""
 
     base_model_name_or_path: str = Field(min_length=1)
     revision: str | None
@@ -36,15 +36,15 @@ class _Saved(Strict):
 
 
 def is_tuned(folder: Path) -> bool:
-    """Whether `folder` holds LoRA weights over another model, and no model."""
+    """Whether `folder` holds LoRA weights for another model rather than a model."""
     return (folder / SETTINGS).is_file() and not (folder / "config.json").exists()
 
 
 def base_folder(folder: Path) -> Path:
-    """The folder of the model that LoRA weights belong to, from the hub if it is not here.
+    """The folder of the base model of LoRA weights, fetched from the hub if it is not local.
 
     Raises:
-        CheckpointError: there is none, or the settings in `folder` are damaged.
+        CheckpointError: there is no such model, or the settings in `folder` are damaged.
     """
     check_files(folder)
     saved = _saved(folder)
@@ -53,7 +53,7 @@ def base_folder(folder: Path) -> Path:
 
 
 def with_saved_lora(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
-    """`model` with the LoRA weights in `folder` in its layers.
+    """`model` with the LoRA weights in `folder` added to its layers.
 
     Raises:
         CheckpointError: they do not fit the model. MissingDependencyError: peft is not installed.
@@ -67,10 +67,10 @@ def with_saved_lora(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel"
 
 
 def on_language_model(model: "PreTrainedModel", size: LoraConfig) -> LoraConfig:
-    """`size` with the whole names of its layers: those of the language model, no others.
+    """`size` with the full names of its layers: only those of the language model.
 
     Raises:
-        ConfigError: the language model has no layer of such a name.
+        ConfigError: the language model has no layer with such a name.
     """
     layers = [
         name for name, part in model.named_modules()
@@ -86,7 +86,7 @@ def on_language_model(model: "PreTrainedModel", size: LoraConfig) -> LoraConfig:
 
 
 def tuned(model: "PreTrainedModel", size: LoraConfig) -> Any:
-    """peft's wrapper of `model`, whose layers then hold LoRA weights that change nothing yet.
+    """peft's wrapper of `model`, with new LoRA weights that do not change its output yet.
 
     Raises:
         MissingDependencyError: peft is not installed.

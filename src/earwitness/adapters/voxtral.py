@@ -1,9 +1,9 @@
-"""Voxtral's inputs, made without Mistral's own package.
+"""Voxtral's inputs, built without Mistral's own package.
 
 Its repository has a tokenizer in Mistral's format (`tekken.json`), which transformers reads, but no
-chat template, which transformers leaves to mistral-common. What that package makes of one sound and
-one question is short: `<s>[INST][BEGIN_AUDIO][AUDIO]...[AUDIO]question[/INST]`, with 375 `[AUDIO]`
-for each 30 s that the sound begins.
+chat template, which transformers leaves to mistral-common. That package turns one sound and one
+question into `<s>[INST][BEGIN_AUDIO][AUDIO]...[AUDIO]question[/INST]`, with 375 `[AUDIO]` tokens
+per 30 s of sound, rounded up.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _CONTROL = ("<s>", "[INST]", "[BEGIN_AUDIO]", "[AUDIO]", "[/INST]", "<pad>")
 
 
 class VoxtralInputs:
-    """Sounds and a question to tensors, and tokens to text, as a processor of transformers does."""
+    """Turns sounds and a question into tensors, and tokens into text, as a processor does."""
 
     def __init__(self, feature_extractor: Any, tokenizer: Any, control: Sequence[int]) -> None:
         self.feature_extractor, self.tokenizer = feature_extractor, tokenizer
@@ -29,10 +29,10 @@ class VoxtralInputs:
 
     @classmethod
     def load(cls, folder: Path) -> "VoxtralInputs":
-        """Those of a model folder. Raises CheckpointError where the tokenizer has other tokens."""
+        """Loads a model folder. Raises CheckpointError if the tokenizer lacks a control token."""
         from transformers import AutoTokenizer, WhisperFeatureExtractor
 
-        # None but transformers' own reader, whatever else is installed.
+        # Always use transformers' own reader, whatever else is installed.
         words = AutoTokenizer.from_pretrained(folder, mistral_format=False, local_files_only=True)
         known = words.get_vocab()
         control = [known.get(name, -1) for name in _CONTROL]
@@ -44,13 +44,13 @@ class VoxtralInputs:
         return cls(WhisperFeatureExtractor.from_pretrained(folder), words, control)
 
     def apply_chat_template(self, conversation: Any, **_: Any) -> str:
-        """The question of a conversation of one turn; what is around it are no words."""
+        """The question of a one-turn conversation; the control tokens are added later."""
         return next(part["text"] for part in conversation[0]["content"] if part["type"] == "text")
 
     def __call__(
         self, text: Sequence[str], audio: Sequence[Float[np.ndarray, " _"]], **_: Any
     ) -> dict[str, torch.Tensor]:
-        """The tokens of each question and sound, padded on the left, and all sounds' frames."""
+        """The tokens of each question and sound, left-padded, and the frames of all sounds."""
         frames = [self._frames(waveform) for waveform in audio]
         rows = [self._tokens(one, len(f)) for one, f in zip(text, frames, strict=True)]
         longest = max(map(len, rows))
@@ -72,7 +72,7 @@ class VoxtralInputs:
         return [self._start, self._turn, *sound, *words["input_ids"], self._end]
 
     def _frames(self, waveform: np.ndarray) -> Float[torch.Tensor, "chunks M 3000"]:
-        """Log-mel frames in pieces of 30 s, the last one padded with silence."""
+        """Log-mel frames in chunks of 30 s, the last one padded with silence."""
         rate = self.feature_extractor.sampling_rate
         found = self.feature_extractor(
             waveform,

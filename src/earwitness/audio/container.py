@@ -1,7 +1,7 @@
-"""Files with frames, demuxed and decoded by FFmpeg's libraries (PyAV) on their presentation time.
+"""Framed formats, demuxed and decoded by FFmpeg's libraries (PyAV) by presentation time.
 
-Only the bytes of the file itself can be read: a demuxer that asks for another one, or for the
-network, is refused, and those that live from other files or from text are never asked.
+Only the bytes of the file itself can be read: a demuxer that asks for another file or for the
+network is refused, and demuxers that depend on other files or on text are never tried.
 """
 
 from collections.abc import Generator, Iterator
@@ -41,9 +41,9 @@ DEMUXERS = (
     + ("sds", "sdx", "shn", "sox", "spdif", "swf", "tak", "truehd", "tta", "ty", "vag", "voc")
     + ("vqf", "w64", "wav", "wavarc", "wsd", "wtv", "wv", "wve", "xwma")
 )
-"""FFmpeg's demuxers of files that hold sound; none of playlists, images, subtitles or devices"""
+"""FFmpeg's demuxers for audio and video files; none for playlists, images, subtitles or devices"""
 
-# Formats whose header states a length; of the others it is estimated from what is there.
+# Formats whose header states a length; for others FFmpeg estimates it from the data.
 _STATING = frozenset(
     ("aiff", "ape", "ast", "au", "caf", "flac", "flv", "matroska", "mov", "mxf", "nut", "rm")
     + ("tta", "w64", "wav", "wv")
@@ -55,13 +55,13 @@ _PARSED = {
 }
 # Formats whose clock may jump where recordings were joined.
 _JUMPING = frozenset(("mpeg", "mpegts"))
-# Packets that cannot be decoded: so many, or this share of all, mean a damaged file.
+# A file is damaged if more packets than both this count and this share cannot be decoded.
 _BAD_PACKETS, _BAD_SHARE = 2, 0.05
 _SECOND = 1_000_000
 
 
 class Slice:
-    """The bytes of a file from `start` to `end`, without the name that FFmpeg would go by."""
+    """The bytes of a file from `start` to `end`, without a file name for FFmpeg to go by."""
 
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._file, self._start, self._end = file, start, end
@@ -72,7 +72,7 @@ class Slice:
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         base = (self._start, self._file.tell(), self._end)[whence]
-        # A broken header may name a place that no file system has; behind the end nothing is read.
+        # A broken header may give an impossible offset; nothing is read past the end.
         place = min(max(self._start, base + offset), self._end)
         return self._file.seek(place) - self._start
 
@@ -83,9 +83,9 @@ class Slice:
 def blocks(
     path: Path, name: str, links: list[tuple[int, int]], track: Track, note: Note
 ) -> Generator[Block, None, None]:
-    """The samples of a sound track on the file's presentation time, from its first second on.
+    """The samples of an audio track by the file's presentation time, from time 0 on.
 
-    `links` are the stretches of the file that are files of their own, one behind the other.
+    `links` are the byte ranges of the files that were joined into this one.
     Raises AudioError: not a sound, no such track, damaged or cut off.
     """
     with path.open("rb") as file:
@@ -94,11 +94,11 @@ def blocks(
             with closing(container):
                 stream = chosen(container, name, track, note)
                 if not stream.codec_context:
-                    # No decoder has a name for what the header says: a broken one, or a rare codec.
+                    # No decoder matches the header: it is broken, or the codec is rare.
                     raise damaged(name)
                 promised = _promise(container, stream, path, start)
                 yield from _Decoder(container, stream, name, note, promised).run()
-                # What was said of the first link holds for all.
+                # Notes on the first link hold for all of them.
                 note = _silent
 
 
@@ -112,7 +112,7 @@ def _opened(file: Slice, name: str) -> "InputContainer":
 
     safe = {"protocol_whitelist": "", "format_whitelist": ",".join(DEMUXERS)}
     try:
-        # Types say that a file has a name; none is better, as FFmpeg goes by its ending.
+        # The type wants a file name; without one, FFmpeg cannot go by its extension.
         return av.open(file, options=safe, io_open=refuse)  # type: ignore[arg-type]
     except (FFmpegError, OSError, ValueError):
         raise _unreadable(file, name) from None
@@ -130,7 +130,7 @@ _MAGIC = (
 
 
 def _unreadable(file: Slice, name: str) -> AudioError:
-    """The error of a file that no demuxer takes: damaged where its first bytes are a format's."""
+    """The error for a file that no demuxer accepts: damaged if it begins like a known format."""
     file.seek(0)
     head = file.read(12)
     known = head.startswith(_MAGIC) or head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")
@@ -138,7 +138,7 @@ def _unreadable(file: Slice, name: str) -> AudioError:
 
 
 def _promise(container: "InputContainer", stream: "AudioStream", path: Path, start: int) -> float:
-    """Seconds by the header: of the track where it says so, else of the file; 0 without."""
+    """Seconds according to the header: the track's if stated, else the file's; 0 if neither is."""
     kind = _kind(container)
     if parsed := _PARSED.get(kind):
         with path.open("rb") as file:
@@ -170,7 +170,7 @@ class _Decoder:
         kind = _kind(container)
         start = (container.start_time or 0) / _SECOND
         if kind == "mov":
-            # The track tells its own length: the pictures need not be read.
+            # The track states its own length, so the video need not be read.
             for other in container.streams:
                 if other.index != stream.index:
                     other.discard = Discard.all
@@ -180,7 +180,7 @@ class _Decoder:
         self.packets = self.bad = 0
 
     def run(self) -> Iterator[Block]:
-        """Blocks of the whole track; raises AudioError where it is damaged or cut off."""
+        """Blocks of the whole track; raises AudioError if it is damaged or cut off."""
         held: list[AudioFrame] = []
         count = 0
         for frame in self._frames():
@@ -226,14 +226,14 @@ class _Decoder:
         holds = packet is not None and packet.size > 0
         self.packets += holds
         try:
-            # av leaves the packet's type open.
+            # av does not fully type this call.
             return self.stream.codec_context.decode(packet)  # pyright: ignore[reportUnknownMemberType]
         except (FFmpegError, ValueError):
             self.bad += holds
             return []
 
     def _reach(self, packet: "Packet[Stream]") -> None:
-        """Notes how far the file goes, whatever the track."""
+        """Records how far the file extends, on any track."""
         if packet.pts is None or not packet.time_base:
             return
         start = float(packet.pts * packet.time_base)
@@ -268,7 +268,7 @@ def _names(frame: "AudioFrame") -> tuple[str, ...] | None:
 
 
 def joined(frames: "list[AudioFrame]") -> Block:
-    """Frames of one kind as one block."""
+    """Frames of the same format as one block."""
     first = frames[0]
     channels = first.layout.nb_channels
     arrays = [frame.to_ndarray() for frame in frames]

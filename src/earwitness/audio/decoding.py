@@ -1,7 +1,7 @@
-"""Sound files as blocks of samples at their own rate: one way to FFmpeg, a short one to libsndfile.
+"""Sound files as blocks of samples at their own rate, by FFmpeg or, where it is safe, libsndfile.
 
-Whatever has frames goes through `container`. libsndfile reads the plain formats whose header agrees
-with the file (WAV, AIFF, FLAC, Ogg), and what only it knows.
+Framed formats go through `container`. libsndfile reads plain formats whose header agrees with the
+file (WAV, AIFF, FLAC, Ogg), and formats that only it knows.
 """
 
 import os
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from soundfile import SoundFile  # pyright: ignore[reportMissingTypeStubs]
 
 _FRAMES_UNKNOWN = 1 << 62
-# Writers into a pipe cannot know the size; they leave one of about 2 or 4 GiB in the header.
+# A program that writes to a pipe cannot know the size and states about 2 or 4 GiB in the header.
 _SIZE_UNKNOWN = 0x7FFF0000
-# libsndfile's SF_ERR_MALFORMED_FILE: a format it knows, in disorder.
+# libsndfile's SF_ERR_MALFORMED_FILE: a known format, but malformed.
 _MALFORMED = 3
-# Formats whose channels beyond two have places, which libsndfile does not tell.
+# Formats that give speaker positions for more than two channels, which libsndfile does not report.
 _PLACED = ("FLAC", "OGG", "CAF")
-# libsndfile's report of a chunk that reaches beyond the end of the file.
+# libsndfile's report of a chunk that extends past the end of the file.
 _SHORT_CHUNK = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*: (\d+) \(should be (\d+)\)", re.M)
 _SHORT_RF64 = re.compile(r"does not match value from 'ds64' chunk of (\d+)")
 _MPEG = (".mp1", ".mp2", ".mp3", ".mpa", ".m1a", ".m2a", ".m3a")
@@ -54,7 +54,7 @@ _ZIP = b"PK\x03\x04"
 def decoded(
     path: Path, name: str, max_bytes: float | int, track: Track, note: Note
 ) -> Generator[Sound]:
-    """The file opened by libsndfile where that is provably right, else by FFmpeg's libraries."""
+    """The file opened by libsndfile if that is known to be safe, else by FFmpeg's libraries."""
     head = _head(path, name, max_bytes)
     if head.startswith(_ZIP):
         # FFmpeg would find the frames of an mp3 inside.
@@ -84,50 +84,50 @@ def decoded(
 
 
 def _is_plain(path: Path, head: bytes) -> bool:
-    """Whether libsndfile may be asked: no MPEG frames (it estimates their length), no joined FLAC.
+    """Whether libsndfile may read it: no MPEG frames (it estimates their length), no joined FLAC.
 
     Raises OSError.
     """
     if head.startswith(b"ID3") or (head[0] == 0xFF and head[1:2] >= b"\xe0"):
         return False
-    # By such an ending libsndfile would ask libmpg123, which prints its complaints on stderr.
+    # For such an extension libsndfile would use libmpg123, which prints errors to stderr.
     if path.suffix.lower() in _MPEG and not head.startswith(_CONTAINERS):
         return False
     return not (head.startswith(b"fLaC") and joined.is_joined_flac(path))
 
 
 def _sndfile(path: Path, name: str, wave: headers.Wave, opened: ExitStack) -> "SoundFile | None":
-    """The file opened by libsndfile; None where it is not the one to read it.
+    """The file opened by libsndfile; None if FFmpeg should read it instead.
 
-    Raises AudioError: a format that it knows, in disorder.
+    Raises AudioError: a known format, but malformed.
     """
     import soundfile  # pyright: ignore[reportMissingTypeStubs]
 
     try:
         if wave.patches:
             mended = opened.enter_context(headers.Patched(path, wave.patches))
-            # It has all of a file that soundfile asks for: read, seek and tell.
+            # It has every method that soundfile needs: read, seek and tell.
             file = opened.enter_context(soundfile.SoundFile(mended))  # type: ignore[arg-type]
         else:
             file = opened.enter_context(soundfile.SoundFile(_as_named(path)))  # type: ignore[arg-type]
     except soundfile.LibsndfileError as error:
-        # A cut CAF file, say; FFmpeg would make do with what is left.
+        # A truncated CAF file, for example; FFmpeg would settle for what is left.
         if error.code == _MALFORMED and not _is_open_ended(path):
             raise damaged(name) from None
         return None
     except TypeError:
-        # soundfile takes the ending .raw to promise a rate from the caller.
+        # For the extension .raw, soundfile requires a rate from the caller.
         return None
-    # Without a header libsndfile would go by the ending of the name alone (.vox, .gsm, ...).
+    # Without a header libsndfile would go by the extension alone (.vox, .gsm, ...).
     wrong = file.format == "RAW" or file.subtype.startswith("MPEG")
-    # FLAC written into a pipe: soundfile seeks after each read, which fails without a length.
+    # FLAC written to a pipe: soundfile seeks after each read, which fails without a length.
     endless = file.frames >= _FRAMES_UNKNOWN or (file.format == "FLAC" and file.frames == 0)
     placed = file.channels > 2 and file.format in _PLACED
     return None if wrong or endless or placed else file
 
 
 def _as_named(path: Path) -> Path | bytes:
-    """The path, as bytes where they are not UTF-8: soundfile encodes text strictly."""
+    """The path, as bytes if it is not valid UTF-8: soundfile encodes text strictly."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -136,7 +136,7 @@ def _as_named(path: Path) -> Path | bytes:
 
 
 def _is_open_ended(path: Path) -> bool:
-    """Whether a CAF file leaves the size of its last chunk open, as it may."""
+    """Whether a CAF file leaves the size of its last chunk open, as the format allows."""
     with path.open("rb") as file:
         return b"data" + b"\xff" * 8 in file.read(1 << 16)
 

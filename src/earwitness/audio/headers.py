@@ -1,7 +1,8 @@
-"""Whether the header of a file agrees with the file: sizes of WAV, RF64, AIFF and AU.
+"""Whether the sizes in the header of a WAV, RF64, AIFF or AU file agree with the file.
 
-A recorder that dies leaves sizes of 0 or of its last visit; one that runs past 4 GiB leaves the
-rest of a division. Then everything behind the header is sound, and the sizes are mended in a view.
+A recorder that crashes leaves sizes of 0 or of its last update; one that runs past 4 GiB leaves
+them modulo 4 GiB. Then everything after the header is sound, and a view of the file fixes the
+sizes.
 """
 
 import struct
@@ -16,16 +17,16 @@ _MASK_NAMES = (
 )  # fmt: skip
 _EXTENSIBLE = 0xFFFE
 _UNKNOWN = 0xFFFFFFFF
-# Bytes behind the data that are no chunk count as sound from here on; fewer are padding.
+# At least this many bytes after the data that are not a chunk count as sound; fewer are padding.
 _LEAST_REST = 4096
 _TAGS = (b"ID3", b"TAG", b"APET", b"LIST", b"RIFF", b"FORM")
 
 
 @dataclass(frozen=True)
 class Wave:
-    """What a WAV, RF64, AIFF or AU header says: channel names, and the bytes that mend its sizes.
+    """The header of a WAV, RF64, AIFF or AU file: channel names, and patches that fix its sizes.
 
-    `stated` and `found` are bytes of sound by the header and in the file.
+    `stated` and `found` are bytes of sound: according to the header, and in the file.
     """
 
     layout: tuple[str, ...] | None = None
@@ -35,7 +36,7 @@ class Wave:
 
 
 class _Chunk(NamedTuple):
-    """A chunk: its name, where its contents start, and their length by the header."""
+    """A chunk: its name, where its contents start, and their length according to the header."""
 
     name: bytes
     start: int
@@ -43,7 +44,7 @@ class _Chunk(NamedTuple):
 
 
 def wave(path: Path, head: bytes) -> Wave | None:
-    """The header of a WAV, RF64, AIFF or AU file; None for other files and where it is in disorder.
+    """The header of a WAV, RF64, AIFF or AU file; None for other files and malformed headers.
 
     Raises OSError.
     """
@@ -87,7 +88,9 @@ def _chunks(file: BinaryIO, size: int, order: str) -> Iterator[_Chunk]:
 def _mended(
     file: BinaryIO, size: int, order: str, places: Mapping[bytes, _Chunk], data: _Chunk
 ) -> tuple[dict[int, bytes], int, int]:
-    """The bytes that let the data reach to the end of the file, none where the header is right."""
+    """Patches that extend the data to the end of the file, none if the header is right; and the
+    stated and the actual size of the data.
+    """
     stated, wide = data.size, places.get(b"ds64")
     if wide is not None and stated == _UNKNOWN:
         file.seek(wide.start + 8)
@@ -101,13 +104,13 @@ def _mended(
         return {wide.start: sizes, data.start - 4: struct.pack("<I", _UNKNOWN)}, stated, found
     patches = {place: struct.pack(f"{order}I", _UNKNOWN) for place in (4, data.start - 4)}
     if common := places.get(b"COMM"):
-        # AIFF states the number of frames as well.
+        # AIFF also states the number of frames.
         patches[common.start + 2] = struct.pack(">I", 0x7FFFFFFF)
     return patches, stated, found
 
 
 def _runs_on(file: BinaryIO, size: int, end: int) -> bool:
-    """Whether sound goes on behind `end`: neither a chunk, nor a tag, nor padding."""
+    """Whether sound continues past `end`, rather than a chunk, a tag or padding."""
     rest = size - end
     if rest < _LEAST_REST:
         return False
@@ -121,7 +124,7 @@ def _runs_on(file: BinaryIO, size: int, end: int) -> bool:
 
 
 def _layout(contents: bytes) -> tuple[str, ...] | None:
-    """The channel names of an extensible format chunk."""
+    """The channel names of an extensible format chunk; None for other chunks."""
     if len(contents) < 40:
         return None
     tag, channels = struct.unpack("<2H", contents[:4])
@@ -131,7 +134,7 @@ def _layout(contents: bytes) -> tuple[str, ...] | None:
 
 
 class Patched:
-    """A file with some of its bytes replaced; a context manager that closes it."""
+    """A file with some bytes replaced; a context manager that closes it."""
 
     def __init__(self, path: Path, patches: Mapping[int, bytes]) -> None:
         self._file = path.open("rb")
@@ -144,15 +147,15 @@ class Patched:
         self._file.close()
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """As `io.RawIOBase.seek`."""
+        """Like `io.RawIOBase.seek`."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """As `io.RawIOBase.tell`."""
+        """Like `io.RawIOBase.tell`."""
         return self._file.tell()
 
     def read(self, size: int = -1, /) -> bytes:
-        """As `io.RawIOBase.read`."""
+        """Like `io.RawIOBase.read`."""
         start = self._file.tell()
         contents = bytearray(self._file.read(size))
         for place, patch in self._patches.items():

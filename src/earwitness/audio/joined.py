@@ -1,8 +1,8 @@
-"""Where files that were joined one behind the other start and end: chained Ogg, WAV, AIFF, AU, MP4,
-and formats that begin with an unmistakable mark.
+"""Where the parts of concatenated files start and end: chained Ogg, WAV, AIFF, AU, MP4, and formats
+that begin with an unmistakable magic number.
 
 Formats without a header for the whole file (MP3, AAC, AC-3, MPEG-TS, Matroska) need none of this:
-their demuxers read on.
+their demuxers simply read on.
 """
 
 import mmap
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CHUNKED = (b"RIFF", b"RIFX", b"RF64", b"FORM")
-# CAF, ASF (wma), FLV, TTA, AMR, and the first block of WavPack: number 0, and it begins a frame.
+# CAF, ASF (wma), FLV, TTA, AMR, and WavPack's first block: it has index 0 and begins a frame.
 _MARKS = re.compile(
     rb"caff\x00\x01..desc"
     rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
@@ -27,9 +27,9 @@ _MARK_LENGTH = 32
 
 
 def links(path: Path, head: bytes) -> list[tuple[int, int]]:
-    """Where each file in the file `path`, which begins with `head`, starts and ends.
+    """Where each of the files joined in `path`, which begins with `head`, starts and ends.
 
-    One for an ordinary file, none for an Ogg file in ruins. Raises OSError.
+    One for an ordinary file, none for a badly damaged Ogg file. Raises OSError.
     """
     if head.startswith(b"OggS"):
         return ogg_links(path)
@@ -44,7 +44,7 @@ def links(path: Path, head: bytes) -> list[tuple[int, int]]:
 
 
 def _marked(path: Path, kind: bytes) -> list[tuple[int, int]]:
-    """The links of a file that begins with a mark of `kind`, its first four bytes."""
+    """The links of a file that begins with a magic number, whose first four bytes are `kind`."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         starts, place = [], view.find(kind)
         while place >= 0:
@@ -55,7 +55,7 @@ def _marked(path: Path, kind: bytes) -> list[tuple[int, int]]:
 
 
 def _end(file: BinaryIO, start: int, size: int) -> int:
-    """Where a file of the same kind follows on the one that begins at `start`, else `size`."""
+    """Where the file that begins at `start` is followed by one of its kind, else `size`."""
     file.seek(start)
     head = file.read(32)
     if len(head) < 32:
@@ -74,9 +74,9 @@ def _end(file: BinaryIO, start: int, size: int) -> int:
     else:
         return size
     if end >= size:
-        # A broken header may name a place that no file system has.
+        # A broken header may give an impossible offset.
         return size
-    # Chunks of odd length are followed by a byte of padding, which some writers leave out.
+    # Chunks of odd length are followed by a padding byte, which some programs omit.
     for place in (end, end + 1):
         file.seek(place)
         if (follows := file.read(12))[:4] == head[:4] and follows[8:].startswith(kind):
@@ -85,7 +85,7 @@ def _end(file: BinaryIO, start: int, size: int) -> int:
 
 
 def _next_movie(file: BinaryIO, start: int, size: int) -> int:
-    """Where the next box `ftyp` is among the boxes of an MP4 file, which begins with one."""
+    """Where the next `ftyp` box of an MP4 file is, which begins with one; else `size`."""
     place = start
     while place + 8 <= size:
         file.seek(place)
@@ -96,16 +96,16 @@ def _next_movie(file: BinaryIO, start: int, size: int) -> int:
         if length == 1 and len(head) == 16:
             (length,) = struct.unpack(">Q", head[8:])
         if length < 8:
-            # 0: to the end of the file; less cannot be.
+            # 0 means to the end of the file; other values below 8 are invalid.
             return size
         place += length
     return size
 
 
 def ogg_links(path: Path) -> list[tuple[int, int]]:
-    """Where the links of a chained Ogg file start and end; one for an ordinary file, none in ruins.
+    """Where the links of a chained Ogg file start and end; one for an ordinary file.
 
-    A link begins with the pages that begin its streams, one behind the other. Raises OSError.
+    A link begins with the first pages of all its streams, back to back. Raises OSError.
     """
     starts: list[int] = []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:

@@ -1,4 +1,4 @@
-"""How loud a sound is, and from where on it is silence."""
+"""How loud a sound is, and when it counts as silence."""
 
 import math
 
@@ -6,20 +6,20 @@ import numpy as np
 from jaxtyping import Float
 
 SILENCE_DB = -60.0
-"""a sound whose loudest 0.1 s lies below this level, in dB of full scale, is silence"""
+"""a sound whose loudest 0.1 s is below this level, in dBFS, is silence"""
 
 _LEVEL_SECONDS = 0.1
 _LEAST_SECONDS = 0.001
-# Resampling bends a constant offset over so long at the ends of a sound.
+# Resampling distorts a constant offset for this long at both ends of a sound.
 _EDGE_SECONDS = 0.005
 
 
 def level_db(samples: Float[np.ndarray, " T"], rate: int) -> float:
-    """Level (RMS) of the loudest 0.1 s in dB of full scale: -3 for a full sine, -inf for silence.
+    """RMS level of the loudest 0.1 s in dBFS: -3 for a full-scale sine, -inf for silence.
 
-    The loudest stretch, not the mean: one chirp in ten still seconds is a sound. A constant offset
-    is not a sound: the mean of the samples is taken off. Where it has more than half of the energy,
-    5 ms at either end do not count. Neither is less than a millisecond.
+    The loudest stretch, not the mean: one chirp in ten quiet seconds is a sound. A constant offset
+    is not a sound: the mean of the samples is subtracted. If it has more than half of the energy,
+    5 ms at either end do not count. Anything shorter than a millisecond is silence.
     """
     if len(samples) < _LEAST_SECONDS * rate:
         return -math.inf
@@ -30,15 +30,15 @@ def level_db(samples: Float[np.ndarray, " T"], rate: int) -> float:
     step = max(1, min(len(samples), round(_LEVEL_SECONDS * rate)))
     starts = np.arange(0, len(samples), step)
     energy = np.add.reduceat(np.square(centered), starts)
-    # A short rest counts as if filled up with zeros: a click does not weigh more there.
+    # A short last piece counts as if padded with zeros, so that a click weighs no more there.
     loudest = float(energy.max()) / step
     return 10 * math.log10(loudest) if loudest > 0 else -math.inf
 
 
 def without_offset(samples: Float[np.ndarray, " T"], rate: int) -> Float[np.ndarray, " T"]:
-    """`samples`, without a constant offset that has more than half of their energy.
+    """`samples` without their constant offset, if it has more than half of their energy.
 
-    Then the 5 ms at either end, over which resampling bends the offset, are silence.
+    Then the 5 ms at either end, where resampling distorts the offset, are silenced.
 
     Models hear an offset as a hum.
     """

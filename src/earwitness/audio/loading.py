@@ -1,8 +1,8 @@
 """Sound from any source as mono float32 samples at one rate: decode, mix down, resample, limit.
 
 `load`, `stream` and `duration` share one decoder that never holds more than one block. A sound that
-cannot be read in full is an error: no padding, no silence in its place. Holes that the file's time
-stamps leave are silence, so that every second is in its place.
+cannot be read in full is an error: it is never padded or replaced with silence. Gaps in the file's
+timestamps become silence, so that times stay correct.
 """
 
 import math
@@ -37,13 +37,13 @@ from earwitness.io.kinds import is_tuple
 MAX_TARGET_RATE = 192_000
 DEFAULT_MAX_SECONDS = 3 * 3600.0
 DEFAULT_MAX_BYTES = 2 * 1024**3
-# Full scale is 1; floats far beyond it are integers that were never scaled, or noise.
+# Full scale is 1; floats far beyond it are unscaled integers, or noise.
 _MAX_LEVEL = 100.0
 
 
 @runtime_checkable
 class Readable(Protocol):
-    """A binary file object; it is read from its current position to its end."""
+    """A binary file object, read from its current position to its end."""
 
     def read(self, size: int, /) -> Any: ...
 
@@ -54,7 +54,7 @@ AudioSource: TypeAlias = (
 
 
 def unnoted(_: str) -> None:
-    """Takes no note."""
+    """Ignores a note."""
 
 
 def load(
@@ -70,18 +70,18 @@ def load(
 
     `source` is a path, the bytes of a file, a binary file object, or `(array, sample_rate)` where
     the array is [T], [T, channels] or [channels, T] (the shorter axis is the channels) and integers
-    are scaled by the range of their type. `track` is a sound track of a file with several, by its
-    number from 1 or its language; without it the file's default is read. `note` takes sentences on
-    what is odd about a sound that is read all the same: other tracks, a header that states another
-    length. Channels are averaged, named ones by their places, and what cancels itself out is mended
-    (see `audio.mixing`); resampling is soxr HQ. Times are those of the file: sound that starts late
-    in a video begins with silence, and holes of more than 0.1 s stay.
+    are scaled by the range of their type. `track` selects an audio track by its number from 1 or
+    its language; without it the file's default is read. `note` receives a sentence on anything odd
+    about a sound that can be read anyway: other tracks, or a header that states another length.
+    Channels are averaged, named ones weighted by position, and a mix that cancels out is repaired
+    (see `audio.mixing`); resampling is soxr HQ. Times are those of the file: audio that starts late
+    in a video begins with silence, and gaps of more than 0.1 s are kept.
     The limits default to `DEFAULT_MAX_SECONDS` and `DEFAULT_MAX_BYTES`; `math.inf` lifts them.
-    Raises AudioTooLargeError beyond a limit, and AudioError for all else: not a sound, empty,
-    damaged, no such track, samples that are not finite or lie beyond 100 times full scale, a rate
-    outside 8-768 kHz, and a cut file, namely one whose header promises more than 5 % more than
-    could be read. Ogg, tagless mp3, aac and ts files do not state their length: of those, what is
-    left is the sound.
+    Raises AudioTooLargeError beyond a limit, and AudioError for everything else: not a sound,
+    empty, damaged, no such track, samples that are not finite or exceed 100 times full scale, a
+    rate outside 8-768 kHz, and a truncated file, whose header promises over 5 % more than could be
+    read. Ogg, untagged mp3, aac and ts files do not state their length: if truncated, what is left
+    of them is the sound.
     """
     _check_target(rate)
     seconds = DEFAULT_MAX_SECONDS if max_seconds is None else max_seconds
@@ -102,13 +102,13 @@ def stream(
 ) -> Iterator[Float32[np.ndarray, " T"]]:
     """Consecutive blocks of `load(source, rate)` in constant memory; only the last may be shorter.
 
-    Without limits unless given. Errors are those of `load`; a cut or damaged file may show only
+    No limits unless given. Errors are those of `load`; a truncated or damaged file may raise only
     after the blocks that could be read.
     """
     _check_target(rate)
     if not (math.isfinite(block_seconds) and round(block_seconds * rate) >= 1):
         raise AudioError(
-            f"a block of {block_seconds} s cannot be cut; give at least one sample, 1/{rate} s"
+            f"expected blocks of at least one sample, 1/{rate} s, got {block_seconds} s"
         )
     seconds = math.inf if max_seconds is None else max_seconds
     size = math.inf if max_bytes is None else max_bytes
@@ -117,9 +117,9 @@ def stream(
 
 
 def duration(source: AudioSource, *, track: Track = None) -> float:
-    """Seconds of sound, by the header where it is exact, else by decoding.
+    """Seconds of sound, from the header if it is exact, else by decoding.
 
-    Raises as `load`, without its limits; damage behind the header of a file goes unseen.
+    Raises the errors of `load`, except for limits; damage after the header may go undetected.
     """
     with _opened(source, math.inf, track, unnoted) as sound:
         seconds = sound.seconds
@@ -140,14 +140,14 @@ def _decoded_seconds(sound: Sound) -> float:
 def resampled(
     sound: Sound, rate: int, max_seconds: float | int
 ) -> Iterator[Float32[np.ndarray, " T"]]:
-    """Mono blocks of `sound` at `rate` Hz, of any length; at least one sample in all."""
+    """Mono blocks of `sound` at `rate` Hz, of any length; at least one sample in total."""
     import soxr
 
     resampler: soxr.ResampleStream | None = None
     own, total, last = rate, 0, np.float32(0)
 
     def rest() -> Float32[np.ndarray, " T"]:
-        """What the resampler holds back."""
+        """What the resampler still holds."""
         nothing = np.empty(0, dtype=np.float32)
         return nothing if resampler is None else resampler.resample_chunk(nothing, last=True)
 
@@ -172,7 +172,7 @@ def resampled(
 def _cut(
     parts: Iterator[Float32[np.ndarray, " _"]], size: int
 ) -> Iterator[Float32[np.ndarray, " _"]]:
-    """The same samples in blocks of `size`, the last one shorter."""
+    """The same samples in blocks of `size`; the last one may be shorter."""
     held: list[np.ndarray] = []
     count = 0
     for part in parts:
@@ -199,7 +199,7 @@ def _check_target(rate: int) -> None:
 def _mono(
     sound: Sound, max_seconds: float | int
 ) -> Iterator[tuple[Float32[np.ndarray, " T"], int]]:
-    """The sound as one channel, block by block with its rate, and every check of the samples."""
+    """The sound as checked mono blocks, each with its rate."""
     seen = 0.0
     _check_seconds(sound.name, sound.seconds or 0.0, max_seconds)
     mixer = Mixer()
@@ -222,12 +222,12 @@ def _mono(
 def _check_seconds(name: str, seconds: float, max_seconds: float | int) -> None:
     # Sums of blocks may be off by less than a sample.
     if seconds > max_seconds + 1e-6:
-        raise AudioTooLargeError(f"{name} is longer than {max_seconds:g} s, the limit")
+        raise AudioTooLargeError(f"{name} is longer than the limit of {max_seconds:g} s")
 
 
 @contextmanager
 def _opened(source: object, max_bytes: float | int, track: Track, note: Note) -> Generator[Sound]:
-    """`source` opened; bytes and file objects through a temporary file, as mp4 needs seeking."""
+    """`source`, opened; bytes and file objects via a temporary file, since mp4 needs seeking."""
     if is_tuple(source):
         if track not in (None, 1, "1"):
             raise no_track("the sound given as an array", track, 1, "it has one")
@@ -252,7 +252,7 @@ def _opened(source: object, max_bytes: float | int, track: Track, note: Note) ->
 def _copy(
     source: bytes | bytearray | memoryview | Readable, path: Path, max_bytes: float | int
 ) -> str:
-    """Writes the source to `path`; its name for messages."""
+    """Writes the source to `path`; returns its name for messages."""
     if not isinstance(source, Readable):
         check_bytes("the sound given as bytes", memoryview(source).nbytes, max_bytes)
         path.write_bytes(source)
@@ -278,7 +278,7 @@ def _from_array(source: tuple[Any, ...], max_bytes: float | int) -> Sound:
     """The sound of `(array, sample_rate)`."""
     name = "the sound given as an array"
     if len(source) != 2:
-        raise AudioError(f"{name} has {len(source)} parts; expected (array, sample_rate)")
+        raise AudioError(f"{name} has {len(source)} elements; expected (array, sample_rate)")
     try:
         samples, rate = np.asarray(source[0]), float(source[1])
     except (TypeError, ValueError, RuntimeError) as error:
@@ -290,7 +290,7 @@ def _from_array(source: tuple[Any, ...], max_bytes: float | int) -> Sound:
     if samples.ndim not in (1, 2) or samples.size == 0:
         raise AudioError(
             f"{name} has shape {list(samples.shape)}; "
-            "expected [T], [T, channels] or [channels, T], none of them 0"
+            "expected [T], [T, channels] or [channels, T], not empty"
         )
     if not rate.is_integer():
         raise AudioError(f"{name} has a sample rate of {rate:g} Hz; expected a whole number")

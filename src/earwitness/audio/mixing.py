@@ -1,15 +1,16 @@
-"""Channels mixed down to one: by their places where the file names them, else their mean.
+"""Channels mixed down to mono: by position if the file names them, else their mean.
 
-Two channels, and more without names, are averaged. Named ones are folded to stereo as ITU-R BS.775
-says (center and surrounds at -3 dB, no LFE) and that is averaged, so that a film sounds as its
-stereo version does. Where the mix cancels (a microphone of reversed polarity), it is replaced.
+Two channels, and more without names, are averaged. Named ones are folded down to stereo as in
+ITU-R BS.775 (center and surrounds at -3 dB, no LFE), which is then averaged, so that a film sounds
+like its stereo version. Where the mix cancels out (one microphone with reversed polarity), it is
+replaced.
 """
 
 import numpy as np
 from jaxtyping import Float, Float32
 
 CANCELED = 0.1
-"""a mix with less than this share of its channels' mean energy has canceled itself out"""
+"""a mix with less than this share of its channels' mean energy has canceled out"""
 
 _HALF = 0.5
 _MINUS_3_DB = 0.5**0.5
@@ -21,11 +22,11 @@ _FADE_SECONDS = 0.01
 
 
 class Mixer:
-    """Mixes consecutive blocks down to mono; sounds that do not cancel come out bit by bit alike.
+    """Mixes consecutive blocks down to mono; where nothing cancels out, this is the plain mix.
 
-    Each second of a block is judged on its own: where the energy of the mix is below `CANCELED` of
-    the mean energy of the channels, stereo gives its side signal, (left - right) / 2, and more
-    channels give the loudest one. Changes are faded over 10 ms.
+    Each second of a block is judged on its own: where the energy of the mix is below `CANCELED`
+    times the mean energy of the channels, stereo gives its side signal, (left - right) / 2, and
+    more channels give the loudest one. Changes are crossfaded over 10 ms.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class Mixer:
         return mixed
 
     def _mend(self, mixed: np.ndarray, part: np.ndarray, weights: np.ndarray, rate: int) -> None:
-        """Replaces a stretch of the mix that has canceled itself out."""
+        """Replaces a stretch of the mix that has canceled out."""
         energies = np.einsum("tc,tc->c", part, part, dtype=np.float64)
         if not energies.any():
             return
@@ -80,7 +81,7 @@ def _mixed(
 
 
 def _instead(energies: Float[np.ndarray, " channels"]) -> Float[np.ndarray, " channels"]:
-    """The weights that take the place of a mix that has canceled itself out."""
+    """The weights that replace a mix that has canceled out."""
     if len(energies) == 2:
         return np.array([0.5, -0.5])
     return (np.arange(len(energies)) == energies.argmax()).astype(np.float64)

@@ -1,13 +1,13 @@
-"""The length that a header states, of formats where FFmpeg goes by what is there: MP3, WMA, AVI.
+"""The duration stated in a header, for formats where FFmpeg estimates it: MP3, WMA, AVI.
 
-Each takes a file open at its first byte, and raises OSError.
+Each function takes a file positioned at its first byte, and raises OSError.
 """
 
 import re
 import struct
 from typing import BinaryIO
 
-# The number of frames, which the lowest flag of a Xing tag announces.
+# The number of frames; a Xing tag has it if its lowest flag is set.
 _MPEG_TAG = re.compile(
     rb"(?:Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f](?P<xing>.{4})"
     rb"|VBRI.{10}(?P<vbri>.{4})",
@@ -18,9 +18,9 @@ _HEADERS = 1 << 16
 
 
 def mpeg_seconds(file: BinaryIO) -> float:
-    """Seconds by the tag in the first MPEG frame (Xing, Info or VBRI); 0 where there is none.
+    """Seconds according to the tag in the first MPEG frame (Xing, Info or VBRI); 0 without one.
 
-    The tag describes its own file, also where others were joined to it.
+    The tag describes its own file, even if others were joined to it.
     """
     place, start = file.tell(), file.read(10)
     if start.startswith(b"ID3") and len(start) == 10:
@@ -39,7 +39,7 @@ def mpeg_seconds(file: BinaryIO) -> float:
 
 
 def asf_seconds(file: BinaryIO) -> float:
-    """Seconds by the file properties of an ASF file (WMA, WMV); 0 of a broadcast."""
+    """Seconds according to the file properties of an ASF file (WMA, WMV); 0 for a broadcast."""
     head = file.read(_HEADERS)
     place = head.find(_ASF_PROPERTIES)
     if place < 0 or len(head) < place + 92:
@@ -50,7 +50,7 @@ def asf_seconds(file: BinaryIO) -> float:
 
 
 def avi_seconds(file: BinaryIO) -> float:
-    """Seconds of the longest stream by the stream headers of an AVI file."""
+    """Seconds of the longest stream according to the stream headers of an AVI file."""
     head = file.read(_HEADERS)
     seconds, place = 0.0, head.find(b"strh")
     while place >= 0 and place + 44 <= len(head):

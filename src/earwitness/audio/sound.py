@@ -1,4 +1,4 @@
-"""An opened sound, and the sentences that say why one is refused."""
+"""An opened sound, and the errors for sounds that are rejected."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ ACCEPTED = (
     "another format that FFmpeg knows"
 )
 TRUNCATION = 1.05
-"""a header may promise this many times what can be read before the file counts as cut off"""
+"""a file counts as cut off if its header promises more than this many times what can be read"""
 
 _BLOCK_SAMPLES = 1 << 18
 
 Note: TypeAlias = Callable[[str], None]
-"""takes one sentence on a sound that is read all the same"""
+"""receives one sentence about a sound that can be read anyway"""
 
 
 class Block(NamedTuple):
@@ -34,9 +34,9 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Sound:
-    """An opened sound; `seconds` is its exact length by the header, None where only decoding tells.
+    """An opened sound; `seconds` is the exact length from its header, None if decoding is needed.
 
-    The rate may change from block to block, as it does in joined files.
+    The rate may change from block to block, as in joined files.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Sound:
 
 
 def block_frames(channels: int) -> int:
-    """Frames per block, so that a block stays small whatever the number of channels."""
+    """Frames per block, so that a block stays small with any number of channels."""
     return max(1, _BLOCK_SAMPLES // channels)
 
 
@@ -58,38 +58,38 @@ def check_rate(name: str, rate: int) -> None:
 
 
 def check_bytes(name: str, size: int, max_bytes: float | int) -> None:
-    """Raises AudioTooLargeError where `size` is beyond the limit."""
+    """Raises AudioTooLargeError if `size` is beyond the limit."""
     if size > max_bytes:
-        raise AudioTooLargeError(f"{name} is larger than {max_bytes:g} bytes, the limit")
+        raise AudioTooLargeError(f"{name} is larger than the limit of {max_bytes:g} bytes")
 
 
 def check_promise(name: str, promised: float, found: float, note: Note) -> None:
-    """Raises AudioError where far less than the `promised` seconds were found; else notes a lack.
+    """Raises AudioError if far less than the `promised` seconds was found; else notes a shortfall.
 
-    A header without a promise gives 0.
+    `promised` is 0 if the header states no length.
     """
     if promised > TRUNCATION * found:
         raise cut_off(name, promised, found)
-    # Encoders pad and round: less than a quarter of a second is no news.
+    # Encoders pad and round: less than a quarter of a second is not worth a note.
     if promised > found + 0.25:
-        note(f"{name}: its header promises {promised:.2f} s and {found:.2f} s are there")
+        note(f"{name}: its header promises {promised:.2f} s, but it holds {found:.2f} s")
 
 
 def cut_off(name: str, promised: float, found: float) -> AudioError:
-    """The error of a file whose header promises more seconds than it holds."""
+    """The error for a file whose header promises more seconds than it holds."""
     return AudioError(
-        f"{name} is cut off: its header promises {promised:.2f} s and {found:.2f} s are there; "
+        f"{name} is cut off: its header promises {promised:.2f} s, but it holds {found:.2f} s; "
         "expected a complete file"
     )
 
 
 def damaged(name: str) -> AudioError:
-    """The error of a file of a known format that cannot be decoded."""
+    """The error for a file in a known format that cannot be decoded."""
     return AudioError(f"{name} is damaged and cannot be decoded; expected a complete file")
 
 
 def not_a_sound(name: str) -> AudioError:
-    """The error of a file that no decoder knows."""
+    """The error for a file that no decoder recognizes."""
     return AudioError(f"{name} is not a sound in a known format; expected {ACCEPTED}")
 
 
@@ -102,7 +102,7 @@ def reason_of(error: Exception) -> str:
 def scaled(samples: Shaped[np.ndarray, "T channels"]) -> Shaped[np.ndarray, "T channels"]:
     """The samples as float32, full scale 1.
 
-    Integers are scaled by the range of their type, unsigned ones about its middle.
+    Integers are scaled by the range of their type, unsigned ones about its midpoint.
     """
     if samples.dtype.kind == "f":
         with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""The time line of a file: where each frame is, so that holes stay holes."""
+"""The timeline of a file: where each frame belongs, so that gaps are kept."""
 
 from typing import TYPE_CHECKING
 
@@ -6,18 +6,18 @@ if TYPE_CHECKING:
     from av import AudioFrame
 
 HOLE_SECONDS = 0.1
-"""a time stamp that is later than the samples before it by more leaves a hole; less is jitter"""
+"""a timestamp this much later than the end of the samples before it leaves a gap; less is jitter"""
 
-# Where a clock may jump, a longer hole must be covered by another track to count as one.
+# Where a clock may jump, a longer gap counts only if another track covers it.
 _JUMP_SECONDS = 60.0
 _LONGEST_HOLE = 12 * 3600.0
 
 
 class TimeLine:
-    """Counts samples against time stamps, from the first second of the file on.
+    """Compares sample counts with timestamps, from the start of the file on.
 
-    `start` is the file's own first time. Time stamps that go back (joined recordings) move it: no
-    sample is dropped. `jumps`: the clock of the format may leap where recordings were joined.
+    `start` is the file's own start time. Timestamps that go back (joined recordings) shift it, so
+    that no sample is dropped. `jumps`: the format's clock may jump where recordings were joined.
     """
 
     def __init__(self, start: float, *, jumps: bool) -> None:
@@ -30,7 +30,7 @@ class TimeLine:
         self.empty = True
 
     def gap(self, frame: "AudioFrame") -> int:
-        """Samples of silence before `frame`, which counts as read."""
+        """The samples of silence that belong before `frame`, which is then counted as read."""
         silence = 0.0
         if frame.pts is not None and frame.time_base is not None:
             silence = self._silence(float(frame.pts * frame.time_base))
@@ -43,7 +43,7 @@ class TimeLine:
         return count
 
     def other(self, time: float) -> None:
-        """Takes the time of a packet of another track: it shows that a hole is not a jump."""
+        """Notes the time of a packet of another track: it shows that a gap is not a jump."""
         time -= self._start
         self._covered |= self.seconds + 1 < time < self.seconds + _LONGEST_HOLE
 

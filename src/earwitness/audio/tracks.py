@@ -1,4 +1,4 @@
-"""Which of the sound tracks of a file is read."""
+"""Which audio track of a file is read."""
 
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 Track = int | str | None
-"""a sound track by its number from 1 or by its language ("eng"); None: the file's default"""
+"""an audio track by its number from 1 or by its language ("eng"); None: the file's default"""
 
 
 def chosen(container: "InputContainer", name: str, track: Track, note: Note) -> "AudioStream":
-    """The sound track that `track` names; without a name the one that the file marks as default.
+    """The audio track that `track` selects; if None, the one that the file marks as default.
 
-    Notes the others where there are several and none is named. Raises AudioError: no such track.
+    Notes the others if there are several and none is selected. Raises AudioError: no such track.
     """
     streams = list(container.streams.audio)
     if not streams:
@@ -36,7 +36,7 @@ def chosen(container: "InputContainer", name: str, track: Track, note: Note) -> 
 
 
 def no_track(name: str, track: Track, count: int, listed: str) -> AudioError:
-    """The error of a track that is not there."""
+    """The error for a track that does not exist."""
     numbers = "1" if count == 1 else f"1 to {count}"
     return AudioError(f"{name} has no audio track {track!r}; expected {numbers} ({listed})")
 
@@ -52,5 +52,5 @@ def _listed(streams: "list[AudioStream]") -> str:
 
 
 def _language(stream: "AudioStream") -> str:
-    """What the file says the language is: three letters, but it may say anything."""
+    """The language that the file states: normally three letters, but it can be anything."""
     return "".join(sign for sign in stream.language or "" if sign.isalnum())[:12] or "und"
