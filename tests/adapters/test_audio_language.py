@@ -189,7 +189,7 @@ def test_other_kinds_and_damage_are_one_sentence(folders, tmp_path, config, sent
 def test_missing_model_and_options_of_other_models_are_refused():
     with pytest.raises(CheckpointError, match="nowhere/at-all"):
         Captioner.load("hf:nowhere/at-all")
-    with pytest.raises(ConfigError, match="is for hf: and openai: models"):
+    with pytest.raises(ConfigError, match="applies to hf: and openai: models only"):
         open_captioner("pocket-lamb", options=AdapterOptions(prompt="Well?"))
 
 

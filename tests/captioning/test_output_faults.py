@@ -42,8 +42,8 @@ def shell(place: Path, line: str) -> tuple[int, list[str]]:
         ("-q clips -f json >&-", "standard output: cannot be written (Bad file descriptor)"),
         ("-q clips/0.wav -f srt >&-", "standard output: cannot be written (Bad file descriptor)"),
         ("-q - <&-", "standard input is closed; expected a sound"),
-        ("-q --manifest - <&-", "standard input is closed; expected a path per line"),
-        ("-q clips -f csv -o /dev/full", "/dev/full: is a device; expected the name of a file"),
+        ("-q --manifest - <&-", "standard input is closed; expected one path per line"),
+        ("-q clips -f csv -o /dev/full", "/dev/full: is a device; expected a file name"),
     ],
 )
 def test_stream_that_cannot_be_used_is_one_sentence(place, line, sentence):
@@ -79,7 +79,7 @@ def test_output_that_is_no_file_is_refused(tmp_path, kind):
         lambda: Failures(path),
     ]
     for opened in opens:
-        with pytest.raises(DataError, match=f"is a {kind}; expected the name of a file"):
+        with pytest.raises(DataError, match=f"is a {kind}; expected a file name"):
             opened()
 
 

@@ -101,7 +101,7 @@ def test_folder_of_other_settings_other_tables_or_damage_is_refused(tmp_path):
         Parts(tmp_path, "other")
     part = tmp_path / "part-000001.parquet"
     pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)
-    with pytest.raises(DataError, match="is not a part of earwitness caption"):
+    with pytest.raises(DataError, match="was not written by earwitness caption"):
         Parts(tmp_path, "abc")
     part.write_bytes(b"PAR1")
     with pytest.raises(DataError, match="not a readable parquet file"):
@@ -111,5 +111,5 @@ def test_folder_of_other_settings_other_tables_or_damage_is_refused(tmp_path):
 
 
 def test_file_system_that_is_unknown_is_one_sentence():
-    with pytest.raises(DataError, match="no file system is called 'nowhere'"):
+    with pytest.raises(DataError, match="unknown file system 'nowhere'"):
         Parts(Path("nowhere://bucket/out"), "abc")

@@ -142,7 +142,7 @@ def test_manifest_of_urls_is_read(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("nowhere://bucket/x", "no file system is called 'nowhere'"),
+        ("nowhere://bucket/x", "unknown file system 'nowhere'"),
         ("file:///nowhere/at/all", "cannot be read"),
     ],
 )

@@ -140,7 +140,7 @@ def test_ending_names_the_format(ending):
 
 
 def test_unknown_ending_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"no format has the ending '.xls'; expected .txt"):
+    with pytest.raises(ConfigError, match=r"no format has the extension '.xls'; expected .txt"):
         format_of(Path("x.xls"))
 
 
@@ -262,7 +262,7 @@ def test_nothing_found_is_a_problem_of_that_source_alone(tree):
     found = find(["in/b.wav", "empty", "in/*.xyz"])
     assert [source.problem for source in found] == [
         None,
-        "the folder 'empty' holds no sound with a known ending (see --include)",
+        "the folder 'empty' holds no sound with a known extension (see --include)",
         "no file matches 'in/*.xyz'; expected a sound",
     ]
 
@@ -300,9 +300,9 @@ def test_parquet_is_a_manifest(tree):
     [
         ("m.csv", "clip\n1\n", "row 1 has none of file, path, .*its columns are clip"),
         ("m.csv", "file\n", "names no file"),
-        ("m.csv", "file,x\n,1\n", "row 1 names no file in column 'file'"),
+        ("m.csv", "file,x\n,1\n", "row 1 has no file name in column 'file'"),
         ("m.jsonl", "[1]\n", "line 1: expected an object"),
-        ("m.jsonl", '{"file": 3}\n', "row 1 names no file"),
+        ("m.jsonl", '{"file": 3}\n', "row 1 has no file name"),
         ("m.parquet", "no", "not a readable parquet file"),
         ("m.txt", "", "names no file"),
     ],

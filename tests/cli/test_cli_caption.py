@@ -263,12 +263,12 @@ def test_wrong_usage_exits_2(run, clips, arguments, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("clips", "-o", "x.xls"), "x.xls: no format has the ending '.xls'; expected .txt,"),
-        (("clips", "-o", "clips", "-f", "csv"), "clips: is a folder; expected the name of a file"),
-        (("clips", "-f", "parquet"), "parquet needs a file; name one with --output"),
+        (("clips", "-o", "x.xls"), "x.xls: no format has the extension '.xls'; expected .txt,"),
+        (("clips", "-o", "clips", "-f", "csv"), "clips: is a folder; expected a file name"),
+        (("clips", "-f", "parquet"), "parquet needs a file; give one with --output"),
         (("clips", "-f", "srt"), "srt holds the subtitles of one sound, not of 5; --sidecar srt"),
         (("clips", "--shard", "9/4"), "--shard 9/4: expected i/n with i from 1 to n"),
-        (("clips", "--exclude", "*"), "holds no sound with a known ending"),
+        (("clips", "--exclude", "*"), "holds no sound with a known extension"),
         (("clips/0.wav", "--exclude", "*"), "--exclude leaves none of clips/0.wav"),
         (("clips/0.wav", "--device", "abacus"), "--device abacus: not on this machine; expected"),
         (("clips/0.wav", "--device", "cuda:7"), "--device cuda:7: not on this machine; expected"),

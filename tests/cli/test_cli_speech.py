@@ -123,7 +123,7 @@ def test_lines_do_not_overlap_and_can_be_read(subtitles: str) -> None:
     [
         ("no/such/folder", "--speech no/such/folder: no such folder; expected a folder, a name"),
         ("tiny.de", "--speech tiny.de: no such folder; expected a folder, a name such as tiny.en"),
-        ("large-v1", "--speech large-v1: is not on this disk; to fetch it, name it: Systran/"),
+        ("large-v1", "--speech large-v1: is not on this disk; to download it, use Systran/"),
         (str(EXAMPLES), "model.bin, config.json, tokenizer.json is missing; expected a Whisper"),
     ],
 )

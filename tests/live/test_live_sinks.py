@@ -48,7 +48,7 @@ def test_json_lines_are_appended_to(tmp_path: Path) -> None:
     for _ in range(2):
         JsonLines(path).add(CAPTION)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [CAPTION] * 2
-    with pytest.raises(DataError, match="is a folder; expected the name of a file"):
+    with pytest.raises(DataError, match="is a folder; expected a file name"):
         JsonLines(tmp_path)
 
 

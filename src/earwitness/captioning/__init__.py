@@ -1,4 +1,4 @@
 """Captioning jobs: sounds from files and shards, windows and gates, results in every format.
 
-This room knows models only through the protocol in `captioner`, and never imports torch.
+This package uses models only through the protocol in `captioner`, and never imports torch.
 """

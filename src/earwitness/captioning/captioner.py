@@ -1,9 +1,9 @@
-"""The seam: what command line, service, page and jobs ask of a captioner, and how one is loaded.
+"""The seam: what the command line, service, page and jobs need from a captioner; loading one.
 
 A captioner satisfies `Captioner` by its methods alone: neither
-`earwitness.system.captioner.TorchCaptioner` nor `earwitness.runtime.RuntimeCaptioner` knows this
-file. `load` and the functions below it are the only place above the seam that
-names an implementation.
+`earwitness.system.captioner.TorchCaptioner` nor `earwitness.runtime.RuntimeCaptioner` imports this
+file. `load` and the functions below it are the only code above the seam that names an
+implementation.
 """
 
 import os
@@ -55,16 +55,16 @@ class Captioner(Protocol):
     """Turns sounds into captions: `Captioner.load("pocket-lamb").caption("dog.wav").text`."""
 
     name: str
-    """the model's name, as results state it"""
+    """the model's name, as given in results"""
 
     @property
     def device(self) -> object:
-        """Where the model runs; its text is a device name, such as cpu or cuda:0."""
+        """Where the model runs; as a string it is a device name, such as cpu or cuda:0."""
         ...
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms that the model takes."""
+        """Sample rate in Hz of the waveforms that the model expects."""
         ...
 
     @property
@@ -79,7 +79,7 @@ class Captioner(Protocol):
 
     @property
     def min_score(self) -> float:
-        """The lowest score that the model lets pass, 0 to 1. Raises CheckpointError."""
+        """The model's own minimum score, 0 to 1. Raises CheckpointError."""
         ...
 
     @property
@@ -94,7 +94,7 @@ class Captioner(Protocol):
 
     @staticmethod
     def load(model: Path | str = "pocket-lamb", device: str = "cpu") -> "Captioner":
-        """The captioner of a model, as `open_captioner` with an adapter's own defaults."""
+        """The captioner of a model, like `open_captioner` with default adapter options."""
         return open_captioner(model, device)
 
     def caption(
@@ -107,7 +107,7 @@ class Captioner(Protocol):
     ) -> Caption:
         """The best caption of one sound: a path, bytes, a binary file, or (samples, sample rate).
 
-        `track` is a sound track of a file with several, by its number from 1 or its language.
+        `track` selects an audio track by its number from 1 or its language.
 
         Raises:
             AudioError: the sound cannot be read.
@@ -143,7 +143,7 @@ class Captioner(Protocol):
     ) -> list[list[Caption]]:
         """The n-best captions of mono waveforms at `sample_rate`, best first.
 
-        A waveform's captions do not depend on the others.
+        A waveform's captions do not depend on the other waveforms.
 
         Raises:
             ConfigError: not even one of them fits in memory.
@@ -151,19 +151,19 @@ class Captioner(Protocol):
         ...
 
     def events(self, source: AudioSource, threshold: float = 0.5) -> list[SoundEvent]:
-        """The sounds in one sound of any length, with AudioSet's names and their borders, in order
-        of their start. Raises AudioError, and CheckpointError for a model without a class head.
+        """The sound events in a sound of any length, by AudioSet's names, with start and end,
+        ordered by start. Raises AudioError, and CheckpointError for a model without a class head.
         """
         ...
 
     def precision(self, kind: Precision) -> AbstractContextManager[None]:
-        """Captions made inside are computed in this number format. Raises ConfigError."""
+        """A context in which captions are computed in this number format. Raises ConfigError."""
         ...
 
 
 @runtime_checkable
 class Explains(Protocol):
-    """A captioner that can say more of a sound than its caption: for the page and the service."""
+    """A captioner that can explain its captions, for the page and the service."""
 
     @property
     def audio_text(self) -> AudioTextEncoder | None:
@@ -186,40 +186,40 @@ class Explains(Protocol):
         count: int,
         against: Sequence[Float[np.ndarray, " _"]] = (),
     ) -> list[tuple[str, float]]:
-        """The whole words that the Token Guide boosts most, and their boosts; none without one.
+        """The whole words that the Token Guide boosts most, with boosts; none without a guide.
 
-        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
-        same for every sound, and what is left says what this one has that others have not.
+        Boosts are relative to the mean over the waveforms `against`: most of a boost is the same
+        for every sound, and the difference shows what is particular to this one.
         """
         ...
 
     def bridge_effect(self, waveform: Float[np.ndarray, " T"]) -> BridgeEffect | None:
-        """What the model says without and with its bridge; None for a model that has none."""
+        """What the model says without and with its bridge; None for a model without a bridge."""
         ...
 
 
 def open_captioner(
     model: Path | str = "pocket-lamb", device: str = "cpu", options: AdapterOptions | None = None
 ) -> Captioner:
-    """The captioner of a model folder, a pocket model by name, or one of the hub (owner/name or
+    """The captioner of a model folder, a pocket model by name, or a model on the hub (owner/name or
     owner/name@revision), on `device`: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
 
     On the CPU a folder with ONNX graphs is run by onnxruntime; torch is not even imported.
-    `hf:owner/name` (or a folder) is an audio-language model of transformers, and `openai:name` one
-    behind an OpenAI-compatible server; `options` are for these two alone.
+    `hf:owner/name` (or a folder) is an audio-language model from transformers, and `openai:name`
+    one behind an OpenAI-compatible server; `options` apply to these two only.
 
     Raises:
         MissingDependencyError: the model or the device needs a package that is not installed.
-        CheckpointError: the folder is missing, damaged, or of a newer format; or the hub has no
+        CheckpointError: the folder is missing, damaged, or in a newer format; or the hub has no
             such model, or cannot be reached.
-        ConfigError: this machine has no such device, or `options` that the model does not have.
+        ConfigError: this machine has no such device, or the model has no such `options`.
     """
     scheme, name = scheme_of(model)
     if scheme:
         return _adapter(scheme, name, device, options)
     if options not in (None, AdapterOptions()):
         raise ConfigError(
-            f"{model}: a prompt, a quantization or a base URL is for hf: and openai: models"
+            f"{model}: a prompt, quantization or base URL applies to hf: and openai: models only"
         )
     folder = captioner_folder(model)
     if is_exported(folder) and (device == "cpu" or (device == "auto" and not _has_gpu())):
@@ -236,7 +236,7 @@ def open_captioner(
 def _adapter(
     scheme: Literal["hf", "openai"], name: str, device: str, options: AdapterOptions | None
 ) -> Captioner:
-    # Their `load` has no model of its own to fall back on, as the protocol's has.
+    # Unlike the protocol's `load`, theirs has no default model.
     if scheme == "openai":
         from earwitness.adapters.endpoint import EndpointCaptioner
 
@@ -258,7 +258,7 @@ def scheme_of(model: Path | str) -> tuple[Literal["", "hf", "openai"], str]:
 
 
 def with_own_rerank(captioner: _Own) -> _Own:
-    """The captioner, choosing captions by its class head if it has one."""
+    """The captioner, set to choose captions by its class head if it has one."""
     from earwitness.captioning.heard import EventReranker
 
     if captioner.classes is not None:
@@ -267,8 +267,8 @@ def with_own_rerank(captioner: _Own) -> _Own:
 
 
 def _with_torch(captioner: "RuntimeCaptioner", folder: Path) -> "RuntimeCaptioner":
-    """The captioner with what its graphs do not hold: torch, where it is installed, computes in
-    half precision and reads text.
+    """The captioner with what its graphs lack: if torch is installed, it computes in half precision
+    and embeds text.
     """
 
     def in_torch() -> "TorchCaptioner":
@@ -289,7 +289,7 @@ def _need_torch(what: str) -> None:
 
 
 class _LaterAudioText:
-    """The CLAP in a folder, loaded when it is first asked."""
+    """The CLAP in a folder, loaded on first use."""
 
     def __init__(self, folder: Path, sample_rate: int) -> None:
         self._folder, self.sample_rate = folder, sample_rate
@@ -312,7 +312,7 @@ def load_audio_text(name: str | Path, device: str = "cpu") -> AudioTextEncoder:
     or of a Hugging Face CLAP.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is no such model, or it is damaged.
         MissingDependencyError: torch is not installed.
     """
     _need_torch(f"reranking by {name}")
@@ -322,10 +322,10 @@ def load_audio_text(name: str | Path, device: str = "cpu") -> AudioTextEncoder:
 
 
 def audio_text_folder(name: str | Path) -> Path:
-    """The folder that the CLAP called `name` is in.
+    """The folder of the CLAP called `name`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such model.
         MissingDependencyError: torch is not installed.
     """
     _need_torch(f"reranking by {name}")
@@ -335,17 +335,17 @@ def audio_text_folder(name: str | Path) -> Path:
 
 
 def sound_classes(model: Path | str, device: str = "cpu") -> SoundClassifier:
-    """The class head of a model over its encoder's frames. Raises CheckpointError without one."""
+    """The class head on a model's encoder. Raises CheckpointError if the model has none."""
     if scheme_of(model)[0]:
-        captioner_folder(model)  # says that adapters have none, without loading one
+        captioner_folder(model)  # raises for adapters, which have none, without loading one
     captioner = Captioner.load(model, device)
     if not isinstance(captioner, CaptionCalls) or captioner.classes is None:
-        raise CheckpointError(f"{model}: no class head (classes.json) beside its encoder")
+        raise CheckpointError(f"{model}: no class head (classes.json) next to its encoder")
     return captioner.classes
 
 
 def captioner_folder(model: Path | str) -> Path:
-    """The folder that the captioner called `model` is in. Raises CheckpointError."""
+    """The folder of the captioner called `model`. Raises CheckpointError."""
     from earwitness.models.names import model_folder
 
     return model_folder(model)
@@ -362,7 +362,7 @@ def captioner_files(model: Path | str) -> list[Path]:
         return []
     names = ["earwitness.json", "prefix.safetensors", "lora/adapter_model.safetensors"]
     if scheme == "hf":
-        _need_torch(f"hf:{name}")  # before gigabytes of weights are fetched
+        _need_torch(f"hf:{name}")  # fail before downloading gigabytes of weights
         from earwitness.models.hub import resolve
 
         folder = resolve(name)
@@ -379,8 +379,8 @@ def is_exported(folder: Path) -> bool:
 
 
 def set_threads(count: int) -> None:
-    """Lets models on the CPU that are loaded from now on use `count` threads."""
-    # Read by torch when it is imported, and by our runtime when it opens a model.
+    """Lets CPU models loaded from now on use `count` threads."""
+    # Torch reads it on import, our runtime when it opens a model.
     os.environ["OMP_NUM_THREADS"] = str(count)
     if "torch" in sys.modules:
         import torch
@@ -389,6 +389,6 @@ def set_threads(count: int) -> None:
 
 
 def _has_gpu() -> bool:
-    """Whether torch might find a GPU of Nvidia's; importing it to ask takes seconds."""
+    """Whether torch might find an NVIDIA GPU; importing it to check takes seconds."""
     driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
     return driver and find_spec("torch") is not None

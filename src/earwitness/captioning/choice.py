@@ -1,4 +1,4 @@
-"""Which model captions, and how: one choice for every engine, that other machines can be sent."""
+"""Which model captions, and how: the same for every engine, and sent to other machines."""
 
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -17,12 +17,12 @@ from earwitness.captioning.rerank import Reranker, reranker_files
 from earwitness.captioning.segments import Windows
 
 DEFAULTS = CaptionOptions.model_validate({})
-"""the choices of the model and the engine"""
+"""everything left to the model and the engine"""
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model by name, the options of its captions, and what it runs on."""
+    """A model by name, its caption options, and what it runs on."""
 
     name: str
     options: CaptionOptions = DEFAULTS
@@ -32,16 +32,16 @@ class ModelChoice:
     adapter: AdapterOptions = AdapterOptions()
 
     def fingerprint(self, timed: bool) -> str:
-        """Eight hex digits for everything besides the sound that a caption depends on.
+        """Eight hex digits that identify everything a caption depends on besides the sound.
 
         Raises:
             CheckpointError: there is no such model, or no such CLAP to rerank by.
-            ConfigError: the lengths of window, hop and whole do not fit together.
+            ConfigError: the lengths of window, hop and whole are inconsistent.
         """
         options = self.options
         timed = timed or options.implies_times
         windows = Windows(*options.lengths(timed))
-        # A lowest score of 0 is not the same as none given, which leaves the choice to the model.
+        # A minimum score of 0 differs from None, which leaves the choice to the model.
         asked: tuple[object, ...] = (
             (windows, timed, options.silence, self.precision, options.min_score),
             sorted(options.search_changes().items()),
@@ -59,7 +59,7 @@ class ModelChoice:
         return digest.hexdigest()
 
     def load(self, timed: bool) -> tuple[Captioner, CaptionSettings]:
-        """The captioner, and the settings completed with its own.
+        """The captioner, and the settings completed with its defaults.
 
         Raises:
             CheckpointError: a model folder is missing or damaged.
@@ -72,5 +72,5 @@ class ModelChoice:
 
 
 def load_reranker(name: str | None, weight: float | None, captioner: Captioner) -> Reranker | None:
-    """The reranker called `name` on the captioner's device; None for None."""
+    """The reranker called `name` on the captioner's device; None if `name` is None."""
     return None if name in (None, "none") else Reranker.load(name, weight, str(captioner.device))

@@ -1,4 +1,4 @@
-"""Outcomes as rows of an Arrow table and back: parquet parts, and what workers send home."""
+"""Outcomes as rows of an Arrow table and back: for parquet parts, and for what workers return."""
 
 # pyright: basic
 # (pyarrow has no types.)
@@ -19,9 +19,9 @@ _IN_SEGMENT = ("start", "end", "caption", "score")
 
 
 def schema() -> "pyarrow.Schema":
-    """The columns of a row per sound; null where a sound has no such thing.
+    """The columns of a table with one row per sound; null where a sound has no such value.
 
-    `file_bytes` is the name where it is not UTF-8, which `file` then shows escaped.
+    `file_bytes` is the name if it is not valid UTF-8; `file` then shows it escaped.
     """
     pa, _ = need_parquet("a table of captions")
     text, number = pa.string(), pa.float64()
@@ -54,7 +54,7 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def outcome_of(row: dict[str, Any]) -> Outcome:
-    """The outcome that a row of `schema` stands for."""
+    """The outcome that a row of `schema` represents."""
     name, notes = name_of(row), tuple(row["notes"] or ())
     if row["error"] is not None:
         return Outcome(name, None, row["error"], notes)
@@ -70,7 +70,7 @@ def outcome_of(row: dict[str, Any]) -> Outcome:
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """The name of a row's sound as the system has it."""
+    """The name of a row's sound as the operating system has it."""
     return row["file"] if row["file_bytes"] is None else os.fsdecode(row["file_bytes"])
 
 

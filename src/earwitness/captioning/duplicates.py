@@ -1,10 +1,10 @@
-"""Marks of the same sound under another name: the same bytes, or the same audio encoded otherwise.
+"""Finds the same sound under another name: the same bytes, or the same audio in another encoding.
 
 A fingerprint holds the signs of energy differences along time and frequency, as in J. Haitsma and
 T. Kalker, "A Highly Robust Audio Fingerprinting System" (ISMIR 2002), sec. 4.2; theirs has 32 bits
-per 11.6 ms for finding excerpts, ours 256 bits per whole clip for finding copies. Chosen here: the
-spans of time and frequency, a dead band so that quiet stretches give no random bits, and the
-distance up to which two clips count as one.
+per 11.6 ms for finding excerpts, ours 256 bits per whole clip for finding copies. Our own choices:
+the spans of time and frequency, a dead band so that quiet stretches give no random bits, and the
+distance up to which two clips count as the same.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from earwitness.captioning.writers import Record
 
 BITS = 256
 FARTHEST = 31
-"""bits in which two encodings of one sound may differ: of 16 words, one then differs in one at most
+"""bits in which two encodings of one sound may differ: at least one of 16 words then differs in at
+most one bit
 """
 
 _RATE = 8000
@@ -28,11 +29,11 @@ _LOWEST, _HIGHEST = 300.0, 3400.0
 _DEAD_BAND = 0.1
 _FLOOR = 1e-4
 _FEWEST = 32
-"""ones that a fingerprint needs: hum and silence have too few to be told from each other"""
+"""set bits that a fingerprint needs: hum and silence have too few to be told apart"""
 
 
 def fingerprint(source: AudioSource) -> str | None:
-    """64 hex digits of a sound; None for one that is too short or too even. Raises AudioError."""
+    """64 hex digits; None for a sound that is too short or too uniform. Raises AudioError."""
     parts = [_bands(block) for block in audio.stream(source, _RATE, 8.192)]
     energy = np.concatenate(parts)
     if len(energy) < 2 * (_STEPS + 1):
@@ -44,7 +45,7 @@ def fingerprint(source: AudioSource) -> str | None:
 
 
 def _over_time(frames: int) -> Float32[np.ndarray, "S F"]:
-    """Weights of overlapping stretches: an encoder's delay of some frames moves little over."""
+    """Weights of overlapping stretches: an encoder's delay of a few frames matters little."""
     centers = (np.arange(_STEPS + 1) + 0.5) / (_STEPS + 1)
     apart = np.abs((np.arange(frames) + 0.5) / frames - centers[:, None])
     weights = np.clip(1 - apart * (_STEPS + 1), 0, None)
@@ -52,7 +53,7 @@ def _over_time(frames: int) -> Float32[np.ndarray, "S F"]:
 
 
 def _bands(samples: Float32[np.ndarray, " T"]) -> Float32[np.ndarray, "F M"]:
-    """Energy of the frames of a block in 17 bands, evenly spaced in the logarithm of frequency."""
+    """Energy of the frames of a block in 17 bands, evenly spaced in log frequency."""
     frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
     spectrum = np.abs(np.fft.rfft(frames * np.hanning(_FRAME), axis=1)) ** 2
     edges = np.geomspace(_LOWEST, _HIGHEST, _STEPS + 2) * _FRAME / _RATE
@@ -61,11 +62,10 @@ def _bands(samples: Float32[np.ndarray, " T"]) -> Float32[np.ndarray, "F M"]:
 
 @dataclass
 class Duplicates:
-    """Remembers the sounds of a job and names, for each new one, an earlier one that is the same.
+    """Remembers the sounds of a job and finds, for each new one, an earlier one that is the same.
 
-    Of two fingerprints within `FARTHEST` bits one of 16 words is the same but for one bit, so that
-    none is missed; only such pairs are compared. Which of two sounds came first depends on the
-    order of the job.
+    Only fingerprints that share one of 16 words, up to one bit, are compared; all pairs within
+    `FARTHEST` bits do. Which of two sounds is the first depends on the order of the job.
     """
 
     _by_content: dict[str, str] = field(default_factory=dict[str, str])
@@ -84,7 +84,7 @@ class Duplicates:
         return record | {"duplicate_of": name, "similarity": round(similarity, 4)}
 
     def remember(self, record: Record) -> None:
-        """Takes a sound as the first of its kind, unless it is marked itself."""
+        """Records a sound as the first of its kind, unless it is marked as a duplicate."""
         if "duplicate_of" in record:
             return
         if "sha256" in record:
@@ -118,6 +118,6 @@ def _words(digits: str) -> list[tuple[int, int]]:
 
 
 def _near(digits: str) -> list[tuple[int, int]]:
-    """The words, and those that differ from one of them in a bit."""
+    """The words, and all words that differ from one of them in one bit."""
     flips = (0, *(1 << bit for bit in range(16)))
     return [(i, word ^ flip) for i, word in _words(digits) for flip in flips]

@@ -1,4 +1,4 @@
-"""Sound events as text: JSON, CSV, labels for Audacity, SubRip."""
+"""Sound events as text: JSON, CSV, Audacity labels, SubRip."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def as_rows(events: Sequence[SoundEvent]) -> list[dict[str, Any]]:
 
 def written(name: str, events: Sequence[SoundEvent], form: EventFormat) -> str:
     """The events of the file `name` as text: a JSON line, CSV rows (file, start, end, event,
-    probability), labels for Audacity (start, end and name, tab-separated), or SubRip.
+    probability), Audacity labels (start, end and name, tab-separated), or SubRip.
     """
     if form == "json":
         record = {"file": name, "events": as_rows(events)}

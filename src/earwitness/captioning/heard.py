@@ -1,8 +1,8 @@
-"""Captions put in order by the sounds that a class head finds: a caption whose sounds are not there
-loses, and where no candidate names what is clearly heard, the class's own sentence is the answer.
+"""Captions reranked by the sounds that a class head hears: a caption whose sounds are not heard
+loses, and if no candidate names what is clearly heard, the class's own sentence is the answer.
 
-No paper's step; it changes no model. The head was fitted on single recordings, so that it knows
-sounds which captions seldom mention by themselves.
+This step is in neither paper and changes no model. The head was fitted on recordings of single
+sounds, so that it knows sounds that captions seldom mention on their own.
 """
 
 from collections.abc import Sequence
@@ -20,64 +20,64 @@ from earwitness.models.sound_classes import Heard
 from earwitness.text import normalize
 
 EVENTS = "events"
-"""the name of this way of reranking"""
+"""the name of this reranker"""
 
 FEWEST = 4
-"""the fewest captions that are compared: as many as the pocket models have beams; more are worse"""
+"""the minimum number of captions compared: as many as the pocket models' beams; more is worse"""
 
 WEIGHT = 1.0
-"""of a caption's support, beside its agreement with the others"""
+"""the weight of a caption's support, relative to its agreement with the others"""
 
 LEAST_SUPPORT, LEAST_PROBABILITY = 0.2, 0.3
-"""below the first, no candidate names what is heard; from the second on, something clearly is"""
+"""below this support, no candidate names what is heard; from this probability on, something is"""
 
 SURE_PROBABILITY = 0.5
-"""from here on a sound is heard so clearly that the answer must name it"""
+"""from this probability on, a sound is so clear that the answer must name it"""
 
 
 @runtime_checkable
 class SoundClasses(Protocol):
-    """What names the classes of sound in waveforms."""
+    """Finds the sound classes in waveforms."""
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the waveforms."""
+        """Sample rate of the waveforms in Hz."""
         ...
 
     @property
     def sentences(self) -> Sequence[Sequence[str]]:
-        """For each class, what is said of it alone."""
+        """For each class, the sentences that describe it alone."""
         ...
 
     @property
     def words(self) -> Sequence[frozenset[str]]:
-        """For each class, the words by which a caption names it."""
+        """For each class, the words that a caption names it by."""
         ...
 
     @property
     def least_score(self) -> float:
-        """The chance of being right below which a caption is not worth saying."""
+        """The probability of being right below which a caption is not shown."""
         ...
 
     def chance(self, support: float) -> float:
-        """The chance that a caption is right whose sounds have the probability `support`."""
+        """The probability that a caption is right if its sounds have the probability `support`."""
         ...
 
     def heard(self, waveforms: Sequence[Float[np.ndarray, " _"]]) -> Heard:
-        """Probabilities of the classes in each waveform, and the frames that they come from."""
+        """The class probabilities of each waveform, and the frames they come from."""
         ...
 
     def span(
         self, h: Float[np.ndarray, "N D"], named: Bool[np.ndarray, " K"]
     ) -> tuple[float, float] | None:
-        """When the sounds of the classes `named` start and end in a clip's frames, in seconds."""
+        """When the sounds of the classes `named` start and end in a clip, in seconds."""
         ...
 
 
 @dataclass(frozen=True)
 class EventReranker:
     """Orders captions by agreement with the other candidates, plus `weight` times their support:
-    the probability of the classes that a caption names, at most 1, which is its `rerank` score.
+    the probability of the classes that a caption names, at most 1. It is the `rerank` score.
     """
 
     classes: SoundClasses = field(repr=False, compare=False)
@@ -85,13 +85,13 @@ class EventReranker:
     candidates: int = FEWEST
     name: str = EVENTS
     as_score: bool = False
-    """the calibrated support is the caption's `score`, and the answer is "no distinct sound" where
-    the best caption's is too low; else the support is its second score
+    """True: the calibrated support becomes the caption's `score`, and the answer is "no distinct
+    sound" if the best caption's is too low. False: the support is its second score.
     """
 
     @classmethod
     def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "EventReranker":
-        """With the class head beside a model's frame encoder.
+        """A reranker with the class head of a model's frame encoder.
 
         Raises:
             CheckpointError: there is no such model, or its encoder has no class head.
@@ -139,8 +139,8 @@ class EventReranker:
         whole: Float[np.ndarray, " K"],
         anywhere: Float[np.ndarray, " K"],
     ) -> list[Caption]:
-        """The captions of one sound, best first, and before them, where none names what is heard,
-        the sentence of its class.
+        """The captions of one sound, best first; if the best does not name what is clearly heard,
+        preceded by that class's sentence.
         """
         supports = [self.support(caption.text, anywhere) for caption in row]
         agreed = [value or 0.0 for value in agreements(row)]

@@ -1,4 +1,4 @@
-"""The record of a job: what is done, safe against interruption, and what failed."""
+"""The record of a job: what is done, safe from interruptions, and what failed."""
 
 import json
 from collections.abc import Iterator
@@ -11,18 +11,19 @@ from earwitness.io.kinds import is_object
 
 
 class Journal:
-    """A JSONL file of results that is only appended to: each sound in it is done.
+    """An append-only JSONL file of results: each sound in it is done.
 
-    Opening it takes a lock that ends with the process, and removes an incomplete last line.
+    Opening it takes a lock, held at most until the process ends, and removes an incomplete last
+    line.
     """
 
     def __init__(self, path: Path, settings: str, overwrite: bool = False) -> None:
         """`settings` is the fingerprint that all records of the file share.
 
-        `overwrite` empties the file, once the lock says that no other run writes to it.
+        `overwrite` empties the file, once the lock shows that no other run writes to it.
 
         Raises:
-            DataError: the file cannot be written, is in use, or has no journal of these settings.
+            DataError: the file cannot be written, is in use, or is not a journal of these settings.
         """
         self.path, self._settings = path, settings
         self.done: set[str] = set()
@@ -42,7 +43,7 @@ class Journal:
         self.done.update(record["file"] for record in records)
 
     def records(self) -> Iterator[Record]:
-        """All results, those of earlier runs included, without `settings`."""
+        """All results, including those of earlier runs, without `settings`."""
         with self.path.open("rb") as file:
             for line in file:
                 record = json.loads(line)
@@ -50,7 +51,7 @@ class Journal:
                 yield record
 
     def close(self) -> None:
-        """Releases the lock; a journal without a result leaves no file."""
+        """Releases the lock; a journal without results leaves no file."""
         self._file.close(remove=not self.done)
 
     def _read(self) -> set[str]:
@@ -92,14 +93,14 @@ class Failures:
     """The sounds that could not be captioned and why, one JSON object per line."""
 
     def __init__(self, path: Path) -> None:
-        """An earlier record is dropped: those sounds are tried again.
+        """Drops an earlier record: those sounds are tried again.
 
         Raises:
             DataError: the file cannot be written, is in use, or is not a record of failures.
         """
         self.path = path
         self.broken = False
-        """set by the job once nothing more can be written here"""
+        """set by the job once nothing more can be written to this file"""
         self._file = LockedFile(path)
         try:
             with self._file.reader() as file:
@@ -118,12 +119,12 @@ class Failures:
         self._file.append((as_json({"file": file, "error": error}) + "\n").encode())
 
     def close(self) -> None:
-        """Releases the lock; where nothing failed there is no file."""
+        """Releases the lock; removes the file if nothing failed."""
         self._file.close(remove=self._file.size == 0)
 
 
 def _is_failure(line: bytes) -> bool:
-    """Whether a file that begins with `line` is a list of failures; a line cut short is, too."""
+    """Whether a file that begins with `line` is a list of failures; a truncated line counts too."""
     if not line or (not line.endswith(b"\n") and line[:9] == b'{"file": '[: len(line)]):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Captions for any number of sounds of any length on this machine, in the order of the sources."""
+"""Captions for any number of sounds of any length on this machine, in source order."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -23,7 +23,7 @@ from earwitness.errors import ConfigError, EarwitnessError, unexpected
 
 _BATCHES_AHEAD = 4
 _MOST_GATHERED = 32
-"""clips per batch that reading ahead prepares for, even where more fit"""
+"""the most clips per batch that reading ahead prepares for, even if more fit"""
 
 
 def caption_files(
@@ -34,10 +34,10 @@ def caption_files(
     batch_size: int | None = None,
     on_seconds: Callable[[float], None] | None = None,
 ) -> Generator[list[SoundResult], None, None]:
-    """The result of each source, in order; after each batch, those of the sounds that are complete.
+    """The result of each source, in order; yields completed sounds after each batch.
 
-    Sounds are decoded ahead by threads; windows of several sounds share a batch of `batch_size`
-    (None: as many as fit in memory). `on_seconds` is called with the seconds of sound that went
+    Threads decode sounds ahead of time; windows of several sounds share a batch of `batch_size`
+    (None: as many as fit in memory). `on_seconds` is called with the seconds of sound that passed
     through the model or a gate. A caption does not depend on the other sources.
 
     Raises:
@@ -80,7 +80,8 @@ def outcomes(
 ) -> Generator[list[Outcome], None, None]:
     """The outcome of each source with the model of `choice`, batch by batch, in order.
 
-    `on_ready` is called when the model is loaded. Raises as `ModelChoice.load` and `caption_files`.
+    `on_ready` is called when the model is loaded. Raises the errors of `ModelChoice.load` and
+    `caption_files`.
     """
     captioner, settings = choice.load(timed)
     on_ready()
@@ -100,7 +101,7 @@ def caption_segments(
     A sound no longer than a window and a half is one segment, unless `settings` say otherwise.
 
     Raises:
-        AudioError: the sound cannot be read to its end.
+        AudioError: the sound cannot be read in full.
     """
     settings = settings or CaptionSettings(windows=Windows(whole=15.0))
     timed = replace(settings, timed=True)
@@ -112,7 +113,7 @@ def caption_segments(
 
 
 def _take(sound: SoundInProgress, item: Item) -> list[OpenWindow]:
-    """Notes what arrived of a sound; the window for the model, if it is one."""
+    """Records an item of a sound; returns the window that the model must caption, if any."""
     if sound.error is not None:
         return []
     if isinstance(item, Window):
@@ -162,7 +163,7 @@ def _blame(
     decoding: Decoding,
     error: Exception,
 ) -> None:
-    """Captions the windows of a batch that failed one by one; those that fail end their sounds."""
+    """Captions the windows of a failed batch one by one; one that fails ends its sound."""
     for row in batch:
         if row.sound.error is not None:
             continue

@@ -1,4 +1,4 @@
-"""Files of results that one process at a time appends to: locked first, then read or emptied."""
+"""Result files that only one process at a time appends to: locked first, then read or emptied."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from earwitness.errors import DataError
 
 
 def need_regular(path: Path) -> None:
-    """Raises DataError where `path` is a folder, a device or a pipe, or cannot be looked at."""
+    """Raises DataError if `path` is a folder, a device or a pipe, or cannot be inspected."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -22,28 +22,28 @@ def need_regular(path: Path) -> None:
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
         kind = kinds.get(stat.S_IFMT(mode), "device")
-        raise DataError(f"{path}: is a {kind}; expected the name of a file")
+        raise DataError(f"{path}: is a {kind}; expected a file name")
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:
-    """The one sentence on a file that cannot be written."""
+    """The error for a file that cannot be written."""
     return DataError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether the disk is full or broken, so that no other file could be written either."""
+    """Whether the disk is full or failing, so that no other file could be written either."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
     return isinstance(error, OSError) and error.errno in full
 
 
 class LockedFile:
-    """A file that is appended to under a lock, which ends with the process at the latest."""
+    """A file that is appended to under a lock, which is held at most until the process ends."""
 
     def __init__(self, path: Path) -> None:
-        """Creates the file where there is none; its content is left alone.
+        """Creates the file if it does not exist; leaves its content unchanged.
 
         Raises:
-            DataError: the file cannot be written, is not a regular file, or another run has it.
+            DataError: the file cannot be written, is not a regular file, or is in use.
         """
         need_regular(path)
         self.path = path
@@ -60,7 +60,7 @@ class LockedFile:
         return file
 
     def append(self, contents: bytes) -> None:
-        """Adds `contents`, which are on disk when this returns; all of them or, on an error, none.
+        """Appends all of `contents`, on disk when this returns; on an error, none of it.
 
         Raises DataError.
         """
@@ -87,23 +87,23 @@ class LockedFile:
         return os.fstat(self._file.fileno()).st_size
 
     def close(self, remove: bool = False) -> None:
-        """Releases the lock; `remove` takes the file away first."""
+        """Releases the lock; `remove` deletes the file first."""
         if remove:
             self.path.unlink(missing_ok=True)
         self._file.close()
 
 
 def _opened(path: Path) -> FileIO:
-    """The file under `path`, locked. Raises OSError, and DataError where it is in use."""
+    """The file at `path`, locked. Raises OSError, and DataError if it is in use."""
     while True:
-        # Unbuffered: what a full disk refuses is not tried again when the file is closed.
+        # Unbuffered: a write that fails on a full disk is not retried when the file is closed.
         file = path.open("a+b", buffering=0)
         try:
             _lock(file.fileno(), path)
         except DataError:
             file.close()
             raise
-        # The run that had the lock may have taken the file away meanwhile.
+        # The run that held the lock may have deleted the file in the meantime.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

@@ -1,4 +1,4 @@
-"""The options of a caption, once for the command line, the HTTP service and the web page."""
+"""Caption options, defined once for the command line, the HTTP service and the web page."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ _SAMPLING = ("temperature", "top_p", "seed")
 
 
 class Conflict(NamedTuple):
-    """An option that needs another one, or that excludes it."""
+    """An option that needs or excludes another one."""
 
     option: str
     other: str
@@ -21,30 +21,28 @@ class Conflict(NamedTuple):
 
 
 class CaptionOptions(Strict):
-    """How sounds are cut, how captions are searched for, and which one is chosen.
+    """How sounds are cut, how captions are decoded, and which one is chosen.
 
-    None leaves a choice to the model, and silence to the command or the service.
+    None leaves a choice to the model; for `silence`, to the command or the service.
     """
 
-    beam: PositiveInt | None = Field(
-        None, description="Beams of the search. Default: the model's own."
-    )
+    beam: PositiveInt | None = Field(None, description="Beam size. Default: the model's own.")
     n_best: PositiveInt | None = Field(None, description="Captions per sound, best first.")
     sample: bool = Field(False, description="Sample captions instead of searching for the best.")
     temperature: Temperature | None = Field(
         None, description="Sampling temperature; above 1 is more varied. Only with sampling."
     )
     top_p: TopP | None = Field(
-        None, description="Probability that the sampled tokens cover, 0 to 1. Only with sampling."
+        None, description="Nucleus sampling: cumulative probability, 0 to 1. Only with sampling."
     )
     seed: Seed | None = Field(None, description="Seed for sampling.")
     guide_strength: GuideStrength | None = Field(
-        None, description="Multiplies the Token Guide; 0 switches it off."
+        None, description="Multiplies the Token Guide; 0 turns it off."
     )
     rerank: str | None = Field(
         None,
-        description="Choose among the n-best with a CLAP (pocket-link, or a folder), or by "
-        "'consensus', or 'none'. Default: by the sounds that the model's class "
+        description="Rerank the n-best with a CLAP (pocket-link, or a folder), by 'consensus', or "
+        "not at all ('none'). Default: by the sounds that the model's class "
         "head hears, if it has one. The service accepts the CLAPs it has loaded.",
     )
     rerank_weight: FiniteFloat | None = Field(
@@ -63,34 +61,33 @@ class CaptionOptions(Strict):
     )
     silence: FiniteFloat | None = Field(
         None,
-        description="A window whose loudest 0.1 s is below this level (dB of full scale) is "
-        "silence.",
+        description="A window whose loudest 0.1 s is below this level (dBFS) is silence.",
     )
     timed: bool = Field(
         False, description="Give times for short sounds, too; srt and vtt imply it."
     )
     window: FiniteFloat | None = Field(
-        None, description="Window length in seconds (10 unless given); implies timed."
+        None, description="Window length in seconds (default: 10); implies timed."
     )
     hop: FiniteFloat | None = Field(
         None,
-        description="Seconds from one window to the next; default: the window, without overlap.",
+        description="Seconds from one window to the next; default: the window length (no overlap).",
     )
     whole: FiniteFloat | None = Field(
         None,
-        description="Caption sounds up to this length in seconds as a whole; default: 30, timed: "
-        "1.5 windows.",
+        description="Caption sounds of up to this many seconds as a whole; default: 30, or 1.5 "
+        "windows if timed.",
     )
 
     track: str | None = Field(
         None,
         min_length=1,
-        description="Sound track of a file with several, by its number from 1 or its language "
-        "(eng). Default: the one that the file marks.",
+        description="Audio track of a file with several, by its number from 1 or its language "
+        "(eng). Default: the file's default track.",
     )
 
     def conflict(self) -> Conflict | None:
-        """The first pair of options that do not fit together, or None."""
+        """The first pair of options that cannot be combined, or None."""
         for name in _SAMPLING:
             if getattr(self, name) is not None and not self.sample:
                 return Conflict(name, "sample", excludes=False)
@@ -106,7 +103,7 @@ class CaptionOptions(Strict):
         return self.timed or self.window is not None or self.hop is not None
 
     def lengths(self, timed: bool, longest: float | None = None) -> tuple[float, float, float]:
-        """Seconds of window, hop and whole, defaults filled in; a default stays below `longest`."""
+        """Window, hop and whole in seconds, defaults filled in; defaults are at most `longest`."""
         window = WINDOW_SECONDS if self.window is None else self.window
         whole = self.whole
         if whole is None:
@@ -115,7 +112,7 @@ class CaptionOptions(Strict):
         return window, window if self.hop is None else self.hop, whole
 
     def search_changes(self) -> dict[str, Any]:
-        """What these options change of the model's own `Decoding`."""
+        """The fields of the model's own `Decoding` that these options override."""
         names = ("n_best", *_SAMPLING, "guide_strength")
         changes = {"beam_size": self.beam, "sample": self.sample or None}
         changes |= {name: getattr(self, name) for name in names}

@@ -1,6 +1,6 @@
-"""A folder of parquet parts, here or on any file system of fsspec: a row per sound, failed or not.
+"""A folder of parquet parts, local or on any fsspec file system: one row per sound, failed or not.
 
-Each part is written in one step and holds whole rows, so that the parts are their own record: the
+Each part is written atomically and holds whole rows, so that the parts are their own record: the
 same command continues with the missing sounds. Sounds that failed are tried again.
 """
 
@@ -52,7 +52,7 @@ class Parts(Sink):
         self._arrow, self._parquet = need_parquet(path)
         self._url = url_in(str(path))
         if self._url and self._url.startswith("file://"):
-            # Of three slashes a Path has kept one.
+            # A Path keeps only one of three slashes.
             path, self._url = Path("/" + self._url[7:]), None
         self._files, self._root = LocalFileSystem(), os.path.abspath(path)
         if self._url is not None:
@@ -78,14 +78,14 @@ class Parts(Sink):
             raise
 
     def add(self, records: list[Record]) -> None:
-        """Takes finished records; they are on disk within a minute, or at the end."""
+        """Adds finished records; they are on disk within a minute, or at the end."""
         for record in records:
             self._rows.append(row_of(Outcome(record["file"], record)))
             self.done.add(record["file"])
         self._flush_if_due()
 
     def failed(self, name: str, sentence: str) -> None:
-        """A row with the name and the sentence."""
+        """Adds a row with the name and the error."""
         self._rows.append(row_of(Outcome(name, None, sentence)))
         self._flush_if_due()
 
@@ -102,7 +102,7 @@ class Parts(Sink):
         self._flush()
 
     def close(self) -> None:
-        """Writes what there is and releases the folder."""
+        """Writes pending rows and releases the folder."""
         try:
             self._flush()
         finally:
@@ -141,7 +141,7 @@ class Parts(Sink):
             raise DataError(f"{place}: cannot be written ({one_line(error)})") from None
 
     def _parts(self) -> Iterator[tuple[int, str]]:
-        """Number and place of each part there is, in order."""
+        """The number and path of each existing part, in order."""
         if not self._files.isdir(self._root):
             return
         self._files.invalidate_cache()
@@ -158,12 +158,12 @@ class Parts(Sink):
             raise DataError(f"{place}: not a readable parquet file ({one_line(error)})") from None
 
     def _take_over(self, place: str) -> None:
-        """Notes what a part holds, and drops its rows of failures."""
+        """Records what a part holds, and drops its failures."""
         table = self._read(place)
         found = (table.schema.metadata or {}).get(_SETTINGS)
         if found is None:
             raise DataError(
-                f"{place}: is not a part of earwitness caption; choose another --output, or "
+                f"{place}: was not written by earwitness caption; choose another --output, or "
                 "--overwrite"
             )
         if found != self._settings.encode():

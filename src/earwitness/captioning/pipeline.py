@@ -1,9 +1,9 @@
-"""The way from windows to a result, the same for command line, service and page.
+"""From windows to a result, the same for the command line, service and page.
 
-Windows go through the silence gate (`SoundInProgress.admit`), a batch of those that are left goes
-through the model, the other gates close what says nothing (`gated`), and neighbors are set side by
-side and merged. What feeds windows and runs batches is up to the caller: threads (`local`) or a
-queue (the service).
+Windows go through the silence gate (`SoundInProgress.admit`), the remaining ones go through the
+model in batches, the other gates reject captions that say nothing (`gated`), and neighboring
+segments are aligned and merged. How windows are fed and batches are run is up to the caller:
+threads (`local`) or a queue (the service).
 """
 
 from collections.abc import Callable, Sequence
@@ -34,8 +34,8 @@ class CaptionSettings:
     """How sounds are cut, which windows get no caption, and how a caption is chosen.
 
     `timed`: results hold segments even for a sound of one window. `decoding` None: the model's own.
-    `reranker` None: the most probable caption is the best. `track`: the sound track of files with
-    several, by number or language; None: the file's default.
+    `reranker` None: the most probable caption is the best. `track`: the audio track, by number or
+    language; None: the file's default.
     """
 
     windows: Windows = Windows()
@@ -57,11 +57,11 @@ def settings_for(
     silence_db: float = SILENCE_DB,
     reranker: Reranks | None = None,
 ) -> CaptionSettings:
-    """The settings that `options` stand for, completed with the model's own.
+    """The settings given by `options`, completed with the model's own.
 
     Raises:
-        ConfigError: a value out of range.
-        CheckpointError: the model's own lowest score is not a number from 0 to 1.
+        ConfigError: a value is out of range.
+        CheckpointError: the model's own minimum score is not a number from 0 to 1.
     """
     timed = timed or options.implies_times
     own = captioner.decoding.model_dump()
@@ -81,10 +81,10 @@ def settings_for(
 
 @dataclass(frozen=True)
 class SoundResult:
-    """What became of one sound: segments that cover it, or the reason why it could not be read.
+    """The result for one sound: segments that cover it, or the reason why it could not be read.
 
-    `whole` says that it was captioned as one clip: then there is one segment. `notes` are sentences
-    on what is odd about a sound that was read all the same.
+    `whole`: it was captioned as one clip and has one segment. `notes` are sentences on anything odd
+    about a sound that could be read anyway.
     """
 
     name: str
@@ -108,14 +108,14 @@ class SoundResult:
         return record | {key: only[key] for key in ("rerank", "gate", "captions") if key in only}
 
     def outcome(self, model: str) -> "Outcome":
-        """The result in words alone, for outputs and other machines."""
+        """The result as plain data, for outputs and other machines."""
         if self.error is not None:
             return Outcome(self.name, None, str(self.error), self.notes)
         return Outcome(self.name, self.record(model), None, self.notes)
 
 
 class Outcome(NamedTuple):
-    """What an engine gives for one sound: its record, or a sentence on why there is none."""
+    """What an engine returns for one sound: its record, or a sentence on why there is none."""
 
     name: str
     record: dict[str, Any] | None
@@ -132,14 +132,14 @@ class _Place:
 
 @dataclass(frozen=True)
 class OpenWindow:
-    """A window that the silence gate let pass: it waits for its captions."""
+    """A window that passed the silence gate and waits for its captions."""
 
     sound: "SoundInProgress"
     window: Window
     place: _Place
 
     def close(self, n_best: Sequence[Caption]) -> None:
-        """Gives the window its segment; `n_best` are its captions, best first."""
+        """Sets the window's segment; `n_best` are its captions, best first."""
         self.sound.close(self.window, self.place, n_best)
 
 
@@ -151,9 +151,9 @@ class SoundInProgress:
     settings: CaptionSettings
     rate: int
     on_seconds: Callable[[float], None] | None = None
-    """called with the seconds of each window that has its segment"""
+    """called with the seconds of each window once it has its segment"""
     seconds: float = 0.0
-    """how far the windows reach so far"""
+    """the end of the windows so far"""
     whole: bool = True
     error: EarwitnessError | None = None
     ended: bool = False
@@ -161,7 +161,7 @@ class SoundInProgress:
     _places: list[_Place] = field(default_factory=list[_Place])
 
     def admit(self, window: Window) -> OpenWindow | None:
-        """The window for the model; None if it is silent, and then it has its segment already."""
+        """The window for the model; None if it is silent and so already has its segment."""
         self.whole = window.whole
         self.seconds = (window.start + len(window.samples)) / self.rate
         place = _Place()
@@ -172,13 +172,13 @@ class SoundInProgress:
         return None
 
     def close(self, window: Window, place: _Place, n_best: Sequence[Caption] | None) -> None:
-        """Puts the segment of a window in its place; `n_best` None says that it is silent."""
+        """Puts the segment of a window in its place; `n_best` is None for silence."""
         place.segment = gated(window, self.rate, n_best, self.settings.min_score)
         if self.on_seconds is not None:
             self.on_seconds(len(window.samples) / self.rate)
 
     def note(self, sentence: str) -> None:
-        """Takes a sentence on what is odd about the sound; once, however often it is said."""
+        """Adds a sentence on anything odd about the sound; repeats are ignored."""
         if sentence not in self.notes:
             self.notes = (*self.notes, sentence)
 
@@ -190,23 +190,23 @@ class SoundInProgress:
         return all(place.segment is not None for place in self._places)
 
     def settled(self) -> list[Segment]:
-        """The merged segments that no later window can change; they are not given again."""
+        """The merged segments that no later window can change; each is returned only once."""
         final, held = settled(self._segments())
         self._places = [_Place(segment) for segment in held]
         return final
 
     def rest(self) -> list[Segment]:
-        """The merged segments that `settled` has not given, at the end of the sound."""
+        """The merged segments that `settled` has not returned, at the end of the sound."""
         return merge(cover(self._segments()))
 
     def result(self) -> SoundResult:
-        """The result of a sound that is done, of which `settled` was not asked."""
+        """The result of a sound that is done and on which `settled` was never called."""
         if self.error is not None:
             return SoundResult(self.name, error=self.error)
         return self.result_of(self.rest())
 
     def result_of(self, segments: Sequence[Segment]) -> SoundResult:
-        """The result of a sound whose segments were taken one by one."""
+        """The result of a sound whose segments were taken with `settled` and `rest`."""
         whole = self.whole and not self.settings.timed
         return SoundResult(self.name, self.seconds, tuple(segments), whole, None, self.notes)
 
@@ -217,7 +217,7 @@ class SoundInProgress:
 def gated(window: Window, rate: int, n_best: Sequence[Caption] | None, min_score: float) -> Segment:
     """The segment of a window at `rate` Hz after the gates.
 
-    `n_best` are its captions, best first; None says that the window is silent.
+    `n_best` are its captions, best first; None for silence.
     """
     start, end = window.start / rate, (window.start + len(window.samples)) / rate
     if n_best is None:
@@ -235,7 +235,7 @@ def gated(window: Window, rate: int, n_best: Sequence[Caption] | None, min_score
 
 
 def _by_score(several: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    """The candidates by their score, highest first; in a reranker's own order where there is one.
+    """The candidates by score, highest first; if they were reranked, in the reranker's order.
 
     A search with a length penalty, and the class head, choose by more than the score.
     """
@@ -245,7 +245,7 @@ def _by_score(several: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
 
 
 def settled(held: list[Segment]) -> tuple[list[Segment], list[Segment]]:
-    """The merged segments of `held` that later ones cannot change, and what must still be held."""
+    """The merged segments of `held` that later ones cannot change, and those to keep holding."""
     covering = cover(held)
     merged = merge(covering)
     first = next(i for i, segment in enumerate(covering) if segment.start >= merged[-1].start)

@@ -15,21 +15,21 @@ from earwitness.captioning.sources import Source
 from earwitness.errors import AudioError, EarwitnessError, unexpected
 
 _WINDOWS_HELD = 8
-"""windows of one long sound that wait for the model"""
+"""the most windows of one long sound that wait for the model"""
 _BLOCK_SECONDS = 2.0
 _POLL_SECONDS = 0.2
 _THREADS = min(4, os.cpu_count() or 1)
 
 
 class End(NamedTuple):
-    """The end of a sound that could be read to its end: its length, and what was odd about it."""
+    """The end of a sound that was read in full: its length, and notes on anything odd about it."""
 
     seconds: float
     notes: tuple[str, ...] = ()
 
 
 Item: TypeAlias = Window | End | EarwitnessError
-"""what a sound gives: windows, then its end or the error that ended it"""
+"""what a sound yields: windows, then its end or the error that ended it"""
 
 
 def read_ahead(
@@ -41,10 +41,10 @@ def read_ahead(
     threads: int = _THREADS,
     track: int | str | None = None,
 ) -> Generator[tuple[int, Item], None, None]:
-    """(index of the source, item), source by source, with up to `ahead` sources in the works.
+    """Yields (index of the source, item), source by source, reading up to `ahead` sources at once.
 
-    A source that cannot be read yields its error as an item; the others go on. `track` is the sound
-    track of files with several, as in `audio.stream`.
+    A source that cannot be read yields its error as an item; the others continue. `track` is as in
+    `audio.stream`.
     """
     stop = Event()
     waiting: deque[tuple[int, Queue[Item], Future[None]]] = deque()
@@ -98,7 +98,7 @@ def _read(
 
 
 def _put(queue: "Queue[Item]", item: Item, stop: Event) -> bool:
-    """Whether there was room for the item before the job was stopped."""
+    """Queues the item; False if the job was stopped before there was room."""
     while not stop.is_set():
         try:
             queue.put(item, timeout=_POLL_SECONDS)
@@ -109,7 +109,7 @@ def _put(queue: "Queue[Item]", item: Item, stop: Event) -> bool:
 
 
 def _items(queue: "Queue[Item]", future: "Future[None]") -> Iterator[Item]:
-    """The items of one source up to its end or error."""
+    """The items of one source, up to and including its end or error."""
     while True:
         try:
             item = queue.get(timeout=_POLL_SECONDS)

@@ -1,6 +1,6 @@
-"""The n-best captions of a sound in a better order: by a CLAP, or by how far they agree.
+"""Reranks the n-best captions of a sound: by a CLAP, or by how much they agree.
 
-Neither paper has this step; it changes no model. A CLAP gets the same decoded samples as the
+This step is in neither paper and changes no model. A CLAP embeds the same decoded samples as the
 captioner, each sound once, and each distinct candidate of a batch once.
 """
 
@@ -24,7 +24,7 @@ CONSENSUS = "consensus"
 """the name of reranking without a second model"""
 
 CANDIDATES = 8
-"""the fewest captions that are compared, even if fewer are asked for"""
+"""the minimum number of captions compared, even if fewer are requested"""
 
 CLAP_WEIGHT, CONSENSUS_WEIGHT = 0.5, 1.0
 """default weight of the second score; the caption's own score has the rest"""
@@ -34,11 +34,11 @@ _LEAST = 1e-12
 
 @dataclass(frozen=True)
 class Reranker:
-    """Puts candidates in the order of (1 - weight) * log-probability + weight * second score.
+    """Sorts candidates by (1 - weight) * log-probability + weight * second score.
 
-    The log-probability is the mean over a caption's tokens. The second score is the cosine of sound
-    and caption under `encoder`; without an encoder it is `consensus`. Both scores differ by about
-    0.1 between candidates, so they are added without scaling.
+    The log-probability is the mean over a caption's tokens. The second score is the cosine
+    similarity of sound and caption under `encoder`; without an encoder it is `consensus`. Both
+    scores differ by about 0.1 between candidates, so they are added without scaling.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Reranker:
 
         Raises:
             CheckpointError: there is no such model, it is damaged, or it does not read text.
-            ConfigError: a weight outside 0 to 1.
+            ConfigError: the weight is outside 0 to 1.
         """
         if str(name) == CONSENSUS:
             return cls(CONSENSUS, CONSENSUS_WEIGHT if weight is None else weight)
@@ -73,7 +73,7 @@ class Reranker:
         waveforms: Sequence[Float[np.ndarray, " _"]],
         decoding: Decoding | None = None,
     ) -> list[list[Caption]]:
-        """The `n_best` captions of mono waveforms at the captioner's rate, chosen among at least
+        """The `n_best` captions of mono waveforms at the captioner's rate, chosen from at least
         `candidates`.
         """
         settings = decoding or captioner.decoding
@@ -90,7 +90,7 @@ class Reranker:
         rate: int,
         rows: Sequence[Sequence[Caption]],
     ) -> list[list[Caption]]:
-        """Each row of captions, those of one waveform at `rate` Hz, best first."""
+        """Each row of captions, one per waveform at `rate` Hz, sorted best first."""
         if self.encoder is None:
             second = [agreements(row) for row in rows]
         else:
@@ -113,11 +113,11 @@ def consensus(
     log_probabilities: Sequence[float],
     agreement: Callable[[str, str], float] | None = None,
 ) -> list[float]:
-    """How far each text agrees with the others: the mean over them, weighted by probability.
+    """How much each text agrees with the others: the mean over them, weighted by probability.
 
-    The highest is the choice of minimum Bayes risk (Kumar and Byrne, 2004) among the candidates,
-    with `agreement` (None: `overlap_f1`) as the gain. A text is not compared with itself, but with
-    equal ones. A text without others gets 0.
+    The highest is the minimum-Bayes-risk choice (Kumar and Byrne, 2004) among the candidates, with
+    `agreement` (None: `overlap_f1`) as the gain. A text is not compared with itself, but is
+    compared with equal texts. A single text gets 0.
     """
     gain = agreement or overlap_f1
     highest = max(log_probabilities, default=0.0)
@@ -132,9 +132,9 @@ def consensus(
 
 
 def overlap_f1(first: str, second: str) -> float:
-    """F1 of the words and pairs of neighbouring words that two texts share, 0 to 1.
+    """F1 of the words and word bigrams that two texts share, 0 to 1.
 
-    Case and punctuation do not count; a word said twice counts twice.
+    Case and punctuation do not count; a repeated word counts each time.
     """
     left, right = _grams(first), _grams(second)
     size = left.total() + right.total()
@@ -162,7 +162,7 @@ def _cosines(
     rate: int,
     rows: Sequence[Sequence[Caption]],
 ) -> list[list[float | None]]:
-    """The cosine of each caption with its sound; one pass for all sounds, one for all texts."""
+    """The cosine similarity of each caption and its sound; one pass over sounds, one over texts."""
     texts = sorted({c.text for row in rows for c in row if normalize(c.text)})
     if not texts:
         return [[None] * len(row) for row in rows]
@@ -177,7 +177,7 @@ def _cosines(
 
 
 def agreements(row: Sequence[Caption]) -> list[float | None]:
-    """`consensus` among the captions that have words; None for the others."""
+    """`consensus` among the captions with words; None for those without."""
     worded = [c for c in row if normalize(c.text)]
     logs = [math.log(max(c.score, _LEAST)) for c in worded]
     scores = iter(consensus([c.text for c in worded], logs))

@@ -1,8 +1,7 @@
-"""Long sounds cut into windows, and captioned windows joined into segments without gaps.
+"""Cuts long sounds into windows, and joins captioned windows into segments without gaps.
 
 A sound is cut while it is being decoded, so that its length does not matter. Windows may overlap;
-every second of the sound belongs to exactly one segment. Pure numpy: the captioner is not known
-here.
+every second of the sound belongs to exactly one segment. Pure NumPy, independent of the captioner.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ _MAX_WHOLE = 3600.0
 
 
 class Window(NamedTuple):
-    """A stretch of a sound: first sample, samples, and whether it is the whole sound."""
+    """A stretch of a sound: its first sample, its samples, and whether it is the whole sound."""
 
     start: int
     samples: Float32[np.ndarray, " T"]
@@ -32,8 +31,8 @@ class Window(NamedTuple):
 class Windows:
     """How a sound is cut, in seconds.
 
-    A sound up to `whole` is one window. A longer one is cut into windows of length `window`, one
-    every `hop`; the last one ends with the sound.
+    A sound of up to `whole` is one window. A longer one is cut into windows of length `window`, one
+    every `hop`; the last one ends where the sound ends.
 
     Raises:
         ConfigError: not 0 < hop <= window <= whole <= 3600, or a window below 0.1 s.
@@ -50,25 +49,25 @@ class Windows:
             )
         if not 0.01 <= self.hop <= self.window:
             raise ConfigError(
-                f"expected a hop from 0.01 s to the length of the window, {self.window:g} s, got "
+                f"expected a hop from 0.01 s to the window length, {self.window:g} s, got "
                 f"{self.hop:g} s"
             )
         if not self.window <= self.whole <= _MAX_WHOLE:
             raise ConfigError(
-                f"expected whole from the length of the window, {self.window:g} s, to "
+                f"expected whole from the window length, {self.window:g} s, to "
                 f"{_MAX_WHOLE:g} s, got {self.whole:g} s"
             )
 
 
 class Candidate(NamedTuple):
-    """One of the n-best captions: its score, and the second one where it was reranked by one."""
+    """One of the n-best captions: its score, and its second score if it was reranked by one."""
 
     caption: str
     score: float
     rerank: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name; without `rerank` where there is none."""
+        """The fields by name; `rerank` only if it is set."""
         return {key: value for key, value in self._asdict().items() if value is not None}
 
 
@@ -76,11 +75,11 @@ class Candidate(NamedTuple):
 class Segment:
     """The caption of a stretch of a sound, from `start` to `end` in seconds.
 
-    `score` is that of the caption, None if the model was not asked. `gate` says what closed the
-    segment, None if the caption is the model's: "silence", "low score", or "no words" (an empty
-    caption). `candidates` are the n-best captions with their scores, empty unless several were
-    asked for. `rerank` is the caption's second score, None where none was asked for. `heard` is
-    when the sounds that the caption names start and end, None where that is unknown.
+    `score` is that of the caption, None if the model was not run. `gate` says why the model's
+    caption was replaced: "silence", "low score", or "no words" (an empty caption); None if it was
+    kept. `candidates` are the n-best captions with their scores, empty unless several were
+    requested. `rerank` is the caption's second score, None without reranking. `heard` is when the
+    sounds that the caption names start and end, None if unknown.
     """
 
     start: float
@@ -93,8 +92,8 @@ class Segment:
     heard: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name, without `heard`, and without `rerank`, `gate` and `candidates` where
-        there are none.
+        """The fields by name, without `heard`; `rerank`, `gate` and `candidates` only if they are
+        set.
         """
         fields: dict[str, Any] = {"start": self.start, "end": self.end, "caption": self.caption}
         fields["score"] = self.score
@@ -132,8 +131,8 @@ def cut(
 def _cut_long(
     buffer: np.ndarray, arriving: Iterator[np.ndarray], size: int, hop: int
 ) -> Iterator[Window]:
-    """Windows every `hop` samples and a last one at the end; `buffer` holds at least one."""
-    # The last window may reach back to the start of the one before: samples are kept from there.
+    """Windows every `hop` samples and a last one at the end; `buffer` holds at least one window."""
+    # The last window may reach back to the start of the one before, so samples are kept from there.
     offset = start = 0
     while True:
         while offset + len(buffer) >= start + size:
@@ -151,7 +150,7 @@ def _cut_long(
 
 def cover(segments: Sequence[Segment]) -> list[Segment]:
     """The segments with overlaps removed: neighbors meet where the sounds of the first are heard to
-    end or those of the second to start, and where neither is known halfway through their overlap.
+    end or those of the second to start or, if neither is known, halfway through their overlap.
 
     `segments` are in order, and neighbors overlap or touch. Times are rounded to milliseconds.
     """
@@ -169,8 +168,8 @@ def cover(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def _border(left: Segment, right: Segment) -> float:
-    """Where two neighbors meet; between the end of one's sounds and the start of the other's, where
-    both are known.
+    """Where two neighbors meet: if both are known, between the end of the first one's sounds and
+    the start of the second one's.
     """
     middle = (left.end + right.start) / 2
     known = [left.heard[1]] if left.heard and left.heard[1] < middle else []
@@ -179,8 +178,8 @@ def _border(left: Segment, right: Segment) -> float:
 
 
 def merge(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments with neighbors that say the same joined: the caption of the highest score, their
-    mean score.
+    """The segments with neighbors that say the same joined: the caption with the highest score, and
+    their mean score.
     """
     merged: list[list[Segment]] = []
     for segment in segments:
@@ -192,14 +191,14 @@ def merge(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def says_the_same(left: Segment, right: Segment) -> bool:
-    """Whether both hold the same content words in order, endings apart, or the same gate."""
+    """Whether both have the same content words (stemmed, in order), or the same gate."""
     if left.gate or right.gate:
         return left.gate == right.gate
     return gist(left.caption) == gist(right.caption)
 
 
 def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
-    """One text for a whole sound, its different captions in order; their mean score over time."""
+    """A whole sound's text (its different captions, in order), and their mean score over time."""
     groups = distinct(segments)
     if not groups:
         return NOTHING, _mean_score(segments)
@@ -208,7 +207,7 @@ def summary(segments: Sequence[Segment]) -> tuple[str, float | None]:
 
 
 def distinct(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """The segments that no gate closed, those that say the same together, in order of time."""
+    """The segments that no gate rejected, grouped by those that say the same, in order of time."""
     groups: dict[tuple[str, ...], list[Segment]] = {}
     for segment in segments:
         if segment.gate is None:

@@ -28,26 +28,26 @@ from earwitness.io.parquet import need_parquet
 
 
 class Sink:
-    """Takes records as they come. `done` names the sounds that earlier runs have captioned."""
+    """Receives records as they come. `done` names the sounds that earlier runs have captioned."""
 
     def __init__(self) -> None:
         self.done: set[str] = set()
         self.refused: dict[str, str] = {}
-        """the sounds whose own file cannot be written, and why; the job continues past them"""
+        """the sounds whose own file cannot be written, and why; the job skips them"""
 
     def add(self, records: list[Record]) -> None:
-        """Takes finished records; those of files are on disk when this returns.
+        """Adds finished records; if written to a file, they are on disk when this returns.
 
-        Raises DataError where the job cannot go on.
+        Raises DataError if the job cannot continue.
         """
         raise NotImplementedError
 
     def earlier(self) -> Iterator[Record]:
-        """The records of earlier runs, where the output holds whole records."""
+        """The records of earlier runs, if the output holds whole records."""
         return iter(())
 
     def failed(self, name: str, sentence: str) -> None:
-        """Notes a sound without a caption, where the output has a place for it."""
+        """Records a sound without a caption, if the output has a place for it."""
 
     def finish(self) -> None:
         """Writes what can only be written at the end of the job."""
@@ -62,7 +62,7 @@ class Printer(Sink):
     def __init__(self, kind: Format, named: bool) -> None:
         """`named`: each line of text starts with the file. Raises ConfigError for parquet."""
         if kind == "parquet":
-            raise ConfigError("parquet needs a file; name one with --output")
+            raise ConfigError("parquet needs a file; give one with --output")
         super().__init__()
         self._kind: Format = kind
         self._named = named
@@ -70,7 +70,7 @@ class Printer(Sink):
         self._terminal = sys.stdout.isatty()
         out: object = sys.stdout
         if isinstance(out, io.TextIOWrapper):
-            # A file name may contain bytes that are not text; a terminal may have fewer signs.
+            # A file name may contain bytes that are not text; a terminal may lack characters.
             if self._terminal:
                 out.reconfigure(errors="backslashreplace")
             else:
@@ -102,10 +102,10 @@ class Printer(Sink):
 
 
 class JournalledFile(Sink):
-    """One file for all sounds. JSONL is its own journal; the others are made from one beside it."""
+    """One file for all sounds. JSONL is its own journal; other formats are written from one."""
 
     def __init__(self, path: Path, kind: Format, settings: str, overwrite: bool) -> None:
-        """Raises DataError for a file that this job cannot continue."""
+        """Raises DataError if this job cannot continue the file."""
         super().__init__()
         if kind == "parquet":
             need_parquet(path)
@@ -115,7 +115,7 @@ class JournalledFile(Sink):
         place = path if kind == "jsonl" else path.with_name(f"{path.name}.journal.jsonl")
         if not overwrite and path.exists() and not place.exists():
             raise DataError(
-                f"{path}: exists, and {place.name}, the record of its results, does not; "
+                f"{path}: exists, but {place.name}, the record of its results, does not; "
                 "choose another --output, or --overwrite"
             )
         self._journal = Journal(place, settings, overwrite)
@@ -130,7 +130,7 @@ class JournalledFile(Sink):
         return self._journal.records()
 
     def finish(self) -> None:
-        """Makes the file from the journal."""
+        """Writes the file from the journal."""
         if self._kind != "jsonl" and self.done:
             exact = not all(is_text(name) for name in self.done)
             write(self._path, self._kind, self._journal.records(), exact=exact)
@@ -142,9 +142,9 @@ class JournalledFile(Sink):
 
 @dataclass(frozen=True)
 class Speech:
-    """Where the lines of speech of a sound come from, by its name, and how sounds are put between.
+    """Where the subtitles of a sound's speech come from, and how sounds are placed between them.
 
-    `say` takes what is odd about them.
+    `lines` returns them by the sound's name. `say` receives notes on anything odd about them.
     """
 
     lines: Callable[[str], Subtitles]
@@ -157,7 +157,7 @@ class Speech:
         speech = self.lines(name)
         text, without_gap = subtitle_text(record, kind, speech, self.placement)
         for problem in speech.problems:
-            self.say(f"{name}: the lines of speech, {problem}; this cue is left out")
+            self.say(f"{name}: speech subtitles, {problem}; this cue is skipped")
         if without_gap:
             sounds = "1 sound fits" if without_gap == 1 else f"{without_gap} sounds fit"
             self.say(f"{name}: {sounds} no gap between the lines of speech")
@@ -174,7 +174,7 @@ class SubtitleOutput(Sink):
         speech: Speech | None,
         overwrite: bool,
     ) -> None:
-        """Raises DataError where the file exists and `overwrite` is not set."""
+        """Raises DataError if the file exists and `overwrite` is not set."""
         if path is not None:
             need_regular(path)
         if path is not None and path.exists() and not overwrite:
@@ -196,7 +196,7 @@ class SubtitleOutput(Sink):
 
 
 class Sidecars(Sink):
-    """One small file per sound, which is also the record that the sound is done."""
+    """One small file per sound, which also marks the sound as done."""
 
     def __init__(
         self, paths: dict[str, Path], kind: Format, overwrite: bool, speech: Speech | None = None
@@ -230,7 +230,7 @@ class Sidecars(Sink):
 
 
 def print_out(text: str) -> None:
-    """Prints `text` on standard output and waits until it is there.
+    """Prints `text` to standard output and flushes it.
 
     Raises:
         DataError: standard output is closed or full.

@@ -18,18 +18,18 @@ from earwitness.io.tables import KINDS, Cells, open_table
 from earwitness.io.text_files import read_text, readable, url_in
 
 SHARDS = frozenset((".tar", ".parquet"))
-"""endings of files that hold many sounds; a folder gives its tars, others where `include` does"""
+"""extensions of files that hold many sounds; in folders, parquet files only with `include`"""
 
 COLUMNS = ("file", "path", "audio", "audio_path", "file_name", "filename", "fname")
-"""columns of a manifest that may name the sounds; the first one that is there does"""
+"""columns of a manifest that may name the sounds; the first one present is used"""
 
 
 @dataclass(frozen=True)
 class Source:
     """One sound to caption: its name in the results, and what `audio` reads.
 
-    `problem` is a sentence on why there is nothing to read; it becomes the error of this source
-    alone.
+    `problem` is a sentence on why there is nothing to read; it becomes the error of this one
+    source.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Source:
     problem: str | None = None
 
     def again(self) -> "Source":
-        """The same sound from its start: those of shards and remote files are read once only."""
+        """The same sound from its start: those in shards and remote files can be read only once."""
         opened = None if isinstance(self.audio, Path) else getattr(self.audio, "open", None)
         return self if opened is None else replace(self, audio=opened())
 
@@ -45,13 +45,13 @@ class Source:
 def find(
     arguments: Sequence[str], include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> list[Source]:
-    """The sounds that files, folders, globs, shards and `-` (a sound on standard input) name.
+    """The sounds in files, folders, globs, shards and `-` (one sound on standard input).
 
-    Folders give their files with a known ending and the sounds of their tars, or the files that
-    match one of `include`; names with a leading dot are passed over. A shard, a tar or a parquet
-    file with a column `bytes`, gives `shard.tar#key.flac` or `shard.parquet#row`. `exclude` drops
-    files and whole folders. Patterns are those of a shell, held against the name and against the
-    path below the folder. Each file is taken once, in the order of the arguments, sorted within a
+    Folders give their files with a known extension and the sounds in their tars, or the files that
+    match one of `include`; names with a leading dot are skipped. A shard (a tar, or a parquet file
+    with a column `bytes`) gives `shard.tar#key.flac` or `shard.parquet#row`. `exclude` drops files
+    and whole folders. Patterns are shell patterns, matched against the name and against the path
+    below the folder. Each file is taken once, in the order of the arguments, sorted within a
     folder.
     """
     found: dict[str, Source] = {}
@@ -64,15 +64,15 @@ def find(
 def read_manifest(
     path: str, column: str | None = None, opened: Callable[[str, Cells], Source] | None = None
 ) -> list[Source]:
-    """The sounds that `column` of a table names (see `io.tables`), or lines of text.
+    """The sounds named in `column` of a table (see `io.tables`), or in lines of text.
 
-    `-` reads one path per line from standard input. Relative paths start at the manifest's folder
-    (for `-`, the working directory). Each file is taken once, named as the manifest names it;
-    `shard.tar#key.flac` and `shard.parquet#row` are sounds in shards. `opened` gives the sound that
-    a name in a row stands for; None: `listed`, for files of this computer.
+    `-` reads one path per line from standard input. Paths are relative to the manifest's folder
+    (for `-`, the working directory). Each file is taken once, named as in the manifest;
+    `shard.tar#key.flac` and `shard.parquet#row` are sounds in shards. `opened` turns a name and its
+    row into a sound; None: `listed`, for files on this computer.
 
     Raises:
-        DataError: the manifest cannot be read, has no such column, or an empty cell.
+        DataError: the manifest cannot be read, has no such column, or has an empty cell.
     """
     folder = Path() if path == "-" else Path(path).parent
     opened = opened or partial(listed, folder)
@@ -81,12 +81,12 @@ def read_manifest(
         if key_of(name) not in found:
             found[key_of(name)] = opened(name, row)
     if not found:
-        raise DataError(f"{path}: names no file; expected a row or line for each sound")
+        raise DataError(f"{path}: names no file; expected a row or line per sound")
     return list(found.values())
 
 
 def shard(sources: Sequence[Source], part: str) -> list[Source]:
-    """Every n-th source from the i-th on, for `part` = "i/n". Raises as `parse_shard`."""
+    """Every n-th source from the i-th on, for `part` = "i/n". Raises ConfigError."""
     i, n = parse_shard(part)
     return list(sources[i - 1 :: n])
 
@@ -100,7 +100,7 @@ def parse_shard(part: str) -> tuple[int, int]:
 
 
 def listed(folder: Path, name: str, row: Cells) -> Source:
-    """The sound that a manifest names in `row`, a file or one in a shard."""
+    """The sound that a manifest names in `row`: a file, or a sound in a shard."""
     from earwitness.data.prepare.packed import packed_at
 
     if (url := url_in(name)) is not None:
@@ -113,7 +113,7 @@ def listed(folder: Path, name: str, row: Cells) -> Source:
 
 
 def _in_file(path: str) -> Iterator[Source]:
-    """The file itself, or the sounds of a shard; a shard that cannot be read is one problem."""
+    """The file itself, or the sounds in a shard; an unreadable shard is a single problem."""
     if Path(path).suffix not in SHARDS:
         yield Source(path, path)
         return
@@ -165,7 +165,7 @@ def _in_folder(folder: str, include: Sequence[str], exclude: Sequence[str]) -> I
             any_found = True
             yield from _in_file(path)
     if not any_found:
-        looked_for = f"matching {', '.join(include)}" if include else "with a known ending"
+        looked_for = f"matching {', '.join(include)}" if include else "with a known extension"
         yield Source(
             folder, folder, f"the folder {folder!r} holds no sound {looked_for} (see --include)"
         )
@@ -185,7 +185,7 @@ def _walk(folder: str, exclude: Sequence[str]) -> Iterator[str]:
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns of a shell fits a path, or its name alone."""
+    """Whether one of the shell patterns matches a path, or its name alone."""
     path = Path(path).as_posix()
     return any(
         fnmatch(path, pattern.rstrip("/")) or fnmatch(path.rpartition("/")[2], pattern.rstrip("/"))
@@ -194,7 +194,7 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
 
 
 def _names(path: str, column: str | None) -> Iterator[tuple[str, Cells]]:
-    """What the manifest names, and the row that does; empty for lines of text."""
+    """Each name in the manifest, and its row; an empty row for lines of text."""
     if path == "-":
         yield from ((line, {}) for line in _lines(_standard_input()))
         return
@@ -210,11 +210,11 @@ def _names(path: str, column: str | None) -> Iterator[tuple[str, Cells]]:
 def _standard_input() -> Iterator[str]:
     """The lines of standard input; names that are not UTF-8 keep their bytes. Raises DataError."""
     if sys.stdin is None:
-        raise DataError("standard input is closed; expected a path per line")
+        raise DataError("standard input is closed; expected one path per line")
     file: object = sys.stdin
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
-    with readable(Path("standard input"), "manifest", "a path per line"):
+    with readable(Path("standard input"), "manifest", "one path per line"):
         yield from sys.stdin
 
 
@@ -233,8 +233,8 @@ def _cells(
             wanted = f"no column {column!r}" if column else f"none of {', '.join(COLUMNS)}"
             raise DataError(
                 f"{path}: row {number} has {wanted}; its columns are {', '.join(map(str, row))} "
-                "(--column names one)"
+                "(choose one with --column)"
             )
         if not isinstance(row[name], str) or not row[name].strip():
-            raise DataError(f"{path}: row {number} names no file in column {name!r}")
+            raise DataError(f"{path}: row {number} has no file name in column {name!r}")
         yield row[name], row

@@ -1,4 +1,4 @@
-"""Speech as lines of subtitles, by a Whisper model through faster-whisper (extra `speech`)."""
+"""Transcribes speech for subtitles, by a Whisper model through faster-whisper (extra `speech`)."""
 
 # pyright: basic
 # (faster-whisper and ctranslate2 have no types.)
@@ -38,7 +38,7 @@ _FILES = ("model.bin", "config.json", "tokenizer.json")
 
 @dataclass
 class SpeechModel:
-    """A loaded Whisper model; the language of the first speech that it finds is kept."""
+    """A loaded Whisper model; it keeps the language of the first speech that it finds."""
 
     name: str
     model: "WhisperModel" = field(repr=False)
@@ -46,10 +46,10 @@ class SpeechModel:
 
     @classmethod
     def load(cls, name: str | Path, device: str = "auto") -> "SpeechModel":
-        """The Whisper model in a folder (as CTranslate2 has it), or one of the Hugging Face hub.
+        """The Whisper model in a folder (in CTranslate2's format), or on the Hugging Face hub.
 
-        Names such as `tiny.en` and `small` are looked up on this disk only; owner/name is fetched
-        if it is not here.
+        Names such as `tiny.en` and `small` are looked up on this disk only; owner/name is
+        downloaded if it is not cached.
 
         Raises:
             MissingDependencyError: faster-whisper is not installed.
@@ -84,7 +84,7 @@ class SpeechModel:
     def words(
         self, source: AudioSource, *, track: Track = None, note: Note = unnoted
     ) -> Iterator[Word]:
-        """The words of a sound of any length in order of time. Raises AudioError."""
+        """The words in a sound of any length, in order of time. Raises AudioError."""
         blocks = audio.stream(source, RATE, _BLOCK_S, track=track, note=note)
         last = 0.0
         for start, chunk in chunks(blocks):
@@ -98,7 +98,7 @@ class SpeechModel:
             for segment in found:
                 self.language = self.language or info.language
                 for word in segment.words or ():
-                    # A word may be said to begin before the one in front has ended.
+                    # A word's start may be given as earlier than the end of the word before it.
                     begin = max(last, start + float(word.start))
                     last = max(begin, start + float(word.end))
                     if text := word.word.strip():
@@ -109,7 +109,7 @@ def chunks(
     blocks: Iterable[Float32[np.ndarray, " _"]],
 ) -> Iterator[tuple[float, Float32[np.ndarray, " _"]]]:
     """A sound in parts of at most five minutes, with their starts in seconds; each is cut at the
-    quietest tenth of a second in its last 30 s, where nobody is likely to speak.
+    quietest tenth of a second in its last 30 s, where speech is unlikely.
     """
     size, search, step = (round(seconds * RATE) for seconds in (_CHUNK_S, _SEARCH_S, _STEP_S))
     held, start = np.empty(0, np.float32), 0
@@ -125,7 +125,7 @@ def chunks(
 
 
 def _folder(name: str | Path) -> Path:
-    """Where the model lies. Raises CheckpointError."""
+    """The folder of the model. Raises CheckpointError."""
     folder = Path(name)
     if not folder.is_dir():
         folder = _from_hub(str(name))
@@ -146,12 +146,12 @@ def _from_hub(name: str) -> Path:
     if not short and name.count("/") != 1:
         raise CheckpointError(
             f"--speech {name}: no such folder; expected a folder, a name such as tiny.en of a "
-            "model that is on this disk, or owner/name on the Hugging Face hub"
+            "model on this disk, or owner/name on the Hugging Face hub"
         )
     try:
         return Path(download_model(name, local_files_only=short))
     except LocalEntryNotFoundError:
-        more = f"; to fetch it, name it: Systran/faster-whisper-{name}" if short else ""
+        more = f"; to download it, use Systran/faster-whisper-{name}" if short else ""
         raise CheckpointError(f"--speech {name}: is not on this disk{more}") from None
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise CheckpointError(f"--speech {name}: cannot be fetched ({one_line(error)})") from None

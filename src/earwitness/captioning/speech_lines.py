@@ -1,7 +1,7 @@
-"""Words with times as lines of subtitles that can be read: the limits of professional subtitling.
+"""Timed words as readable subtitles, within the limits of professional subtitling.
 
 At most two lines of 42 characters, at most 17 characters per second, no overlaps. Where people
-speak faster than that, a line stays a little longer and the next one follows up to 2 s late.
+speak faster than that, a cue stays a little longer and the next one appears up to 2 s late.
 """
 
 import math
@@ -24,27 +24,27 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """What can be read: the usual limits of subtitles."""
+    """What viewers can read: the usual limits of subtitles."""
 
     line: int = 42
-    """characters of a line"""
+    """characters per line"""
     lines: int = 2
     speed: float = 17.0
     """characters per second, spaces included"""
     shortest: float = 0.833
-    """seconds that a line stays at least"""
+    """the least seconds that a cue stays on screen"""
     longest: float = 7.0
     gap: float = 0.083
-    """seconds between two lines, so that a change is seen"""
+    """seconds between two cues, so that the change is noticed"""
     latest: float = 2.0
-    """seconds that a line may come after its words"""
+    """the most seconds that a cue may lag behind its words"""
 
     def seconds(self, text: str) -> float:
-        """How long a text must stay, in whole milliseconds."""
+        """How long a text must stay on screen, in seconds rounded to milliseconds."""
         return math.ceil(1000 * max(self.shortest, len(text) / self.speed)) / 1000
 
     def wrapped(self, text: str) -> str | None:
-        """The text in as few lines as it needs, of about the same length; None: too long."""
+        """The text in as few lines as possible, of similar length; None if it is too long."""
         parts = textwrap.wrap(text, self.line)
         if len(parts) > self.lines:
             return None
@@ -62,14 +62,14 @@ _CLAUSE = re.compile(r",? \b(?:as|while|and|with|followed by|before|after|then|i
 
 @dataclass(frozen=True)
 class ReadablePlacement(Placement):
-    """Sounds between lines of speech that stay as long as they take to read, shortened clause by
-    clause where that is longer than the gap.
+    """Sounds between speech cues that stay as long as they take to read; captions that do not fit
+    the gap are shortened clause by clause.
     """
 
     reading: Reading = READING
 
     def versions(self, text: str) -> Iterable[tuple[str, float]]:
-        """The caption and its beginnings up to a clause, as far as they fit into two lines."""
+        """The caption, then its beginnings up to each clause, if they fit in two lines."""
         inner = text.strip("[]")
         ends = [len(inner), *(found.start() for found in reversed(list(_CLAUSE.finditer(inner))))]
         for end in ends:
@@ -84,7 +84,7 @@ _FEW = 20
 
 
 def lines_of(words: Iterable[Word], reading: Reading = READING) -> tuple[list[Cue], int]:
-    """Cues of words in order of time, and how many of them are faster than can be read."""
+    """Cues of words in order of time, and how many of them are too fast to read."""
     groups = list(_groups(words, reading))
     cues: list[Cue] = []
     fast, free = 0, 0.0
@@ -93,7 +93,7 @@ def lines_of(words: Iterable[Word], reading: Reading = READING) -> tuple[list[Cu
         start = _up(max(group[0].start, free))
         following = groups[number + 1][0].start if number + 1 < len(groups) else math.inf
         wanted = start + reading.seconds(text)
-        # A line that would keep the next one waiting for too long is shown too shortly.
+        # A cue that would delay the next one for too long is cut short.
         end = min(max(group[-1].end, wanted), following - reading.gap + reading.latest)
         end = _up(max(end, start + 0.1))
         fast += end < wanted
@@ -103,7 +103,7 @@ def lines_of(words: Iterable[Word], reading: Reading = READING) -> tuple[list[Cu
 
 
 def _groups(words: Iterable[Word], reading: Reading) -> Iterable[list[Word]]:
-    """Words that are shown together: they fit, no pause parts them, and a sentence ends them."""
+    """Words shown together: they fit, no pause separates them, and they end with a sentence."""
     held: list[Word] = []
     for word in _short_enough(words, reading):
         while held and not _joins(held, word, reading):
@@ -124,7 +124,7 @@ def _joins(held: Sequence[Word], word: Word, reading: Reading) -> bool:
 
 
 def _cut(held: Sequence[Word], word: Word) -> int:
-    """After how many of the words a full group is parted: after a comma in its second half."""
+    """How many words a full group keeps: up to a comma in its second half, if there is one."""
     if word.start - held[-1].end > _PAUSE_S or _ENDS.search(held[-1].text):
         return len(held)
     places = range(len(held), len(held) // 2, -1)
@@ -135,7 +135,7 @@ def _cut(held: Sequence[Word], word: Word) -> int:
 
 
 def _short_enough(words: Iterable[Word], reading: Reading) -> Iterable[Word]:
-    """The words; one that is longer than a line in pieces."""
+    """The words; one that is longer than a line is split into pieces."""
     for word in words:
         pieces = textwrap.wrap(word.text, reading.line)
         share = (word.end - word.start) / max(1, len(pieces))
@@ -144,5 +144,5 @@ def _short_enough(words: Iterable[Word], reading: Reading) -> Iterable[Word]:
 
 
 def _up(seconds: float) -> float:
-    """The next whole millisecond."""
+    """Seconds rounded up to a whole millisecond."""
     return math.ceil(round(1000 * seconds, 3)) / 1000

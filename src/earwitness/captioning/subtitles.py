@@ -1,7 +1,7 @@
-"""SubRip (SRT) and WebVTT: parsing, writing, and sound captions placed between lines of speech.
+"""SubRip (SRT) and WebVTT: parsing, writing, and placing sound captions between speech cues.
 
-Sound captions follow the convention of subtitles for the deaf and hard of
-hearing: in square brackets, lower case, without an article in front or a full stop.
+Sound captions follow the convention of subtitles for the deaf and hard of hearing: in square
+brackets, lower case, without a leading article or a period.
 """
 
 import re
@@ -15,7 +15,7 @@ Format = Literal["srt", "vtt"]
 
 _STAMP = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMING = re.compile(rf"\s*{_STAMP}\s*-->\s*{_STAMP}(?:\s+(.*?))?\s*$")
-# A line that was meant to hold times: two words with a colon and a digit, and an arrow between.
+# A malformed line of times: two words with a colon and a digit, and an arrow between them.
 _ALMOST_TIMING = re.compile(
     r"\s*(?=\S{0,24}\d)\S{1,24}:\S{1,24}\s*(?:-{1,3}>|=>|\u2192)|.*-->\s*\d\S*:\S"
 )
@@ -32,7 +32,7 @@ _OTHER_SOUND = re.compile(
 
 @dataclass(frozen=True)
 class Cue:
-    """A text shown from `start` to `end`, in seconds; `name` and `settings` are those of WebVTT."""
+    """A text shown from `start` to `end` in seconds; `name` and `settings` are WebVTT's."""
 
     start: float
     end: float
@@ -43,10 +43,10 @@ class Cue:
 
 @dataclass(frozen=True)
 class Subtitles:
-    """Cues, and what a WebVTT file says before the first of them.
+    """Cues, and what a WebVTT file has before the first one.
 
     `preamble` holds its styles, regions and notes, `header` the rest of its first block after the
-    word WEBVTT. `problems` has one sentence per cue that could not be read, with its line.
+    word WEBVTT. `problems` has one sentence per unreadable cue, with its line number.
     """
 
     cues: tuple[Cue, ...]
@@ -57,24 +57,24 @@ class Subtitles:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a sound caption may be placed: all in seconds."""
+    """Where a sound caption may be placed; all values in seconds."""
 
     shortest: float = 1.0
-    """a gap in the speech below this holds no caption"""
+    """a gap in the speech that is shorter than this gets no caption"""
     longest: float = 4.0
-    """a caption leaves the screen after this time"""
+    """a caption stays on screen no longer than this"""
     margin: float = 0.1
-    """to the lines of speech on both sides"""
+    """kept free next to the speech on both sides"""
 
     def versions(self, text: str) -> Iterable[tuple[str, float]]:
-        """The texts that may stand for a caption in brackets, best first, and the seconds that each
-        needs: here the caption as it is.
+        """The texts that may be shown for a bracketed caption, best first, and the seconds that
+        each needs: here only the caption itself.
         """
         return [(text, self.shortest)]
 
 
 def read(content: bytes, name: str = "the subtitles") -> Subtitles:
-    """The cues of an SRT or WebVTT file in UTF-8, UTF-16 or (where it is neither) Windows-1252.
+    """The cues of an SRT or WebVTT file in UTF-8, UTF-16 or, if it is neither, Windows-1252.
 
     Raises:
         DataError: as in `parse`.
@@ -85,8 +85,8 @@ def read(content: bytes, name: str = "the subtitles") -> Subtitles:
 def parse(text: str, name: str = "the subtitles") -> Subtitles:
     """The cues of SRT or WebVTT text (by its first line), in order of time; texts are unchanged.
 
-    The empty lines between cues may be missing, and the text of an SRT cue may contain some. A cue
-    without readable times, or one that ends before it starts, is left out; `problems` names it.
+    Blank lines between cues may be missing, and the text of an SRT cue may contain some. A cue with
+    unreadable times, or one that ends before it starts, is skipped and listed in `problems`.
 
     Raises:
         DataError: the text holds no readable cue and is not empty.
@@ -121,7 +121,7 @@ def parse(text: str, name: str = "the subtitles") -> Subtitles:
 
 
 def to_srt(subtitles: Subtitles | Sequence[Cue]) -> str:
-    """SubRip text: numbered cues, comma before the milliseconds, an empty line after each."""
+    """SubRip text: numbered cues, a comma before the milliseconds, a blank line after each cue."""
     blocks = [
         f"{number}\n{stamp(cue.start, ',')} --> {stamp(cue.end, ',')}\n{_body(cue.text)}\n\n"
         for number, cue in enumerate(_cues(subtitles), start=1)
@@ -130,14 +130,14 @@ def to_srt(subtitles: Subtitles | Sequence[Cue]) -> str:
 
 
 def to_vtt(subtitles: Subtitles | Sequence[Cue]) -> str:
-    """WebVTT text, with header, preamble, names and settings of the cues where there are any."""
+    """WebVTT text, with the header, preamble, and the cues' names and settings, if any."""
     first = subtitles if isinstance(subtitles, Subtitles) else Subtitles(())
     head = f"WEBVTT{first.header}\n\n" + (f"{first.preamble}\n\n" if first.preamble else "")
     return head + "".join(vtt_block(cue) for cue in _cues(subtitles))
 
 
 def bracketed(caption: str) -> str:
-    """A caption as subtitles for the deaf have it: "A dog barks." becomes "[dog barks]"."""
+    """A caption as in subtitles for the deaf: "A dog barks." becomes "[dog barks]"."""
     text = " ".join(caption.split()).strip(" .;,")
     text = _ARTICLE.sub("", text)
     return f"[{text[:1].lower()}{text[1:]}]"
@@ -146,12 +146,11 @@ def bracketed(caption: str) -> str:
 def add_sounds(
     speech: Subtitles, sounds: Iterable[Cue], placement: Placement | None = None
 ) -> tuple[Subtitles, int]:
-    """The lines of speech with sound captions in the gaps between; how many found no gap.
+    """The speech cues with sound captions in the gaps between; and how many did not fit.
 
-    The speech is unchanged. A sound is put into the first gap of its time that is long enough,
-    once, however long it lasts, and never overlaps a line of speech or another sound. A caption
-    that only says that somebody speaks is left out where its time holds lines of speech: they say
-    more.
+    The speech is unchanged. A sound is put into the first gap within its time that is long enough,
+    once, however long it lasts, and never overlaps a speech cue or another sound. A caption that
+    only says that somebody speaks is omitted if speech cues fall within its time: they say more.
     """
     placement = placement or Placement()
     busy = _united((cue.start, cue.end) for cue in speech.cues)
@@ -177,7 +176,7 @@ def add_sounds(
 def _first_gap(
     start: float, end: float, busy: list[tuple[float, float]], placement: Placement, least: float
 ) -> tuple[float, float] | None:
-    """The first stretch from `start` to `end` of at least `least` seconds that keeps clear of
+    """The first stretch of at least `least` seconds between `start` and `end` that does not overlap
     `busy`, in whole milliseconds.
     """
     spans = [span for span in busy if span[1] > start - placement.margin]
@@ -212,7 +211,7 @@ def _decoded(content: bytes) -> str:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return content.decode("utf-16", errors="replace")
     if b"\0" in content[:2]:
-        # UTF-16 without a mark: one byte of the first character is zero.
+        # UTF-16 without a BOM: one byte of the first character is zero.
         order = "be" if content[:1] == b"\0" else "le"
         return content.decode(f"utf-16-{order}", errors="replace")
     try:
@@ -222,12 +221,12 @@ def _decoded(content: bytes) -> str:
 
 
 def _header_end(lines: Sequence[str]) -> int:
-    """The number of lines that belong to the header of a WebVTT file."""
+    """The number of lines in the header of a WebVTT file."""
     return next((at for at, line in enumerate(lines) if not line or "-->" in line), len(lines))
 
 
 def _starts_cue(lines: Sequence[str], at: int, top: int) -> bool:
-    """Whether the line holds the times of a cue, or is meant to."""
+    """Whether the line holds the times of a cue, even if malformed."""
     line = lines[at]
     if len(line) > _LONGEST_TIMING:
         return False
@@ -237,7 +236,7 @@ def _starts_cue(lines: Sequence[str], at: int, top: int) -> bool:
 
 
 def _name_line(lines: Sequence[str], at: int, top: int) -> int:
-    """The first line of the cue with its times on line `at`: its number or name, if it has one."""
+    """The first line of the cue whose times are on line `at`: its number or name, if any."""
     above = at - 1
     if above < top or not lines[above] or "-->" in lines[above]:
         return at
@@ -261,7 +260,7 @@ def _between(lines: Sequence[str], start: int, end: int, vtt: bool) -> tuple[lis
 
 
 def _cue(above: Sequence[str], timing: str, body: Sequence[str]) -> Cue | None:
-    """The cue, or None where its times cannot be read or run backwards."""
+    """The cue, or None if its times cannot be read or run backwards."""
     found = _TIMING.match(timing)
     if not found:
         return None
@@ -300,7 +299,7 @@ def _cues(subtitles: Subtitles | Sequence[Cue]) -> Sequence[Cue]:
 
 
 def vtt_block(cue: Cue) -> str:
-    """A cue of a WebVTT file, with the empty line after it."""
+    """A cue of a WebVTT file, followed by a blank line."""
     name = f"{cue.name}\n" if cue.name and not cue.name.isdigit() else ""
     settings = f" {cue.settings}" if cue.settings else ""
     times = f"{stamp(cue.start, '.')} --> {stamp(cue.end, '.')}{settings}"
@@ -308,5 +307,5 @@ def vtt_block(cue: Cue) -> str:
 
 
 def _body(text: str) -> str:
-    """The text without empty lines, which would end its cue."""
+    """The text without blank lines, which would end its cue."""
     return re.sub(r"\n(?:[ \t]*\n)+", "\n", text.strip("\n"))

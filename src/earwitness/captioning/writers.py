@@ -1,7 +1,7 @@
-"""Results as text, JSON, CSV, parquet and subtitles, each file written in one step.
+"""Results as text, JSON, CSV, parquet and subtitles, each file written atomically.
 
-A record is one flat JSON object: `file`, `caption`, `score`, `model`, `seconds`; `segments` where
-the sound was cut, `captions` for the n-best, `gate` where a gate closed it.
+A record is one flat JSON object: `file`, `caption`, `score`, `model`, `seconds`; `segments` if the
+sound was cut, `captions` for the n-best, `gate` if a gate rejected it.
 """
 
 import csv
@@ -34,24 +34,24 @@ ENDINGS: dict[str, Format] = {
     ".srt": "srt",
     ".vtt": "vtt",
 }
-"""the format that the ending of an output file stands for"""
+"""the format for each extension of an output file"""
 
 COLUMNS = ("file", "caption", "score", "model", "start", "end", "rank")
-"""columns of CSV and parquet: a row per segment and rank"""
+"""columns of CSV and parquet: one row per segment and rank"""
 
 
 def format_of(path: Path) -> Format:
-    """The format of an output file by its ending. Raises ConfigError for an unknown one."""
+    """The format of an output file by its extension. Raises ConfigError for an unknown one."""
     if path.suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"{path}: no format has the ending {path.suffix!r}; expected "
-            f"{', '.join(ENDINGS)}, or any ending with --format"
+            f"{path}: no format has the extension {path.suffix!r}; expected "
+            f"{', '.join(ENDINGS)}, or any extension with --format"
         )
     return ENDINGS[path.suffix.lower()]
 
 
 def rows(record: Record) -> Iterator[dict[str, Any]]:
-    """One row per segment and rank: the keys `COLUMNS`, and `rerank` where there is one."""
+    """One row per segment and rank: the keys `COLUMNS`, and `rerank` if it is set."""
     whole = {**record, "start": 0.0, "end": record["seconds"]}
     for part in record.get("segments", [whole]):
         for rank, one in enumerate(part.get("captions", [part]), start=1):
@@ -68,10 +68,10 @@ def rows(record: Record) -> Iterator[dict[str, Any]]:
 
 
 def as_lines(record: Record, named: bool) -> list[str]:
-    """Text for reading: [file,] [start - end,] [score,] caption, apart by tabs; a line per row.
+    """Text to read: [file,] [start - end,] [score,] caption, separated by tabs; one line per row.
 
-    Control characters in the name are escaped. Times are shown where the sound was cut, scores
-    where more than one caption was asked for.
+    Control characters in the name are escaped. Times are shown if the sound was cut, scores if more
+    than one caption was requested.
     """
     lines: list[str] = []
     several = [part for part in record.get("segments", [record]) if "captions" in part]
@@ -88,8 +88,8 @@ def as_lines(record: Record, named: bool) -> list[str]:
 def as_json(record: Record) -> str:
     """The record as one line of JSON.
 
-    Control characters and bytes of a name that are not UTF-8 are escaped, so that a JSON reader of
-    Python gives the name back as the system has it.
+    Control characters and non-UTF-8 bytes in a name are escaped, so that Python's JSON reader
+    returns the name as the operating system has it.
     """
     line = json.dumps(record, ensure_ascii=False)
     return line if line.isprintable() else json.dumps(record)
@@ -99,7 +99,7 @@ def csv_text(records: Iterable[Record], header: bool = True) -> str:
     """The rows of the records as CSV."""
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
-    # The csv module leaves a carriage return bare, which readers take for the end of a row.
+    # The csv module does not quote a carriage return, which readers take for the end of a row.
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if header:
         plain.writerow(COLUMNS)
@@ -115,9 +115,9 @@ def subtitle_text(
     speech: Subtitles | None = None,
     placement: Placement | None = None,
 ) -> tuple[str, int]:
-    """A sound as subtitles, and how many captions found no gap between the lines of `speech`.
+    """A sound as subtitles, and how many captions fit no gap between the cues of `speech`.
 
-    Stretches without a distinct sound have no cue.
+    Stretches without a distinct sound get no cue.
     """
     cues = [
         Cue(row["start"], row["end"], row["caption"])
@@ -138,9 +138,9 @@ def write(
     named: bool = True,
     exact: bool = False,
 ) -> None:
-    """Writes the records to `path` in one step: a reader never meets half a file.
+    """Writes the records to `path` atomically: a reader never sees half a file.
 
-    `exact` gives parquet, whose text is UTF-8, a column `file_bytes` with the original names.
+    `exact` adds a column `file_bytes` with the original names to parquet, whose text is UTF-8.
 
     Raises:
         ConfigError: subtitles of more than one sound.
@@ -160,9 +160,9 @@ def write(
 
 
 def sidecar_paths(names: list[str], ending: str, folder: Path | None) -> dict[str, Path]:
-    """Where the sidecar of each sound goes: beside it, or at the same place below `folder`.
+    """Where the sidecar of each sound goes: next to it, or at the same place below `folder`.
 
-    `clip.wav` gives `clip.txt`; sounds that would share one keep their own ending (`clip.wav.txt`).
+    `clip.wav` gives `clip.txt`; sounds that would share one keep their extension (`clip.wav.txt`).
     """
     short = {name: _with_ending(_inside(name), ending) for name in names}
     uses: dict[Path, int] = {}
@@ -180,7 +180,7 @@ def sidecar_paths(names: list[str], ending: str, folder: Path | None) -> dict[st
 
 
 def _inside(name: str) -> str:
-    """The name of a sound in a shard with a member that cannot lead out of the shard's folder."""
+    """The name of a sound in a shard, made safe so that it cannot escape the shard's folder."""
     shard, mark, member = name.rpartition("#")
     if not mark or ".." not in member.split("/"):
         return name

@@ -1,7 +1,7 @@
 """Captions for a whole corpus on Ray Data: many machines, one command, any file system.
 
-`read_sounds` lists sounds as a Ray dataset, `caption_dataset` captions one, and `outcomes` is the
-engine behind `earwitness caption --engine ray`. Nothing here imports ray before it is called.
+`read_sounds` lists sounds as a Ray dataset, `caption_dataset` captions it, and `outcomes` is the
+engine behind `earwitness caption --engine ray`. Nothing here imports ray until it is called.
 """
 
 from earwitness.captioning.ray.cluster import Cluster as Cluster

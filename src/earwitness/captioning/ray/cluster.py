@@ -1,5 +1,5 @@
-"""The engine behind `earwitness caption --engine ray`: outcomes from a cluster, or from a small one
-that is started on this computer.
+"""The engine behind `earwitness caption --engine ray`: outcomes from a cluster, or from a local one
+started for the job.
 """
 
 import logging
@@ -32,10 +32,10 @@ _OWN_ERROR = re.compile(r"earwitness\.errors\.(\w+): (.+)")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where Ray runs, and what each actor gets of it.
+    """Where Ray runs, and the resources of each actor.
 
-    `address` None: RAY_ADDRESS, or a cluster of this computer alone that ends with the job.
-    `workers` None: as many actors as there is room for.
+    `address` None: RAY_ADDRESS, or a cluster on this computer only that ends with the job.
+    `workers` None: as many actors as fit.
     """
 
     address: str | None = None
@@ -56,13 +56,13 @@ def outcomes(
 ) -> Generator[list[Outcome], None, None]:
     """The outcome of each source, as blocks of them are finished.
 
-    A lost worker or machine may end a pass over the sounds: then another one takes up what is left,
-    in another order and in smaller blocks, so that a sound that ends its worker is soon alone. It
-    is a failure of its own when three passes in a row have given nothing.
+    A lost worker or machine may end a pass over the sounds: another pass then takes the remaining
+    sounds, shuffled and in smaller blocks, so that a sound that kills its worker is soon isolated.
+    The remaining sounds count as failed after three passes in a row without a result.
 
     Raises:
         MissingDependencyError: ray is not installed.
-        ConfigError: there is no cluster at the address, or a value is out of range.
+        ConfigError: no cluster at the address, or a value is out of range.
         CheckpointError: the model cannot be loaded.
     """
     with _connected(cluster):
@@ -89,7 +89,7 @@ def outcomes(
 def _tables(
     cluster: Cluster, choice: ModelChoice, sources: Sequence[Source], timed: bool, again: bool
 ) -> "Generator[pyarrow.Table, None, None]":
-    """Rows of outcomes as they come; fewer than there are sources where a worker is lost."""
+    """Rows of outcomes as they arrive; fewer than the sources if a worker is lost."""
     from ray.exceptions import RayError
 
     workers = cluster.workers or _room(cluster)
@@ -98,9 +98,9 @@ def _tables(
     pool = workers if cluster.workers else (workers, None)
     work = Work(choice, timed, cluster.extras)
     resources = cluster.num_cpus, cluster.num_gpus
-    # What waits at a worker is lost with it.
+    # Blocks queued at a worker are lost with it.
     in_flight = 1 if again else 2
-    # An actor that dies is not waited for: its machine may never come back.
+    # Do not wait for a dead actor: its machine may never come back.
     ds = captioned(listing(sources, rows), work, pool, *resources, in_flight, max_restarts=0)
     ds.context.max_errored_blocks = -1
     ds.context.enable_progress_bars = False
@@ -114,7 +114,7 @@ def _tables(
 
 
 def _room(cluster: Cluster) -> int:
-    """How many actors fit in the cluster now. Raises ConfigError where not even one does."""
+    """How many actors fit in the cluster now. Raises ConfigError if not even one does."""
     import ray
 
     there = ray.cluster_resources()
@@ -131,8 +131,8 @@ def _room(cluster: Cluster) -> int:
 
 @contextmanager
 def _connected(cluster: Cluster) -> Generator[None, None, None]:
-    """A connection to the cluster; one that was there before is used and left open."""
-    # Ray reports its use to its makers unless it is told not to.
+    """A connection to the cluster; an existing one is reused and left open."""
+    # Ray sends usage statistics unless told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     need_ray()
     import ray
@@ -150,7 +150,7 @@ def _connected(cluster: Cluster) -> Generator[None, None, None]:
     except Exception as error:  # a node that starts too slowly is a plain Exception
         raise ConfigError(
             f"no Ray cluster at {address or 'this computer'} ({one_line(error)[:200]}); expected "
-            "an address such as 10.0.0.1:6379, auto, or none for this computer alone"
+            "an address such as 10.0.0.1:6379, auto, or none for this computer only"
         ) from None
     try:
         yield
@@ -159,7 +159,7 @@ def _connected(cluster: Cluster) -> Generator[None, None, None]:
 
 
 def _own_error(error: Exception) -> EarwitnessError | None:
-    """The error that an actor raised as its own class with its own sentence; None for a loss."""
+    """The error that an actor raised, with its own class and message; None for a lost actor."""
     found = _OWN_ERROR.search(str(error))
     if found is None:
         return None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Files = AbstractFileSystem | ArrowFileSystem
 
 MOST_ROWS = 256
-"""sounds per block: what is done again when a worker is lost"""
+"""sounds per block: how many are redone if a worker is lost"""
 
 
 def read_sounds(
@@ -34,11 +34,11 @@ def read_sounds(
     filesystem: "Files | None" = None,
     rows_per_block: int = MOST_ROWS,
 ) -> "Dataset":
-    """A listing of sounds for `caption_dataset`: a row per sound, no audio.
+    """A listing of sounds for `caption_dataset`: one row per sound, no audio.
 
     `arguments` are files, folders, globs and shards (tar, parquet) as for `earwitness caption`, or
-    URLs of any file system of fsspec; with `filesystem` (of fsspec or pyarrow) they are paths
-    there. `manifest` and `column` name a table of sounds instead.
+    URLs of any fsspec file system; with `filesystem` (from fsspec or pyarrow) they are paths on it.
+    `manifest` and `column` name a table of sounds instead.
 
     Raises:
         DataError: nothing is found, or a manifest or file system cannot be read.
@@ -78,12 +78,13 @@ def caption_dataset(
     """The captions of a dataset of sounds: columns file, caption, score, model, seconds, segments,
     events, error, ... (`columns.schema`), and the columns of `ds` that hold no audio.
 
-    `ds` comes from `read_sounds`, or from Ray's readers: `read_parquet`, `read_webdataset` and
-    `read_binary_files(include_paths=True)` give columns that are known (`places.sources_in`). Each
-    of `workers` actors (an exact number, or least and most; None: as many as the cluster has room
-    for) loads the model once. A sound that cannot be captioned is a row with an `error`. Captions
-    are those of the local engine. It is lazy and streams: nothing runs before the rows are asked
-    for or written. `actor_options` go to `map_batches`.
+    `ds` comes from `read_sounds`, or from Ray's readers: the columns of `read_parquet`,
+    `read_webdataset` and `read_binary_files(include_paths=True)` are recognized
+    (`places.sources_in`). Each of `workers` actors (an exact number, or a minimum and maximum;
+    None: as many as fit in the cluster) loads the model once. A sound that cannot be captioned is a
+    row with an `error`. Captions are the same as those of the local engine. It is lazy and streams:
+    nothing runs until the rows are consumed or written. `actor_options` are passed to
+    `map_batches`.
 
     Raises:
         MissingDependencyError: ray is not installed.
@@ -107,7 +108,7 @@ def captioned(
     in_flight: int = 2,
     **actor_options: Any,
 ) -> "Dataset":
-    """`ds` through actors that do `work`, each with up to `in_flight` blocks at hand."""
+    """`ds` mapped by actors that do `work`, each with up to `in_flight` blocks queued."""
     need_ray()
     from ray.data import ActorPoolStrategy
 
@@ -121,7 +122,7 @@ def captioned(
             min_size=least, max_size=most, max_tasks_in_flight_per_actor=in_flight
         )
     with warnings.catch_warnings():
-        # Ray has no named parameter for how often an actor is restarted.
+        # Ray has no dedicated parameter for how often an actor is restarted.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         return ds.map_batches(
             Worker,

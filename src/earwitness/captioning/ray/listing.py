@@ -1,4 +1,4 @@
-"""Sounds listed anywhere: on this computer as `captioning.sources` does, by URL through fsspec."""
+"""Lists sounds anywhere: local ones through `captioning.sources`, URLs through fsspec."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ def find_anywhere(
     exclude: Sequence[str] = (),
     files: "Files | None" = None,
 ) -> list[Source]:
-    """The sounds that paths and URLs name, as `sources.find` does; `files` holds all arguments.
+    """The sounds at paths and URLs, like `sources.find`; `files`: the file system of all arguments.
 
     Raises:
         DataError: a file system is unknown or cannot be listed.
@@ -48,7 +48,7 @@ def find_anywhere(
 
 
 def manifest_anywhere(path: str, column: str | None = None) -> list[Source]:
-    """The sounds of a manifest, a file or a URL, which may name URLs. Raises DataError."""
+    """The sounds of a manifest (a file or a URL), which may name URLs. Raises DataError."""
     if url_in(path) is None:
         return read_manifest(path, column, partial(_listed, str(Path(path).parent)))
     files, place = filesystem_of(path)
@@ -62,7 +62,7 @@ def manifest_anywhere(path: str, column: str | None = None) -> list[Source]:
 
 
 def _listed(folder: str, name: str, row: Cells) -> Source:
-    """The sound that a manifest names, beside it in `folder` or by a URL of its own."""
+    """The sound that a manifest names, relative to its `folder` or by URL."""
     if url_in(name) is None and url_in(folder) is None:
         return listed(Path(folder), name, row)
     url = name if url_in(name) else f"{folder}/{name}"

@@ -1,7 +1,7 @@
-"""Sources as rows of a table, which say where a sound is; workers open it themselves.
+"""Sources as rows of a table that say where each sound is; workers open it themselves.
 
-Only names travel through the cluster; every worker needs to reach the files, by a shared folder or
-a file system of fsspec.
+Only names travel through the cluster; every worker must be able to reach the files, through a
+shared folder or an fsspec file system.
 """
 
 import os
@@ -27,10 +27,10 @@ _KEYS = ("__key__", "id", "key")
 
 
 def table_of(sources: Sequence[Source], own_files: bool = False) -> "pyarrow.Table":
-    """One row per source; `own_files` leaves out the protocol of remote places.
+    """One row per source; `own_files` omits the protocol of remote places.
 
     Raises:
-        ConfigError: a sound on standard input.
+        ConfigError: a sound comes from standard input.
     """
     pa, _ = need_parquet("a list of sounds for Ray")
     columns = [pa.field("name", pa.binary()), pa.field("place", pa.binary())]
@@ -40,7 +40,7 @@ def table_of(sources: Sequence[Source], own_files: bool = False) -> "pyarrow.Tab
 
 
 def source_of(row: Mapping[str, Any], files: "AbstractFileSystem | None" = None) -> Source:
-    """The sound of a row. `files`: the file system of all places, None for that of their URLs."""
+    """The sound of a row. `files`: the file system of all places; None: that of each URL."""
     name, place = os.fsdecode(row["name"]), os.fsdecode(row["place"])
     if row["problem"] is not None:
         return Source(name, b"", row["problem"])
@@ -57,11 +57,11 @@ def source_of(row: Mapping[str, Any], files: "AbstractFileSystem | None" = None)
 def sources_in(
     table: "pyarrow.Table", files: "AbstractFileSystem | None" = None
 ) -> tuple[list[Source], list[str]]:
-    """The sounds in a block of a dataset, and the columns to keep beside their captions.
+    """The sounds in a block of a dataset, and the columns to keep next to their captions.
 
-    A listing of `table_of`; or files in a column `bytes`, in `audio` (bytes, or bytes and path, as
-    the datasets of Hugging Face have it) or under their ending (`flac`, as Ray reads webdataset);
-    or paths and URLs in a column of `sources.COLUMNS`. Raises DataError for anything else.
+    Accepts a listing by `table_of`; files in a column `bytes`, in `audio` (bytes, or bytes and
+    path, as in Hugging Face datasets) or in one named like their extension (`flac`, as Ray reads
+    webdataset); or paths and URLs in a column of `sources.COLUMNS`. Raises DataError otherwise.
     """
     names = table.column_names
     if set(FIELDS) <= set(names):
@@ -92,7 +92,7 @@ def _given(
     named: str | None,
     files: "AbstractFileSystem | None",
 ) -> Source:
-    """The sound of a row of somebody's dataset."""
+    """The sound of a row of a user's dataset."""
     content = row[sounds] if sounds else None
     inside = content if isinstance(content, Mapping) else {"bytes": content}
     name = str((row[named] if named else None) or inside.get("path") or f"row {number}")

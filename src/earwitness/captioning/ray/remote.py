@@ -1,4 +1,4 @@
-"""Sounds on any file system of fsspec or pyarrow: whole files, and members of remote shards."""
+"""Sounds on any fsspec or pyarrow file system: whole files, and members of remote shards."""
 
 import tarfile
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def filesystem_of(
     url: str, given: "AbstractFileSystem | ArrowFileSystem | None" = None
 ) -> tuple["AbstractFileSystem", str]:
-    """The file system that `url` is on (`given` where there is one), and the path there.
+    """The file system of `url` (or `given`), and the path on it.
 
     Raises:
         DataError: the URL's protocol is unknown.
@@ -34,7 +34,7 @@ def filesystem_of(
         from fsspec.registry import known_implementations
 
         raise DataError(
-            f"{url}: no file system is called {protocol!r}; expected one that fsspec knows, such "
+            f"{url}: unknown file system {protocol!r}; expected one that fsspec supports, such "
             f"as {', '.join(sorted(known_implementations)[:8])}"
         ) from None
     except ImportError as error:
@@ -42,7 +42,7 @@ def filesystem_of(
 
 
 def as_fsspec(given: "AbstractFileSystem | ArrowFileSystem") -> "AbstractFileSystem":
-    """A file system of pyarrow as one of fsspec."""
+    """A pyarrow file system as an fsspec file system."""
     from fsspec import AbstractFileSystem
     from fsspec.implementations.arrow import ArrowFSWrapper
 
@@ -51,9 +51,10 @@ def as_fsspec(given: "AbstractFileSystem | ArrowFileSystem") -> "AbstractFileSys
 
 @dataclass
 class RemoteFile:
-    """A sound on a file system as a binary file object that opens at its first read.
+    """A sound on a file system as a binary file object that is opened on the first read.
 
-    `start` and `size` are bytes of a tar; of a parquet file `start` is a row of column `bytes`.
+    `start` and `size` are a byte range of a tar; for a parquet file `start` is a row of column
+    `bytes`.
     """
 
     files: "AbstractFileSystem"
@@ -119,7 +120,7 @@ def row_count(files: "AbstractFileSystem", path: str) -> int:
             file = parquet.ParquetFile(stream)
             if "bytes" not in file.schema_arrow.names:
                 raise DataError(
-                    f"{path}: no column 'bytes'; expected shards with the sounds' files"
+                    f"{path}: no column 'bytes'; expected shards with the bytes of sound files"
                 )
             return file.metadata.num_rows
     except (OSError, arrow.ArrowException) as error:
@@ -135,7 +136,7 @@ def _row(files: "AbstractFileSystem", path: str, row: int) -> bytes:
 
 @lru_cache(maxsize=64)
 def _groups(files: "AbstractFileSystem", path: str) -> list[tuple[int, int]]:
-    """First row of each row group, and the row behind its last."""
+    """The first row of each row group, and the row after its last."""
     _, parquet = need_parquet(path)
     with files.open(path, "rb") as stream:
         metadata = parquet.ParquetFile(stream).metadata
@@ -148,7 +149,7 @@ def _groups(files: "AbstractFileSystem", path: str) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=2)
 def _group(files: "AbstractFileSystem", path: str, group: int) -> list[bytes]:
-    """The sounds of one row group; neighbors in a job are read together."""
+    """The sounds of one row group, so that neighbors in a job are read together."""
     _, parquet = need_parquet(path)
     with files.open(path, "rb") as stream:
         table = parquet.ParquetFile(stream).read_row_group(group, columns=["bytes"])

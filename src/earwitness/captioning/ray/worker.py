@@ -1,6 +1,4 @@
-"""What runs in an actor: a captioner that stays loaded, and rows of sounds in, rows of captions
-out.
-"""
+"""What runs in an actor: a captioner that stays loaded; rows of sounds in, rows of captions out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,9 +29,8 @@ if TYPE_CHECKING:
 class Extras:
     """What rows hold besides captions.
 
-    `events`: the sounds that the class head of the model finds (none without a head), at least as
-    probable as `threshold`. `duplicates`: the SHA-256 of each file and the fingerprint of its
-    sound.
+    `events`: the sounds that the model's class head hears (none without a head) with a probability
+    of at least `threshold`. `duplicates`: the SHA-256 and the audio fingerprint of each file.
     """
 
     events: bool = True
@@ -43,7 +40,7 @@ class Extras:
 
 @dataclass(frozen=True)
 class Work:
-    """All that an actor needs to know; it is sent to other machines."""
+    """All that an actor needs to know; sent to other machines."""
 
     choice: ModelChoice
     timed: bool = False
@@ -52,7 +49,7 @@ class Work:
 
 
 class Worker:
-    """A model in an actor of Ray Data. A sound that fails is a row; the actor goes on."""
+    """A model in a Ray Data actor. A sound that fails becomes a row; the actor continues."""
 
     def __init__(self, work: Work) -> None:
         """Loads the model. Raises CheckpointError and ConfigError."""
@@ -65,7 +62,7 @@ class Worker:
             self._classes = self._captioner.classes
 
     def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
-        """A row of `columns.schema` per sound, in order, and the other columns of `table`."""
+        """One row of `columns.schema` per sound, in order, plus the other columns of `table`."""
         import pyarrow
 
         sources, kept = sources_in(table, self._work.files)
