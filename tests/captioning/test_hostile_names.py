@@ -49,7 +49,7 @@ def test_folder_of_hostile_names_is_captioned_and_continued(model, tmp_path):
     assert sorted(map(os.fsencode, found)) == sorted(b"n/" + name for name in NAMES)
     again = caption(model, tmp_path, "n", "-o", "x.csv")
     assert again.returncode == 0
-    assert b"6 of 6 already captioned; nothing is left to do" in again.stderr
+    assert b"6 of 6 already captioned; nothing left to do" in again.stderr
     listed = b"n/caf\xe9.wav\nn/\xff\x9b.wav\nn/gone\x1b[2J.wav\n"
     printed = caption(model, tmp_path, "--manifest", "-", input=listed)
     assert printed.returncode == 1

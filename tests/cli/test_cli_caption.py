@@ -181,7 +181,7 @@ def test_repeated_command_does_only_what_is_missing(run, clips, ending):
     last = Path(output).read_bytes()
     code, _, err = run("clips", "-o", output)
     assert (code, Path(output).read_bytes()) == (0, last)
-    assert "5 of 5 already captioned; nothing is left to do" in err
+    assert "5 of 5 already captioned; nothing left to do" in err
 
 
 def test_results_of_other_settings_are_not_mixed(run, clips):
@@ -250,8 +250,8 @@ def test_low_score_and_silence_are_no_distinct_sound(run, tmp_path):
         (("clips", "--beam", "0"), "greater than or equal to 1"),
         (("clips", "--format", "pdf"), "'pdf' is not one of"),
         (("clips", "--precision", "int4"), "'int4' is not one of"),
-        (("-", "--sidecar", "txt"), "standard input has no place"),
-        (("clips", "--merge", "s.srt", "-f", "csv"), "gives srt or vtt"),
+        (("-", "--sidecar", "txt"), "does not work with standard input"),
+        (("clips", "--merge", "s.srt", "-f", "csv"), "writes only srt or vtt"),
     ],
 )
 def test_wrong_usage_exits_2(run, clips, arguments, sentence):
@@ -266,7 +266,10 @@ def test_wrong_usage_exits_2(run, clips, arguments, sentence):
         (("clips", "-o", "x.xls"), "x.xls: no format has the extension '.xls'; expected .txt,"),
         (("clips", "-o", "clips", "-f", "csv"), "clips: is a folder; expected a file name"),
         (("clips", "-f", "parquet"), "parquet needs a file; give one with --output"),
-        (("clips", "-f", "srt"), "srt holds the subtitles of one sound, not of 5; --sidecar srt"),
+        (
+            ("clips", "-f", "srt"),
+            "srt holds the subtitles of one sound, got 5; --sidecar srt",
+        ),
         (("clips", "--shard", "9/4"), "--shard 9/4: expected i/n with i from 1 to n"),
         (("clips", "--exclude", "*"), "holds no sound with a known extension"),
         (("clips/0.wav", "--exclude", "*"), "--exclude leaves none of clips/0.wav"),

@@ -146,8 +146,8 @@ def test_damaged_speech_model_is_refused(whisper: Path, film: Path, tmp_path: Pa
     ("options", "sentence"),
     [
         (["--merge", "speech.srt"], "and --merge exclude each other"),
-        (["--json"], "gives srt or vtt, no other format"),
-        (["--sidecar", "txt"], "gives srt or vtt, no other format"),
+        (["--json"], "writes only srt or vtt"),
+        (["--sidecar", "txt"], "writes only srt or vtt"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: list[str], sentence: str) -> None:

@@ -183,7 +183,7 @@ def test_metric_that_was_asked_for_and_cannot_run_gives_exit_one(command, folder
         ([], "--cross pairs"),
         (["good.csv"], "REFERENCES is missing"),
         (["--cross", "good.csv"], "PREDICTIONS=REFERENCES"),
-        (["--cross", "a=b", "--against", "bad.csv"], "leave --cross out"),
+        (["--cross", "a=b", "--against", "bad.csv"], "omit --cross"),
     ],
 )
 def test_wrong_usage_exits_two(command, monkeypatch, folder: Path, arguments, message: str):

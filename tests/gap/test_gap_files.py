@@ -125,7 +125,7 @@ def test_command_measures_tokens_without_normalising(folder: Path) -> None:
         ("--audio a.npy --text t.npy --report none/out.html", "existing folder"),
         ("--audio a.npy --text t.npy --shown 0", "1 or more"),
         ("--audio a.npy --text t.npy --bootstrap 0", "2 to 100000"),
-        ("--tokens --audio a.npy --text t.npy --captions c.csv", "leave out the column owner"),
+        ("--tokens --audio a.npy --text t.npy --captions c.csv", "omit the column owner"),
         ("model --pairs c.csv", "no such model folder"),
     ],
 )

@@ -186,7 +186,7 @@ def test_export_measures_the_ranges_of_int8_on_sounds(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "sounds" / "15.wav", sounds(16)[15], 16000)
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "of 20 captions are the model's own in int8" in done.output
+    assert "of 20 captions match the model's in int8" in done.output
     assert (tmp_path / "out" / NAME).is_file()
     write_graphs(tmp_path / "out")
     assert not (tmp_path / "out" / NAME).exists()

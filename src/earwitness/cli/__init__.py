@@ -29,14 +29,14 @@ from earwitness.io.shipped import shipped
 from earwitness.plugins import plugins
 
 _TRAINING = ("torch", "transformers", "peft", "accelerate", "einops", "safetensors", "onnx")
-"""packages that captioning does without; the extra `train` brings them"""
+"""packages that captioning does not need; the extra `train` installs them"""
 
 
 class _App(typer.Typer):
     """A Typer application in which an `EarwitnessError` is one line on stderr and exit code 1."""
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        # Threads of torch that spin while they wait make a busy machine three times slower.
+        # Torch threads that spin while waiting make a busy machine three times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         streams.open_closed()
         try:
@@ -71,7 +71,7 @@ earwitness --install-completion completes commands and options with Tab.
 
 
 class _Welcoming(TyperGroup):
-    """Without a word behind the program's name, says what it is for."""
+    """Without arguments, shows what the program is for."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
@@ -83,7 +83,7 @@ class _Welcoming(TyperGroup):
 
 
 def _near(path: Path) -> Path:
-    """The path from here, where it is below."""
+    """The path relative to the working directory, if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -120,7 +120,7 @@ def main(
             "--version",
             callback=_print_version,
             is_eager=True,
-            help="Print the version, and those of the models' weights.",
+            help="Print the version, and the versions of the models' weights.",
         ),
     ] = False,
 ) -> None:
@@ -137,8 +137,8 @@ app.command()(gap)
 app.command(context_settings={"auto_envvar_prefix": "EARWITNESS"})(serve)
 app.command()(page)
 app.command()(doctor)
-app.add_typer(models, name="models", help="Models that ship, weights of the hub, and model cards.")
+app.add_typer(models, name="models", help="Shipped models, weights on the hub, and model cards.")
 app.add_typer(metrics, name="metrics", help="What caption metrics need on this machine.")
-app.add_typer(prepare, name="prepare", help="Turns data sets on disk into manifests to train on.")
+app.add_typer(prepare, name="prepare", help="Turns data sets on disk into training manifests.")
 for _name, _command in plugins("commands").items():
     app.command(_name)(_command)

@@ -1,4 +1,4 @@
-"""The options of models that are not earwitness's own, for the commands that take one."""
+"""The options for third-party models, for the commands that accept them."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,7 +12,7 @@ _PANEL = "Other models (hf:, openai:)"
 
 MODEL_HELP = (
     "A pocket model, a model folder, or owner/name on the Hugging Face hub; hf:owner/name for an "
-    "audio-language model of transformers; openai:name for one behind a server."
+    "audio-language model from transformers; openai:name for one behind a server."
 )
 
 
@@ -26,7 +26,7 @@ class Quantize(StrEnum):
 
 Prompt = Annotated[
     str | None,
-    typer.Option(help="What the model is asked; default: one of ours.", rich_help_panel=_PANEL),
+    typer.Option(help="Prompt for the model; default: a built-in one.", rich_help_panel=_PANEL),
 ]
 Quantized = Annotated[
     Quantize,
@@ -38,15 +38,15 @@ BaseUrl = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="The server, such as http://gpu:8000/v1 of vLLM or SGLang; its key in OPENAI_API_KEY "
-        "(openai:).",
+        help="The server, such as http://gpu:8000/v1 for vLLM or SGLang; its key comes from "
+        "OPENAI_API_KEY (openai:).",
         rich_help_panel=_PANEL,
     ),
 ]
 
 
 def adapter_of(prompt: str | None, quantize: Quantize, base_url: str | None) -> AdapterOptions:
-    """The options as one. Raises ConfigError."""
+    """The options as one object. Raises ConfigError."""
     given = {"quantize": quantize.value, "base_url": base_url}
     if prompt is not None:
         given["prompt"] = prompt

@@ -28,15 +28,15 @@ def caption(
         list[str] | None,
         typer.Argument(
             metavar="FILE",
-            help="Sound or video files, folders, globs, shards (tar, parquet), or - for a sound on "
-            "standard input.",
+            help="Audio or video files, folders, globs, shards (tar, parquet), or - for one sound "
+            "on standard input.",
             show_default=False,
         ),
     ] = None,
     manifest: Annotated[
         str | None,
         typer.Option(
-            help="Take the files from a CSV, TSV, JSONL, parquet or text file; - reads paths "
+            help="Read the file names from a CSV, TSV, JSONL, parquet or text file; - reads them "
             "from standard input, one per line.",
             rich_help_panel=_IN,
         ),
@@ -82,7 +82,7 @@ def caption(
         typer.Option(
             "--format",
             "-f",
-            help="Format, if the file extension does not say it.",
+            help="Format, if not clear from the file extension.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -93,7 +93,7 @@ def caption(
     sidecar: Annotated[
         Sidecar | None,
         typer.Option(
-            help="Write a file for each sound (clip.txt) beside it, or in the folder --output.",
+            help="Write one file per sound (clip.txt) next to it, or in the folder --output.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -106,7 +106,7 @@ def caption(
     failures: Annotated[
         Path | None,
         typer.Option(
-            help="Where to list the files that failed; default: <output>.failed.jsonl.",
+            help="File that lists the failed files; default: <output>.failed.jsonl.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -219,7 +219,7 @@ def caption(
         Path | None,
         typer.Option(
             metavar="SPEECH",
-            help="Insert the sounds, as \\[dog barks], between the lines of this SRT or VTT file.",
+            help="Insert the sounds, as \\[dog barks], between the cues of this SRT or VTT file.",
             rich_help_panel=_LONG,
         ),
     ] = None,
@@ -227,8 +227,8 @@ def caption(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Subtitles of the speech too, by this Whisper model: a folder, or a name such as "
-            "tiny.en that is on this disk; the sounds, as \\[dog barks], stand between the lines.",
+            help="Also transcribe speech, with this Whisper model: a folder, or a name such as "
+            "tiny.en if it is on this disk; the sounds, as \\[dog barks], go between the cues.",
             rich_help_panel=_LONG,
         ),
     ] = None,
@@ -242,7 +242,7 @@ def caption(
         int | None,
         typer.Option(
             min=1,
-            help="CPU threads of the model; default: OMP_NUM_THREADS, or one per core.",
+            help="CPU threads for the model; default: OMP_NUM_THREADS, or one per core.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -270,16 +270,14 @@ def caption(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="The cluster; auto for the one on this computer. Default: RAY_ADDRESS, else one "
-            "that is started for this job.",
+            help="The cluster; auto for the one on this computer. Default: RAY_ADDRESS, or else a "
+            "new one for this job.",
             rich_help_panel=_RAY,
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Workers; default: as many as there is room for.", rich_help_panel=_RAY
-        ),
+        typer.Option(min=1, help="Workers; default: as many as fit.", rich_help_panel=_RAY),
     ] = None,
     cpus: Annotated[
         float, typer.Option(min=0.1, help="CPUs per worker.", rich_help_panel=_RAY)
@@ -302,20 +300,20 @@ def caption(
         bool,
         typer.Option(
             "--duplicates",
-            help="Note the SHA-256 of each file and a fingerprint of its sound, and mark what is "
-            "the same as an earlier file.",
+            help="Record the SHA-256 and an audio fingerprint of each file, and mark duplicates of "
+            "earlier files.",
             rich_help_panel=_RAY,
         ),
     ] = False,
     part_rows: Annotated[
         int,
-        typer.Option(min=1, help="Most rows per parquet part.", rich_help_panel=_RAY),
+        typer.Option(min=1, help="Maximum rows per parquet part.", rich_help_panel=_RAY),
     ] = 10_000,
 ) -> None:
     """Describes a sound in a sentence.
 
     One file prints its caption; several print 'file<TAB>caption'. Sounds over
-    30 s give a line for each segment. A file that cannot be read is reported,
+    30 s give one line per segment. If a file cannot be read, it is reported,
     the others are still captioned, and the exit code is 1.
 
     Examples:

@@ -1,4 +1,4 @@
-"""A captioning job as the command line describes it: input, output, and where results go.
+"""A captioning job as given on the command line: its input, its output, and running it.
 
 The heavy modules are imported inside the functions, so that `earwitness --help` stays fast.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from earwitness.captioning.writers import Format
 
 _LONG = 60.0
-"""seconds from which a single sound has a progress of its own"""
+"""a single sound of at least this many seconds shows its own progress"""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Input:
             raise typer.BadParameter("needs --manifest", param_hint="--column")
 
     def sources(self, anywhere: bool = False) -> "list[Source]":
-        """All sounds, those of other shards included; `anywhere`: also those that URLs name.
+        """All sounds, including those of other shards; `anywhere`: including those at URLs.
 
         Raises:
             DataError: the manifest cannot be read, or nothing is left to caption.
@@ -69,7 +69,7 @@ class Input:
         return found
 
     def of_shard(self, sources: "list[Source]") -> "list[Source]":
-        """The sounds of the shard that was asked for. Raises ConfigError."""
+        """The sounds of the requested shard. Raises ConfigError."""
         from earwitness.captioning.sources import shard
 
         return shard(sources, self.shard) if self.shard else sources
@@ -91,7 +91,7 @@ class Output:
 
     @property
     def between(self) -> str | None:
-        """The option that puts the sounds between lines of speech; None without one."""
+        """The option that places the sounds between speech cues; None if neither is given."""
         if self.speech_model is not None:
             return "--speech"
         return "--merge" if self.merge is not None else None
@@ -99,9 +99,9 @@ class Output:
     def check(self, given: Input) -> None:
         """Raises BadParameter for options that do not fit together."""
         if self.as_json and (self.kind or self.sidecar):
-            raise typer.BadParameter("is --format jsonl; give one of them", param_hint="--json")
+            raise typer.BadParameter("means --format jsonl; give only one", param_hint="--json")
         if self.sidecar and self.kind:
-            raise typer.BadParameter("and --sidecar both name a format", param_hint="--format")
+            raise typer.BadParameter("and --sidecar both set a format", param_hint="--format")
         if self.merge and self.speech_model:
             raise typer.BadParameter("and --merge exclude each other", param_hint="--speech")
         if self.between and (
@@ -109,14 +109,14 @@ class Output:
             or (self.kind and self.kind.value not in ("srt", "vtt"))
             or (self.sidecar and self.sidecar.value not in ("srt", "vtt"))
         ):
-            raise typer.BadParameter("gives srt or vtt, no other format", param_hint=self.between)
+            raise typer.BadParameter("writes only srt or vtt", param_hint=self.between)
         if self.sidecar and self.merge:
             raise typer.BadParameter(
-                "is the speech of one sound; --sidecar takes the speech of each from --speech",
+                "is the speech of one sound; with --sidecar, use --speech instead",
                 param_hint="--merge",
             )
         if self.sidecar and "-" in given.files:
-            raise typer.BadParameter("standard input has no place for one", param_hint="--sidecar")
+            raise typer.BadParameter("does not work with standard input", param_hint="--sidecar")
         if self.sidecar and self.path and self.path.is_file():
             raise typer.BadParameter(
                 f"{self.path} is a file; expected a folder", param_hint="--output"
@@ -136,7 +136,7 @@ class Output:
 
     @property
     def format(self) -> "Format":
-        """The format of the output, or of the sidecars. Raises ConfigError for an unknown one."""
+        """The format of the output or the sidecars. Raises ConfigError for an unknown one."""
         from earwitness.captioning.writers import format_of
 
         if self.sidecar is not None:
@@ -150,23 +150,23 @@ class Output:
             return "vtt" if self.merge and self.merge.suffix.lower() == ".vtt" else "srt"
         if chosen not in ("srt", "vtt"):
             raise ConfigError(
-                f"{self.path}: {self.between} gives subtitles; expected a file .srt or .vtt"
+                f"{self.path}: {self.between} writes subtitles; expected a .srt or .vtt file"
             )
         return chosen
 
     def check_sources(self, sources: "list[Source]") -> None:
-        """Raises ConfigError for one file of subtitles for several sounds."""
+        """Raises ConfigError if several sounds would share one subtitle file."""
         if self.format in ("srt", "vtt") and not self.sidecar and len(sources) > 1:
             raise ConfigError(
-                f"{self.format} holds the subtitles of one sound, not of {len(sources)}; "
-                f"--sidecar {self.format} writes a file for each"
+                f"{self.format} holds the subtitles of one sound, got {len(sources)}; "
+                f"--sidecar {self.format} writes one file per sound"
             )
 
     def speech(
         self, sources: "list[Source]", model: "ModelChoice", progress: Progress
     ) -> "Speech | None":
-        """What gives the subtitles of --merge, which are read now, or of the speech that --speech
-        finds in each sound, once its captions are there.
+        """The source of speech subtitles: those of --merge, which are read now, or those that
+        --speech transcribes from each sound once it is captioned; None without either.
 
         Raises DataError, CheckpointError and MissingDependencyError.
         """
@@ -196,7 +196,7 @@ class Output:
         speech: "Speech | None",
         fingerprint: str,
     ) -> "Sink":
-        """Where the results of `sources` go. Raises DataError where nothing may be written."""
+        """The sink for the results of `sources`. Raises DataError if it cannot be written."""
         from earwitness.captioning.sinks import JournalledFile, Printer, Sidecars, SubtitleOutput
         from earwitness.captioning.writers import sidecar_paths
 
@@ -216,7 +216,7 @@ class Output:
         from earwitness.captioning.parts import Parts
 
         if self.path is None:
-            raise ConfigError("parts need a folder; name one with --output")
+            raise ConfigError("parts need a folder; give one with --output")
         return Parts(self.path, fingerprint, self.overwrite, self.part_rows)
 
     def open_failures(self) -> "Failures | None":
@@ -248,7 +248,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def long_sound(sources: "list[Source]") -> float | None:
-    """Seconds of the one sound, where its progress is worth counting in them; None otherwise."""
+    """Seconds of a single sound that is long enough to show its progress; else None."""
     from earwitness import audio
 
     if (
@@ -270,8 +270,8 @@ def run(
     quiet: bool,
     cluster: "Cluster | None" = None,
 ) -> int:
-    """Captions the sounds into the output, on this machine unless there is a `cluster`; the number
-    of sounds that failed.
+    """Captions the sounds into the output, on this machine or on `cluster`; returns the number of
+    sounds that failed.
     """
     output = output.of_shard(given.shard)
     sources = given.sources(anywhere=cluster is not None)
@@ -316,7 +316,7 @@ def _engine(cluster: "Cluster | None") -> "Callable[..., Generator[list[Outcome]
 
 
 def _marks(cluster: "Cluster | None", sink: "Sink") -> "Duplicates | None":
-    """What marks the same sound under another name, knowing the sounds of earlier runs."""
+    """Marks the same sound under another name, including sounds of earlier runs."""
     from earwitness.captioning.duplicates import Duplicates
 
     if cluster is None or not cluster.extras.duplicates:
@@ -338,7 +338,7 @@ class Job:
     marks: "Duplicates | None" = None
 
     def run(self) -> int:
-        """Takes what arrives; the number of sounds that failed."""
+        """Handles outcomes as they arrive; returns the number of sounds that failed."""
         failed = 0
         try:
             for outcomes in self.arriving:
@@ -374,6 +374,6 @@ class Job:
         try:
             self.failures.add(name, sentence)
         except DataError as error:
-            # The captions are worth more than this list of them: say so once and go on.
+            # The captions matter more than this list: report it once and continue.
             self.failures.broken = True
             self.progress.problem(str(error))

@@ -1,4 +1,4 @@
-"""Choices of the command line that have names."""
+"""Enumerated choices of the command line."""
 
 from enum import StrEnum
 
@@ -17,7 +17,7 @@ class OutputFormat(StrEnum):
 
 
 class Sidecar(StrEnum):
-    """What is written beside each sound."""
+    """What is written next to each sound."""
 
     txt = "txt"
     json = "json"
@@ -26,8 +26,8 @@ class Sidecar(StrEnum):
 
 
 PRECISION_HELP = (
-    "Number format of the model's arithmetic. int8 is the fastest, and may choose another of "
-    "captions that are about equally likely."
+    "Number format of the model's arithmetic. int8 is the fastest; between captions that are about "
+    "equally likely, it may choose another one."
 )
 
 

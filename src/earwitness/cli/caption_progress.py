@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _EVERY_SECONDS = 30.0
-"""between two lines of progress where stderr is not a terminal"""
+"""between two progress lines if stderr is not a terminal"""
 
 
 class Progress:
-    """A bar on a terminal, a line every half minute elsewhere, and always the errors."""
+    """A bar on a terminal, a line every half minute elsewhere; errors always."""
 
     def __init__(self, quiet: bool, files: int, prints: bool, length: float | None = None) -> None:
-        """`files` in all; `prints`: captions go to standard output; `length` is that of a single
-        long sound in seconds, whose progress is counted in them.
+        """`files` in total; `prints`: captions go to standard output; `length` in seconds is given
+        for a single long sound, whose progress is then shown in time.
         """
         self._quiet = quiet or (files == 1 and prints and sys.stdout.isatty() and not length)
-        # Captions of several files on the same terminal show the progress themselves.
+        # Captions of several files on the same terminal already show the progress.
         shown = prints and sys.stdout.isatty() and not length
         self._bar_wanted = sys.stderr.isatty() and not shown
         self._many = files > 1
@@ -40,7 +40,7 @@ class Progress:
         self._total = files
         self._start = self._last = time.monotonic()
         if before:
-            rest = f"continuing with {files}" if files else "nothing is left to do"
+            rest = f"continuing with {files}" if files else "nothing left to do"
             self._note(f"{before} of {before + files} already captioned; {rest}")
         if files and self._bar_wanted and not self._quiet:
             self._bar = _bar()
@@ -51,16 +51,16 @@ class Progress:
             self._bar.start()
 
     def ready(self) -> None:
-        """The model is loaded: the time of captioning starts here."""
+        """The model is loaded: start timing."""
         self._start = time.monotonic()
 
     def sound(self, seconds: float) -> None:
-        """`seconds` of sound went through the model or a gate."""
+        """`seconds` of sound passed through the model or a gate."""
         self._seconds += seconds
         self._show()
 
     def before_output(self) -> None:
-        """Captions of a single sound may follow on the same terminal: the bar makes room."""
+        """The caption of a single sound may follow on the same terminal: remove the bar."""
         if self._length:
             self.close()
 
@@ -82,7 +82,7 @@ class Progress:
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             return
-        # A full disk under stderr is no reason to lose captions.
+        # Do not lose captions because stderr goes to a full disk.
         with suppress(OSError):
             print(line, file=sys.stderr, flush=True)
 
@@ -134,7 +134,7 @@ class Progress:
             self._note(f"{counted}{self._left()}")
 
     def _count(self) -> str:
-        """What is done of how much: time of the one long sound, or else files."""
+        """Progress as "done of total": time of the one long sound, or else files."""
         if self._length:
             done = min(self._seconds, self._length)
             return f"{_duration(done)} of {_duration(self._length)}"

@@ -1,4 +1,4 @@
-"""The engine of a captioning job, from the options that name it."""
+"""The engine of a captioning job, from its options."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -25,9 +25,9 @@ def cluster_of(
     events: bool,
     duplicates: bool,
 ) -> "Cluster | None":
-    """The cluster that the options describe; None for this machine alone.
+    """The cluster that the options describe; None for this machine only.
 
-    Raises BadParameter for options that only a cluster has, and MissingDependencyError.
+    Raises BadParameter for cluster options without a cluster, and MissingDependencyError.
     """
     if engine is Engine.local:
         given = {"address": address, "workers": workers, "gpus": gpus, "duplicates": duplicates}

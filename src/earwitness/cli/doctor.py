@@ -13,11 +13,11 @@ import typer
 from earwitness.errors import EarwitnessError, pip_install
 
 CORE = ("caption", "events", "listen", "models", "page")
-"""commands that `pip install earwitness` is enough for"""
+"""commands that need nothing beyond `pip install earwitness`"""
 
 
 class Need(NamedTuple):
-    """An extra: the commands that do not do their work without it, and what it is for."""
+    """An extra: the commands that do not work without it, and its purpose."""
 
     extra: str
     commands: tuple[str, ...]
@@ -26,34 +26,34 @@ class Need(NamedTuple):
 
 NEEDS = (
     Need("serve", ("serve",), "the HTTP service"),
-    Need("demo", ("serve",), "its web page; --no-demo does without"),
-    Need("eval", ("evaluate",), "METEOR, SPICE and reports in HTML"),
+    Need("demo", ("serve",), "its web page; not needed with --no-demo"),
+    Need("eval", ("evaluate",), "METEOR, SPICE and HTML reports"),
     Need("plots", ("gap",), "figures, reports, separability"),
     Need(
         "train",
         ("train", "export", "gap", "reproduce", "scenes"),
         "training, export, models in torch, embeddings of sounds",
     ),
-    Need("live", (), "microphones of listen; pipes and streams need no extra"),
+    Need("live", (), "listen with a microphone; pipes and streams need no extra"),
     Need("mqtt", (), "listen --mqtt: reports to a broker"),
     Need("speech", (), "caption --speech: subtitles of speech and sounds"),
     Need("ray", (), "caption --engine ray: a corpus on a cluster"),
     Need("endpoint", (), "models behind an OpenAI-compatible server"),
-    Need("hub", (), "training on data sets of the Hugging Face hub"),
+    Need("hub", (), "training on data sets from the Hugging Face hub"),
     Need("qlora", (), "language models in 4 bits"),
     Need("umap", (), "gap --projection umap"),
-    Need("wandb", (), "training logs at Weights & Biases"),
+    Need("wandb", (), "training logs in Weights & Biases"),
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked for, and what brings it where it is missing."""
+    """One line: what was checked, and how to get it if it is missing."""
 
     section: str
     name: str
     state: Literal["ok", "missing", "optional"]
-    """`optional` is missing too, but no command is useless without it"""
+    """`optional` is also missing, but every command works without it"""
     detail: str
     commands: tuple[str, ...] = ()
     fix: str = ""
@@ -63,15 +63,15 @@ def doctor(
     commands: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="COMMAND", help="Only what these commands need.", show_default=False
+            metavar="COMMAND", help="Check only what these commands need.", show_default=False
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Says what is installed, what is missing for which command, and how to get it.
+    """Shows what is installed, what is missing for which command, and how to get it.
 
-    Models are loaded, Java and torch are asked. Nothing is downloaded. The exit
-    code is 1 if captioning cannot work, or a command that you name lacks a part.
+    Loads the models, and checks Java and torch. Nothing is downloaded. The exit
+    code is 1 if captioning cannot work, or if a command that you name lacks a part.
 
     Examples:
 
@@ -95,7 +95,7 @@ def doctor(
 
 
 def findings(commands: Collection[str]) -> Iterator[Finding]:
-    """What was found that these commands need, section by section."""
+    """The findings on what these commands need, section by section."""
     yield from _models()
     everything = {command for need in NEEDS for command in need.commands} <= {*commands}
     yield from (_extra(n) for n in NEEDS if everything or {*n.commands} & {*commands})
@@ -126,7 +126,7 @@ def _print(found: list[Finding]) -> None:
 
 
 def _models() -> Iterator[Finding]:
-    """Each model that ships, loaded."""
+    """Loads each shipped model."""
     from earwitness.captioning.captioner import Captioner
     from earwitness.models.names import POCKET_MODELS, model_folder, weights_version
 
@@ -140,7 +140,7 @@ def _models() -> Iterator[Finding]:
 
 
 def _extra(need: Need) -> Finding:
-    """Whether the packages of an extra are installed, in versions that will do."""
+    """Whether the packages of an extra are installed, in suitable versions."""
     from packaging.requirements import Requirement
 
     missing = []
@@ -174,14 +174,14 @@ def _page() -> Finding:
     from shutil import which
 
     if which("npm"):
-        return Finding("Commands", "page", "ok", "npm is here, which fetches onnxruntime-web")
-    detail = "no npm, which fetches onnxruntime-web"
-    fix = "install Node.js, or name the package's tarball with --onnxruntime"
+        return Finding("Commands", "page", "ok", "npm, which downloads onnxruntime-web")
+    detail = "no npm, which downloads onnxruntime-web"
+    fix = "install Node.js, or give the package's tarball with --onnxruntime"
     return Finding("Commands", "page", "optional", detail, fix=fix)
 
 
 def _readers() -> Finding:
-    """The libraries that read sound and video files."""
+    """The libraries that read audio and video files."""
     section, name = "Sound and video files", "readers"
     try:
         import av
@@ -206,7 +206,7 @@ def _cpu() -> Finding:
 
 
 def _gpu() -> Finding:
-    """The graphics cards that torch finds."""
+    """The GPUs that torch finds."""
     try:
         import torch
     except (ImportError, OSError):
@@ -219,7 +219,7 @@ def _gpu() -> Finding:
 
 
 def _metrics() -> Iterator[Finding]:
-    """The outside parts of caption metrics."""
+    """The external parts that caption metrics need."""
     from earwitness.evaluation.doctor import examine
 
     for part in examine():

@@ -28,7 +28,7 @@ def evaluate(
         list[Path] | None,
         typer.Argument(
             metavar="PREDICTIONS... REFERENCES",
-            help="A system's captions (several files are pooled as seeds), then the references.",
+            help="A system's captions (several files: one per seed), then the references.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +36,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="PREDICTIONS=REFERENCES",
-            help="One data set in a table of several. Repeatable.",
+            help="One of several data sets, in one table. Repeatable.",
             rich_help_panel=_IN,
         ),
     ] = None,
@@ -61,7 +61,7 @@ def evaluate(
         bool,
         typer.Option(
             "--partial",
-            help="Score the clips that both sides have; list the others.",
+            help="Score only the clips that both sides have; list the others.",
             rich_help_panel=_IN,
         ),
     ] = False,
@@ -80,7 +80,7 @@ def evaluate(
     html_path: Annotated[Path | None, typer.Option("--html", hidden=True)] = None,
     audio: Annotated[
         Path | None,
-        typer.Option(help="Folder of the clips, for players in the report.", rich_help_panel=_OUT),
+        typer.Option(help="Folder with the clips, to play in the report.", rich_help_panel=_OUT),
     ] = None,
     sbert: Sbert = None,
     fluency: Fluency = None,
@@ -98,7 +98,7 @@ def evaluate(
         int,
         typer.Option(
             min=0,
-            help="Bootstrap resamples and random swaps; 0 leaves out the intervals.",
+            help="Bootstrap resamples and random swaps; 0 omits the intervals.",
             rich_help_panel=_STATS,
         ),
     ] = 1000,
@@ -106,13 +106,13 @@ def evaluate(
         int, typer.Option(min=0, help="Seed for resampling.", rich_help_panel=_STATS)
     ] = 0,
     id_column: Annotated[
-        str | None, typer.Option(help="Column of the clip ids.", rich_help_panel=_IN)
+        str | None, typer.Option(help="Column with the clip ids.", rich_help_panel=_IN)
     ] = None,
     text_column: Annotated[
-        str | None, typer.Option(help="Column of the captions in PREDICTIONS.", rich_help_panel=_IN)
+        str | None, typer.Option(help="Caption column in PREDICTIONS.", rich_help_panel=_IN)
     ] = None,
     reference_column: Annotated[
-        str | None, typer.Option(help="Column of the captions in REFERENCES.", rich_help_panel=_IN)
+        str | None, typer.Option(help="Caption column in REFERENCES.", rich_help_panel=_IN)
     ] = None,
 ) -> None:
     """Scores captions against references, each metric with a 95 % interval.
@@ -121,8 +121,8 @@ def evaluate(
     per clip, or the folder of a captioning run. REFERENCES has numbered
     columns (caption_1, caption_2, ...), a list, or one row per caption. COCO
     caption files work on both sides. Clips are matched by id, else by file
-    name, else by file name without its suffix. Metrics that cannot run are
-    listed with the reason; 'earwitness metrics doctor' says more.
+    name, else by file name without its extension. Metrics that cannot run are
+    listed with the reason; see also 'earwitness metrics doctor'.
 
     Examples:
 
@@ -146,7 +146,7 @@ def evaluate(
     select(wanted)
     groups = _groups(files or [], cross or [])
     if cross and against:
-        raise typer.BadParameter("--against compares on one data set; leave --cross out")
+        raise typer.BadParameter("--against compares on one data set; omit --cross")
 
     def load(predictions: Path, references: Path) -> "Matched":
         captions = read_predictions(predictions, id_column=id_column, text_column=text_column)
@@ -182,14 +182,14 @@ def evaluate(
 def _outputs(
     output: list[Path], json_path: Path | None, csv_path: Path | None, html_path: Path | None
 ) -> dict[str, Path]:
-    """The output files by ending; those of --json, --csv and --html may have any name."""
+    """The output files by extension; those of --json, --csv and --html may have any name."""
     named = {".json": json_path, ".csv": csv_path, ".html": html_path}
     given = {ending: path for ending, path in named.items() if path is not None}
     return by_ending(output, tuple(named)) | given
 
 
 def _with_distinct_names(reports: "list[Report]", references: list[Path]) -> "list[Report]":
-    """The reports named by the paths of their references where the short names are not unique."""
+    """The reports, named by the paths of their references if the short names are not unique."""
     if len({report.dataset for report in reports}) == len(reports):
         return reports
     pairs = zip(reports, references, strict=True)
@@ -224,7 +224,9 @@ def _report(
     from earwitness.evaluation.report import make_report
 
     if against and len(against) != len(predictions):
-        raise DataError(f"{len(predictions)} seeds against {len(against)}: expected equally many")
+        raise DataError(
+            f"expected equal numbers of seeds, got {len(predictions)} and {len(against)}"
+        )
     matched = [load(path, references) for path in [*predictions, *against]]
     for path, one in zip([*predictions, *against], matched, strict=True):
         if one.ids != matched[0].ids:

@@ -41,14 +41,14 @@ def events(
         typer.Option(
             "--format",
             help="json (one line per file), csv, labels (for Audacity) or srt. Default: from the "
-            "ending of the output (.json, .csv, .txt, .srt), else json.",
+            "extension of the output (.json, .csv, .txt, .srt), else json.",
         ),
     ] = None,
 ) -> None:
-    """Finds the sounds in files, with AudioSet's names and the times of their beginning and end.
+    """Finds the sounds in files, with their AudioSet names and their start and end times.
 
-    Times have steps of 160 ms. A class is reported where its probability reaches the threshold
-    in the second around it; short or quiet sounds under a louder one are missed. Labels and SRT
+    Times are in steps of 160 ms. A class is reported where its probability in the second around
+    it reaches the threshold; short or quiet sounds under a louder one are missed. Labels and SRT
     hold the events of one file.
 
     Examples:

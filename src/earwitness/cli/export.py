@@ -8,41 +8,40 @@ import typer
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="A model folder, a pocket model, or owner/name of the hub.")
+        str, typer.Argument(help="A model folder, a pocket model, or owner/name on the hub.")
     ],
     out: Annotated[
-        Path, typer.Argument(help="New folder, or the model's own to add the graphs there.")
+        Path, typer.Argument(help="A new folder, or the model's own folder to add graphs to it.")
     ],
     dtype: Annotated[
         Literal["float16", "float32"],
-        typer.Option(help="Number format of the stored weights; graphs compute in float32."),
+        typer.Option(help="Number format of stored weights; graphs compute in float32."),
     ] = "float16",
     check: Annotated[
         list[Path] | None,
         typer.Option(
             "--check",
-            help="Sound to compare captions on. Repeatable. Default: 20 synthetic noises and "
-            "tones.",
+            help="Sound to compare captions on. Repeatable. Default: 20 synthetic sounds (noise "
+            "and tones).",
         ),
     ] = None,
     int8: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SOUNDS",
-            help="Also an encoder in 8-bit integers, with which captions take about two thirds of "
-            "the time. Its ranges are measured on these sounds, at least 16: a file, folder or "
-            "glob. Repeatable.",
+            help="Also export an int8 encoder, which cuts captioning time to about two thirds. It "
+            "is calibrated on these sounds, at least 16: a file, folder or glob. Repeatable.",
         ),
     ] = None,
 ) -> None:
-    """Writes a model folder with ONNX graphs, with which captioning needs no torch.
+    """Writes a model folder with ONNX graphs, so that captioning does not need torch.
 
-    Weights are stored once, as safetensors, from which the graphs read them: the folder can be
-    trained on too. LoRA weights are merged. Captions of the model and of its graphs are compared,
-    and the folder is kept only where they are the same.
+    Weights are stored once, as safetensors, which the graphs read: the folder can still be
+    trained. LoRA weights are merged. The captions of the model and of its graphs are compared,
+    and the folder is kept only if they are the same.
 
-    Fits models with the CNN encoder, alone or inside a dual encoder, a two_stream, linear or link
-    prefix, and a Llama of up to 500 M weights.
+    Works for models with the CNN encoder, alone or inside a dual encoder, a two_stream, linear or
+    link prefix, and a Llama of up to 500 M weights.
 
     Examples:
 
@@ -56,8 +55,8 @@ def export(
     sounds = [source.audio for source in find(int8 or [])]
     found, whole = export_model(model, out, dtype, check or [], sounds)
     typer.echo(
-        f"{out}: {found.same} of {found.sounds} captions are the model's own; their scores differ "
+        f"{out}: {found.same} of {found.sounds} captions match the model's; their scores differ "
         f"by at most {found.furthest:.1g}"
     )
     if whole is not None:
-        typer.echo(f"{out}: {whole} of {found.sounds} captions are the model's own in int8")
+        typer.echo(f"{out}: {whole} of {found.sounds} captions match the model's in int8")

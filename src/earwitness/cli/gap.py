@@ -23,7 +23,7 @@ _IN, _HOW, _PLOTS, _OUT = "Input", "Measurement", "Plots", "Output"
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a gap report is made from: one sound per row, captions with the row of their sound."""
+    """The input of a gap report: one sound per row, and captions with the row of their sound."""
 
     audio: "np.ndarray"
     text: "np.ndarray"
@@ -60,20 +60,20 @@ def gap(
     captions: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with a column caption, one line per row of --text; a column owner gives the "
-            "row of its sound.",
+            help="CSV with a column caption, one line per row of --text; an optional column owner "
+            "gives the row of its sound.",
             rich_help_panel=_IN,
         ),
     ] = None,
     tokens: Annotated[
         bool,
         typer.Option(
-            help="Compare pooled LLM tokens by L2 and cosine, not normalized (LAMB, Table 2).",
+            help="Compare pooled LLM tokens by L2 and cosine, unnormalized (LAMB, Table 2).",
             rich_help_panel=_HOW,
         ),
     ] = False,
     normalize: Annotated[
-        bool, typer.Option(help="Scale every vector to length one.", rich_help_panel=_HOW)
+        bool, typer.Option(help="Scale every vector to unit length.", rich_help_panel=_HOW)
     ] = True,
     projection: Annotated[
         str, typer.Option(help="pca, umap, or pca,umap.", rich_help_panel=_PLOTS)
@@ -214,7 +214,7 @@ def _methods(projection: str) -> list[str]:
 
 
 def _check_folders(*outputs: Path | None) -> None:
-    """Refuse before the long computation what could not be written after it."""
+    """Fail before the long computation if its results could not be written."""
     for path in outputs:
         if path is not None and not path.parent.is_dir():
             raise ConfigError(f"cannot write {path}; expected a file in an existing folder")
@@ -235,7 +235,7 @@ def _measure(
             **settings,
         )
     if given.owner is not None:
-        raise ConfigError("--tokens compares one caption per clip; leave out the column owner")
+        raise ConfigError("--tokens compares one caption per clip; omit the column owner")
     if given.bridged is None:
         return token_gap(given.audio, given.text, **settings)
     return token_gap(given.bridged, given.text, z_a_before=given.audio, **settings)
@@ -296,7 +296,7 @@ def _pictures(
     histogram = plots.histogram_figure(
         given.audio, given.text, given.bridged, owner=given.owner, seed=seed
     )
-    said = "Cosines of sounds with their own caption (filled) and with another (outline)."
+    said = "Cosine of each sound and its own caption (filled) or another one (outline)."
     drawn: dict[str, tuple[Any, str]] = {"histogram": (histogram, said)}
     if sweep is not None:
         c = _columns(sweep, ("t_star", "steps", "value"))

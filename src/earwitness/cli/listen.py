@@ -1,4 +1,4 @@
-"""`earwitness listen`: captions and events of a stream, as they happen."""
+"""`earwitness listen`: captions and events of a live stream."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -46,7 +46,7 @@ def listen(
     ] = PcmFormat.s16le,
     rate: Annotated[
         int,
-        typer.Option(min=8000, max=768000, help="Their rate in Hz.", rich_help_panel=_IN),
+        typer.Option(min=8000, max=768000, help="Their sample rate in Hz.", rich_help_panel=_IN),
     ] = 16000,
     channels: Annotated[
         int, typer.Option(min=1, max=64, help="Their channels.", rich_help_panel=_IN)
@@ -54,14 +54,14 @@ def listen(
     stall: Annotated[
         float,
         typer.Option(
-            min=1, help="Seconds without sound after which a source is lost.", rich_help_panel=_IN
+            min=1, help="Seconds without data after which a source is lost.", rich_help_panel=_IN
         ),
     ] = 10.0,
     retries: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Tries in a row to reach a lost microphone or address. Default: no end.",
+            help="Consecutive tries to reach a lost microphone or address. Default: unlimited.",
             rich_help_panel=_IN,
         ),
     ] = None,
@@ -69,7 +69,7 @@ def listen(
         str | None,
         typer.Option(
             metavar="SOUNDS",
-            help="Only these, separated by commas: 'smoke alarm,baby crying'.",
+            help="Only these sounds, comma-separated: 'smoke alarm,baby crying'.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -82,7 +82,7 @@ def listen(
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="Time in which the same sound is not reported again.",
+            help="Time before the same sound is reported again.",
             rich_help_panel=_WHAT,
         ),
     ] = 0.0,
@@ -95,7 +95,7 @@ def listen(
             min=2,
             max=30,
             metavar="SECONDS",
-            help="A sound that goes on is captioned after each such time.",
+            help="How often a continuing sound is captioned.",
             rich_help_panel=_WHAT,
         ),
     ] = 10.0,
@@ -103,7 +103,7 @@ def listen(
         float,
         typer.Option(
             metavar="DB",
-            help="Level of the loudest 0.1 s (dB of full scale) below which there is no sound.",
+            help="Silence threshold: the level of the loudest 0.1 s (dBFS).",
             rich_help_panel=_WHAT,
         ),
     ] = -60.0,
@@ -112,7 +112,7 @@ def listen(
         typer.Option(
             "--output",
             "-o",
-            help="A file that grows: .jsonl (appended to) or .vtt; repeat it for both.",
+            help="File to append to: .jsonl or .vtt; repeat it for both.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -129,7 +129,7 @@ def listen(
         typer.Option(
             metavar="URL",
             help="Publish to mqtt://\\[user@]host\\[:port]\\[/topic], or mqtts://; the password "
-            "may be in EARWITNESS_MQTT_PASSWORD.",
+            "can be set in EARWITNESS_MQTT_PASSWORD.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -137,7 +137,7 @@ def listen(
         bool,
         typer.Option(
             "--home-assistant",
-            help="Announce sensors to Home Assistant over --mqtt, one for each of --on.",
+            help="Announce sensors to Home Assistant over --mqtt, one per sound in --on.",
             rich_help_panel=_OUT,
         ),
     ] = False,
@@ -151,19 +151,19 @@ def listen(
         str | None,
         typer.Option(
             metavar="COMMAND",
-            help="Start this program for each report, without a shell: 'notify-send {text}'. Also "
+            help="Run this program for each report, without a shell: 'notify-send {text}'. Also "
             "{type}, {start}, {end}, {score}, {time}, {source}; JSON on its standard input.",
             rich_help_panel=_OUT,
         ),
     ] = None,
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", "-q", help="Print no reports, errors only.", rich_help_panel=_OUT),
+        typer.Option("--quiet", "-q", help="Print only errors, no reports.", rich_help_panel=_OUT),
     ] = False,
     model: Annotated[
         str,
         typer.Option(
-            help="A pocket model, a model folder, or owner/name of the Hugging Face hub.",
+            help="A pocket model, a model folder, or owner/name on the Hugging Face hub.",
             rich_help_panel=_RUN,
         ),
     ] = "pocket-lamb",
@@ -177,11 +177,11 @@ def listen(
         ),
     ] = None,
 ) -> None:
-    """Listens, and says what it hears as it happens.
+    """Listens, and reports what it hears as it happens.
 
-    A caption comes within two seconds of the end of a sound, or every 10 s of
-    one that goes on; an event when it begins and when it is over. A stream
-    that breaks off is tried again. Ctrl-C ends it.
+    A caption comes within two seconds of the end of a sound, or every 10 s if
+    it continues; an event when it starts and when it ends. A stream that breaks
+    off is tried again. Stop with Ctrl-C.
 
     Examples:
 

@@ -44,7 +44,7 @@ def say(sentence: str) -> None:
 
 @dataclass
 class ListenJob:
-    """A source, what is reported of it, and where."""
+    """A source, what is reported about it, and where."""
 
     source: Source
     model: str
@@ -58,10 +58,10 @@ class ListenJob:
     sinks: list[LiveSink] = field(default_factory=list)
 
     def check(self, outputs: Sequence[Path], webhook: str | None, run: str | None) -> None:
-        """Looks at all that needs no model.
+        """Checks everything that needs no model.
 
-        Raises MissingDependencyError where a microphone cannot be read, and ConfigError for outputs
-        that nothing can be sent to.
+        Raises MissingDependencyError if a microphone cannot be read, and ConfigError for outputs
+        that cannot be used.
         """
         if isinstance(self.source, Microphone):
             check_installed()
@@ -71,13 +71,13 @@ class ListenJob:
         self._webhook, self._command = webhook, None if run is None else Command(run)
 
     def load(self) -> None:
-        """Loads the model. Raises CheckpointError, and ConfigError for sounds it does not know."""
+        """Loads the model. Raises CheckpointError, and ConfigError for unknown sounds."""
         captioner = Captioner.load(self.model, self.device)
         classes = class_head(captioner)
         if classes is None and self.only == "events":
-            raise ConfigError(f"{captioner.name} has no class head: it finds no events")
+            raise ConfigError(f"{captioner.name} has no class head: it cannot find events")
         if classes is None:
-            say(f"{captioner.name} has no class head: captions are reported, no events")
+            say(f"{captioner.name} has no class head: only captions are reported, not events")
         wanted = wanted_sounds(self.on, classes)
         for one in wanted:
             if one.names and [one.phrase.lower()] != [name.lower() for name in one.names]:
@@ -91,7 +91,7 @@ class ListenJob:
             events=self.only != "captions",
         )
         self._live = LiveCaptioner(captioner, classes, settings)
-        # The first caption takes longer: it is not to be the first sound's.
+        # The first caption takes longer, so make it before the first sound.
         captioner.caption_waveforms([np.zeros(captioner.sample_rate, np.float32)])
         self._filter = Filter(wanted, self.cool_down)
 
@@ -113,7 +113,7 @@ class ListenJob:
         self.sinks.append(Mqtt(url, say, self._filter.wanted, home_assistant))
 
     def run(self, stall: float, retries: int | None, duration: float | None) -> None:
-        """Listens to the end, or until a signal. Raises AudioError and DataError."""
+        """Listens until the source ends or a signal arrives. Raises AudioError and DataError."""
         listener = Listener(
             self.source,
             self._live,
@@ -147,7 +147,7 @@ class ListenJob:
 
 @contextmanager
 def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Inside, the first SIGINT or SIGTERM sets `stop`; a second one ends the process."""
+    """A context in which the first SIGINT or SIGTERM sets `stop`; a second ends the process."""
     before = {}
 
     def handle(number: int, _: object) -> None:

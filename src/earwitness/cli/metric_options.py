@@ -1,4 +1,4 @@
-"""Options for what metrics need besides captions, the same in every command that scores."""
+"""Options for what metrics need besides captions, shared by all commands that score."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,11 @@ Sbert = Annotated[
 ]
 Fluency = Annotated[
     str | None,
-    typer.Option(help="Fluency detector of FENSE: a folder or hub id.", rich_help_panel=_PANEL),
+    typer.Option(help="FENSE's fluency detector: a folder or hub id.", rich_help_panel=_PANEL),
 ]
 CoreNlp = Annotated[
     Path | None,
-    typer.Option(help="Folder of the two CoreNLP 3.6.0 jars, for SPICE.", rich_help_panel=_PANEL),
+    typer.Option(help="Folder with two CoreNLP 3.6.0 jars, for SPICE.", rich_help_panel=_PANEL),
 ]
 Java = Annotated[
     str | None,

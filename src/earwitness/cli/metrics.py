@@ -1,4 +1,4 @@
-"""`earwitness metrics doctor`: what each caption metric needs, and what of it is missing."""
+"""`earwitness metrics doctor`: what each caption metric needs, and what is missing."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""`earwitness models`: models that ship with earwitness, weights of the hub, model cards."""
+"""`earwitness models`: shipped models, weights on the hub, model cards."""
 
 import json
 from pathlib import Path
@@ -48,13 +48,13 @@ def models() -> None:
 def fetch(
     names: Annotated[
         list[str],
-        typer.Argument(help="owner/name or owner/name@revision of the Hugging Face hub."),
+        typer.Argument(help="owner/name or owner/name@revision on the Hugging Face hub."),
     ],
 ) -> None:
     """Downloads weights from the Hugging Face hub into this machine's cache.
 
-    Prints each name with its commit, and its folder. Later calls that use the name,
-    and machines without a network that share the cache (HF_HOME), find it there.
+    Prints each name with its commit and its folder. Later uses of the name, also on
+    offline machines that share the cache (HF_HOME), find it there.
 
     Example:
 
@@ -90,12 +90,12 @@ def push(
         bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch to upload to; default: the main one.")
+        str | None, typer.Option(help="Branch to upload to; default: main.")
     ] = None,
 ) -> None:
     """Uploads a model folder to the Hugging Face hub and prints its name there.
 
-    Writes the folder's model card, README.md, where it has none.
+    Writes a model card, README.md, if the folder has none.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Output files of a command, told apart by their endings."""
+"""Output files of a command, distinguished by extension."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,10 @@ from earwitness.errors import ConfigError
 
 
 def by_ending(paths: Sequence[Path], known: Sequence[str]) -> dict[str, Path]:
-    """The path of each ending, such as ".json".
+    """The path for each extension, such as ".json".
 
     Raises:
-        ConfigError: an ending is not one of `known`, or two paths share one.
+        ConfigError: an extension is not one of `known`, or two paths share one.
     """
     found: dict[str, Path] = {}
     for path in paths:

@@ -9,21 +9,20 @@ import typer
 def page(
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the page to.")],
     model: Annotated[
-        str, typer.Option(help="A pocket model, a model folder, or owner/name of the hub.")
+        str, typer.Option(help="A pocket model, a model folder, or owner/name on the hub.")
     ] = "pocket-lamb",
     onnxruntime: Annotated[
         Path | None,
         typer.Option(
             metavar="TARBALL",
-            help="The npm tarball of onnxruntime-web; npm fetches it if none is named.",
+            help="The npm tarball of onnxruntime-web; by default npm downloads it.",
         ),
     ] = None,
 ) -> None:
-    """Writes a static web page that records or takes a file and captions it in the browser.
+    """Writes a static web page that captions a recording or a file in the browser.
 
-    No server computes anything, and no sound leaves the visitor's machine. Any web server of
-    static files can host the folder (46 MB with pocket-lamb); after the first visit the page works
-    without a network.
+    No server computes anything, and no sound leaves the visitor's machine. Any static web server
+    can host the folder (46 MB with pocket-lamb); after the first visit the page works offline.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`earwitness prepare`: data sets on disk become manifests to train on, one command per layout."""
+"""`earwitness prepare`: turns data sets on disk into training manifests, one command per layout."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 app = typer.Typer(
     name="prepare",
-    help="Turns data sets on disk into manifests to train on.",
+    help="Turns data sets on disk into training manifests.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -30,7 +30,7 @@ class ShardFormat(StrEnum):
 
 
 def _split(text: str | None) -> str | None:
-    """The name of a split as manifests write it: train, validation, test, or the user's own."""
+    """The name of a split as in manifests: train, validation, test, or the user's own."""
     from earwitness.data.prepare.entries import split_name
 
     return None if text is None else split_name(text) or text
@@ -41,7 +41,7 @@ _CHECKS, _SPLITS, _SHARDS = "Checks", "Splits", "Shards"
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The manifest: .csv, .jsonl or .parquet.")
 ]
-Audio = Annotated[Path, typer.Option("--audio", help="Folder of the sounds, at any depth.")]
+Audio = Annotated[Path, typer.Option("--audio", help="Folder with the sounds, at any depth.")]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -58,12 +58,12 @@ Share = Annotated[
         rich_help_panel=_SPLITS,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of --random-split.", rich_help_panel=_SPLITS)]
+Seed = Annotated[int, typer.Option(help="Seed for --random-split.", rich_help_panel=_SPLITS)]
 Exclude = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Ids that must not be trained on: AudioCaps, Clotho or AudioSet CSV, WavCaps black "
-        "list, manifest, list of ids. Repeatable.",
+        help="Ids to keep out of training: AudioCaps, Clotho or AudioSet CSV, WavCaps blacklist, "
+        "manifest, list of ids. Repeatable.",
         rich_help_panel=_SPLITS,
     ),
 ]
@@ -112,7 +112,7 @@ Kind = Annotated[
 
 @app.callback()
 def _prepare() -> None:
-    """Turns data sets on disk into manifests to train on.
+    """Turns data sets on disk into training manifests.
 
     Each command finds the sounds, reads their headers, and writes a manifest
     (one row per clip), a report with all counts, and a list of the clips that are
@@ -122,7 +122,7 @@ def _prepare() -> None:
 
 @app.command()
 def audiocaps(
-    captions: Annotated[list[Path], typer.Argument(help="CSV files, or folders that hold them.")],
+    captions: Annotated[list[Path], typer.Argument(help="CSV files, or folders with them.")],
     audio: Audio,
     output: Output,
     split: Split = None,
@@ -160,7 +160,7 @@ def clotho(
     ],
     output: Output,
     audio: Annotated[
-        Path | None, typer.Option(help="Folder of the sounds; default: the folder given.")
+        Path | None, typer.Option(help="Folder with the sounds; default: the folder given.")
     ] = None,
     split: Split = None,
     exclude: Exclude = None,
@@ -173,7 +173,7 @@ def clotho(
 ) -> None:
     """Clotho: development, validation and evaluation, five captions per clip.
 
-    Metadata CSV files beside the captions are used without being named.
+    Metadata CSV files next to the captions are found automatically.
 
     Example:
 
@@ -211,8 +211,8 @@ def wavcaps(
 ) -> None:
     """WavCaps: AudioSet_SL, BBC_Sound_Effects, FreeSound, SoundBible.
 
-    AudioSet_SL holds clips of AudioCaps' test set and FreeSound clips of
-    Clotho's: leave them out with --exclude.
+    AudioSet_SL contains clips of AudioCaps' test set, and FreeSound clips of
+    Clotho's: exclude them with --exclude.
 
     Example:
 
@@ -271,7 +271,7 @@ def macs(
 
 @app.command()
 def folder(
-    sounds: Annotated[Path, typer.Argument(help="Folder of sounds and caption files.")],
+    sounds: Annotated[Path, typer.Argument(help="Folder with sounds and caption files.")],
     output: Output,
     split: Split = None,
     exclude: Exclude = None,
@@ -282,9 +282,9 @@ def folder(
     shard_size: Size = 1000,
     shard_format: Kind = ShardFormat.webdataset,
 ) -> None:
-    """Your own sounds: dog.wav with dog.txt (one caption per line) or dog.json beside it.
+    """Your own sounds: dog.wav, with dog.txt (one caption per line) or dog.json next to it.
 
-    Folders train, val and test directly below give the splits.
+    Subfolders train, val and test become the splits.
 
     Example:
 
@@ -326,8 +326,8 @@ def table(
 ) -> None:
     """Your own table: one caption per row, or several columns of captions.
 
-    Columns are guessed by their names (audio, path, file_name, ...; caption,
-    caption_1, text, ...; split) unless given; the guess is printed.
+    Unless given, columns are guessed from their names (audio, path, file_name,
+    ...; caption, caption_1, text, ...; split); the guess is printed.
 
     Example:
 

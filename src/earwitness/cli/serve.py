@@ -33,7 +33,7 @@ _MODEL, _NET, _RUN, _LIMITS, _JOBS, _LOG = "Model", "Service", "Running", "Limit
 
 
 class LogFormat(StrEnum):
-    """How lines of the log look."""
+    """The format of log lines."""
 
     text = "text"
     json = "json"
@@ -66,7 +66,7 @@ def serve(
     threads: Annotated[
         int | None,
         typer.Option(
-            min=1, help="CPU threads of the model; default: one per core.", rich_help_panel=_RUN
+            min=1, help="CPU threads for the model; default: one per core.", rich_help_panel=_RUN
         ),
     ] = None,
     precision: Annotated[Precision, typer.Option(help=PRECISION_HELP, rich_help_panel=_RUN)] = (
@@ -80,7 +80,7 @@ def serve(
         typer.Option(
             min=1,
             help="Processes, each with its own copy of the model; --queue, --threads and the limit "
-            "on wrong keys apply to each.",
+            "on invalid keys apply to each.",
             rich_help_panel=_RUN,
         ),
     ] = 1,
@@ -88,7 +88,7 @@ def serve(
         bool | None,
         typer.Option(
             "--demo/--no-demo",
-            help="Serve the web page. Default: with one worker, as it keeps its state there.",
+            help="Serve the web page. Default: only with one worker, which keeps its state.",
             rich_help_panel=_NET,
         ),
     ] = None,
@@ -104,7 +104,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Host name that the service answers to, such as sounds.example.org or "
+            help="Host name that the service accepts, such as sounds.example.org or "
             "*.example.org; * for any. Repeatable. Always allowed: localhost, --host.",
             rich_help_panel=_NET,
         ),
@@ -113,8 +113,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="ORIGIN",
-            help="Web site whose scripts may call the service, such as https://sounds.example.org; "
-            "* for any. Repeatable.",
+            help="Website whose scripts may call the service (CORS), such as "
+            "https://sounds.example.org; * for any. Repeatable.",
             rich_help_panel=_NET,
         ),
     ] = None,
@@ -122,7 +122,7 @@ def serve(
         str,
         typer.Option(
             metavar="PATH",
-            help="Path under which a proxy serves it, such as /sounds.",
+            help="Path prefix of the service behind a proxy, such as /sounds.",
             rich_help_panel=_NET,
         ),
     ] = "",
@@ -130,7 +130,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Take jobs for long sounds (/v1/jobs), and keep them in this folder.",
+            help="Accept jobs for long sounds (/v1/jobs), and keep them in this folder.",
             rich_help_panel=_JOBS,
         ),
     ] = None,
@@ -148,7 +148,7 @@ def serve(
         typer.Option(
             metavar="FILE",
             help=f"API keys, one per line; or {KEYS_VARIABLE}, separated by commas. Without keys, "
-            "the service is open to all.",
+            "the service is open to everyone.",
             rich_help_panel=_NET,
         ),
     ] = None,
@@ -168,7 +168,7 @@ def serve(
     queue: Annotated[
         int,
         typer.Option(
-            min=1, help="Requests at a time; any more get status 429.", rich_help_panel=_LIMITS
+            min=1, help="Concurrent requests; any more get status 429.", rich_help_panel=_LIMITS
         ),
     ] = 64,
     timeout: Annotated[
@@ -180,18 +180,18 @@ def serve(
         typer.Option(
             "--verbose",
             "-v",
-            help="Log a line per request and per step of a job, never their contents.",
+            help="Log one line per request and per step of a job, never their contents.",
             rich_help_panel=_LOG,
         ),
     ] = False,
     log_format: Annotated[
-        LogFormat, typer.Option(help="Lines of text, or a JSON object each.", rich_help_panel=_LOG)
+        LogFormat, typer.Option(help="Lines of text, or of JSON objects.", rich_help_panel=_LOG)
     ] = LogFormat.text,
     access_log: Annotated[
         bool,
         typer.Option(
             "--access-log",
-            help="Log one line per request: its path, nothing more.",
+            help="Log one line per request: only its path.",
             rich_help_panel=_LOG,
         ),
     ] = False,
@@ -201,7 +201,7 @@ def serve(
     POST /v1/audio/captions and OpenAI's POST /v1/audio/transcriptions;
     /v1/models, /health, /ready, /metrics; /docs lists them all; the page
     is /demo/. Accepted requests are finished before the service stops.
-    Each option can be set by a variable, as EARWITNESS_MAX_MB=50.
+    Environment variables set options, too: EARWITNESS_MAX_MB=50.
 
     Examples:
 
@@ -240,11 +240,11 @@ def serve(
         **{name: tuple(given) for name, given in lists.items() if given is not None},
     )
     if settings.webhook_hosts and not settings.webhook_secret:
-        raise ConfigError(f"--webhook-host needs {SECRET_VARIABLE}, the key of the signatures")
+        raise ConfigError(f"--webhook-host needs {SECRET_VARIABLE}, the signing key")
     if settings.jobs is not None:
         from earwitness.serve.jobs import Jobs
 
-        # A folder that cannot be used shows before anything is loaded.
+        # Detect an unusable folder before loading anything.
         Jobs(settings.jobs)
     listener = _listener(host, port)
     address = f"[{host}]" if ":" in host else host
@@ -282,14 +282,14 @@ def _serve(
         set_threads(threads)
     captioner = open_captioner(model, device, adapter)
     with captioner.precision(settings.precision):
-        pass  # What it cannot compute in shows before anything is served.
+        pass  # Detect an unsupported number format before serving.
     reranker = load_reranker(rerank, None, captioner)
     typer.echo(f"{captioner.name} listens on {url}", err=True)
     run(captioner, settings, listener, reranker=reranker, logs=logs)
 
 
 def _root_path(path: str) -> str:
-    """The path without a slash at its end. Raises ConfigError."""
+    """The path without a trailing slash. Raises ConfigError."""
     if path.strip("/") and not path.startswith("/"):
         raise ConfigError(f"--root-path {path}: expected a path such as /sounds")
     return path.rstrip("/")
@@ -307,7 +307,7 @@ def _check_installed(demo: bool) -> None:
 
 
 def _keys(path: Path | None) -> tuple[str, ...]:
-    """The keys of the file, or else of the environment; others could read a command line."""
+    """The keys in the file, or else the environment; other users could read a command line."""
     if path is None:
         lines = os.environ.get(KEYS_VARIABLE, "").split(",")
         return tuple(key.strip() for key in lines if key.strip())

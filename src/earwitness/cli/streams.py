@@ -1,4 +1,4 @@
-"""The three standard streams where one of them is closed, full, or has lost its reader."""
+"""Handles standard streams that are closed, full, or have lost their reader."""
 
 import os
 import sys
@@ -8,16 +8,16 @@ from earwitness.io.names import for_terminal
 
 
 def open_closed() -> None:
-    """Puts something in the place of each standard stream that was closed when Python began.
+    """Replaces each standard stream that was closed when Python started.
 
-    Otherwise the next file to be opened would get its number, and with it what libraries print.
-    What is printed to a closed standard output fails; a closed stderr swallows what it gets.
+    Otherwise the next file to be opened would get its file descriptor, and so libraries' output.
+    Printing to a closed standard output fails; output to a closed stderr is discarded.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number is taken: this one. It can be read from, not written to.
+            # `open` takes the lowest free descriptor: this one. Only stderr is writable.
             os.open(os.devnull, os.O_RDWR if number == 2 else os.O_RDONLY)
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -26,19 +26,19 @@ def open_closed() -> None:
 
 
 def fail(sentence: str) -> None:
-    """Prints `sentence` on stderr as one line, and drops what standard output could not take."""
+    """Prints `sentence` to stderr as one line, and discards output that could not be written."""
     with suppress(OSError):
         print(for_terminal(f"earwitness: {sentence}"), file=sys.stderr, flush=True)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()
         except (OSError, ValueError):
-            # Python would try once more at its end, and print about it.
+            # Python would try again on exit, and print an error.
             _discard(number)
 
 
 def reason(error: OSError) -> str:
-    """An operating system's error as a sentence: the file where there is one, and what happened."""
+    """An operating system's error as a sentence: the file, if there is one, and what happened."""
     what = error.strerror or str(error)
     return f"{os.fsdecode(error.filename)}: {what}" if _named(error) else what
 

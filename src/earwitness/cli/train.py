@@ -12,7 +12,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="A recipe: a TOML file, or the name of one that ships, such as tiny.",
+            help="A recipe: a TOML file, or the name of a shipped one, such as tiny.",
             autocompletion=recipe_names,
         ),
     ],
@@ -23,17 +23,17 @@ def train(
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of sounds and captions, instead of the recipe's.")
+        Path | None, typer.Option(help="Folder of sounds and captions; overrides the recipe's.")
     ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key. Repeatable."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key. Repeatable."),
     ] = None,
 ) -> None:
-    """Trains what a recipe describes.
+    """Trains a model from a recipe.
 
     The run folder holds log.jsonl (losses and scores), TensorBoard files, the last checkpoint, and
-    the best and the last weights. The same command continues an interrupted run.
+    the best and last weights. The same command continues an interrupted run.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""The lines of speech of `earwitness caption --speech`."""
+"""Speech subtitles for `earwitness caption --speech`."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,22 +17,22 @@ def transcription(
     track: Track,
     note: Callable[[str], None],
 ) -> Callable[[str], Subtitles]:
-    """What gives the speech of a source, by its name, as lines that can be read; the model is
+    """A function that transcribes a source, by its name, into readable subtitles; the model is
     loaded now.
 
-    Raises CheckpointError, ConfigError and MissingDependencyError; what it gives, AudioError.
+    Raises CheckpointError, ConfigError and MissingDependencyError; the function, AudioError.
     """
     model = SpeechModel.load(name, device)
 
     named = {source.name: source for source in sources}
 
     def speech(name: str) -> Subtitles:
-        # Each sound has a language of its own.
+        # Each sound has its own language.
         hears = replace(model, language=None)
         cues, fast = lines_of(hears.words(named[name].again().audio, track=track))
         if fast:
             speed = f"{READING.speed:g} characters per second"
-            note(f"{name}: {fast} lines of speech are faster than {speed}")
+            note(f"{name}: {fast} speech cues are faster than {speed}")
         return Subtitles(tuple(cues))
 
     return speech
