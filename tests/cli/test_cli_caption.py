@@ -243,7 +243,7 @@ def test_low_score_and_silence_are_no_distinct_sound(run, tmp_path):
         ((), "give files or --manifest"),
         (("clips", "--manifest", "x.csv"), "give files or --manifest"),
         (("clips", "--column", "x"), "needs --manifest"),
-        (("clips", "--json", "-f", "csv"), "is --format jsonl"),
+        (("clips", "--json", "-f", "csv"), "means --format jsonl"),
         (("clips", "--seed", "1"), "needs --sample"),
         (("clips", "--top-p", "0.5"), "needs --sample"),
         (("clips", "--sample", "--beam", "3"), "exclude each other"),

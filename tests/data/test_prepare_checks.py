@@ -64,14 +64,14 @@ def test_bad_audiocaps_table_is_one_sentence(tmp_path, text, message):
         (["wavcaps", "x.json", "--audio", ".", "-o", "m.csv"], "gives the source"),
         (["wavcaps", "sb_final.json", "--audio", ".", "-o", "m.csv"], "no such file"),
         (["folder", "nowhere", "-o", "m.csv"], "nowhere: no such folder"),
-        (["folder", ".", "-o", "m.xlsx"], "a manifest is .csv, .jsonl, .parquet"),
+        (["folder", ".", "-o", "m.xlsx"], "expected a manifest ending in .csv, .jsonl, .parquet"),
         (["folder", ".", "-o", "no/m.csv"], "no folder no"),
         (["folder", ".", "-o", "m.csv", "--random-split", "1.5"], "--random-split 1.5"),
         (["folder", ".", "-o", "m.csv", "--random-split", "0.5"], "from one recording"),
         (["folder", ".", "-o", "m.csv", "--exclude", "none.txt"], "none.txt: no such file"),
         (["folder", ".", "-o", "m.csv", "--shards", "s", "--shard-size", "0"], "--shard-size 0"),
         (["folder", ".", "-o", "m.csv", "--shards", "."], ".: is not empty"),
-        (["csv", "list.csv", "-o", "list.csv"], "is one of the files that are read"),
+        (["csv", "list.csv", "-o", "list.csv"], "is one of the input files"),
         (["csv", "list.csv", "-o", "m.csv", "--audio-column", "x"], "no column 'x'"),
         (["csv", "odd.csv", "-o", "m.csv"], "no column looks like sounds"),
         (["csv", "gone.csv", "-o", "m.csv"], "no clip is left of 1 (1 missing"),
@@ -118,7 +118,7 @@ def test_ids_beside_the_next_rows_sound_are_refused(tmp_path):
     prepared("csv", write_csv(tmp_path / "r.csv", header, right), "-o", tmp_path / "m.csv")
     table = write_csv(tmp_path / "w.csv", header, wrong)
     said = refused("csv", table, "-o", tmp_path / "n.csv")
-    assert "the sound whose id is in the previous row's 'id' ('dog' beside 'wind')" in said
+    assert "the sound whose id is in the previous row's 'id' ('dog' next to 'wind')" in said
     prepared("csv", table, "-o", tmp_path / "n.csv", "--trust-ids")
 
 
@@ -132,7 +132,7 @@ def test_clips_numbered_from_another_number_than_files_are_refused(
     table = write_csv(tmp_path / "t.csv", ["clip_id", "caption"], rows)
     words = ("csv", table, "--audio", tmp_path / "wavs", "-o", tmp_path / "m.csv")
     said = refused(*words)
-    assert f"numbered {first_clip} to {first_clip + 5} and the files {first_file} to" in said
+    assert f"numbered {first_clip} to {first_clip + 5} but the files {first_file} to" in said
     prepared(*words, "--trust-ids")
 
 
@@ -160,8 +160,8 @@ def test_lengths_that_fit_the_neighbour_are_refused(tmp_path):
         item["duration"] = length
     bad = wavcaps(tmp_path / "json" / "sb_final.json", items)
     said = refused("wavcaps", bad, *words)
-    assert "lengths of 5 of 5 sounds are those of the next row" in said
-    assert "5 of 6 clips are not as long as their row says" in prepared(
+    assert "durations of 5 of 5 sounds match the next row" in said
+    assert "5 of 6 clips differ in duration from their row" in prepared(
         "wavcaps", bad, *words, "--trust-ids"
     ) or read_manifest(tmp_path / "m.csv")
 
@@ -233,7 +233,7 @@ def test_random_split_meets_the_share_as_well_as_whole_recordings_allow(share):
 
 def test_random_split_of_data_with_splits_is_refused():
     entries = [Entry("a", "a", (), "csv"), Entry("b", "b", (), "csv", "test")]
-    with pytest.raises(DataError, match=r"split already \(test, train\)"):
+    with pytest.raises(DataError, match=r"already split \(test, train\)"):
         random_split(entries, 0.5, 0)
 
 

@@ -253,8 +253,8 @@ def test_another_kind_of_model_is_refused(broken: Path) -> None:
     ("changes", "error", "message"),
     [
         ({"truncation": "fusion"}, CheckpointError, "expected 'rand_trunc'"),
-        ({"feature_size": 32}, CheckpointError, "32 mel bins, the network takes 64"),
-        ({"max_length_s": 11}, CheckpointError, "1101 frames, the network takes at most 1024"),
+        ({"feature_size": 32}, CheckpointError, "32 mel bins, but the network expects 64"),
+        ({"max_length_s": 11}, CheckpointError, "windows of at most 1024 frames, got 1101"),
         ({"padding": "mirror"}, ConfigError, "padding"),
     ],
 )

@@ -205,7 +205,10 @@ def test_wrong_usage_exits_two(command, monkeypatch, folder: Path, arguments, me
             "no such folder of sounds",
         ),
         (["good.csv", "refs.json", "--json", "none/x.json"], "cannot be written"),
-        (["good.csv", "seed2.csv", "refs.json", "--against", "bad.csv"], "2 seeds against 1"),
+        (
+            ["good.csv", "seed2.csv", "refs.json", "--against", "bad.csv"],
+            "expected equal numbers of seeds, got 2 and 1",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(command, monkeypatch, folder: Path, arguments, message: str):

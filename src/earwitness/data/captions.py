@@ -1,4 +1,4 @@
-"""Caption files as (recording, caption) pairs, and the guard of benchmark recordings."""
+"""Caption files as (recording, caption) pairs; benchmark recordings are kept out of training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from earwitness.io.tables import cell, read_table
 
 @dataclass(frozen=True)
 class Captioned:
-    """One human caption and the identity of the recording that it describes."""
+    """One human caption and the id of the recording that it describes."""
 
     clip_id: str
     caption: str
@@ -41,13 +41,13 @@ def read_clotho(path: Path | str) -> list[Captioned]:
 
 
 def clip_ids(path: Path | str) -> frozenset[str]:
-    """The `clip_id` column of a benchmark's captions.csv. Raises DataError like the readers."""
+    """The `clip_id` column of a benchmark's captions.csv. Raises DataError."""
     return frozenset(row["clip_id"] for row in _rows(Path(path), ("clip_id",)))
 
 
 def development_ids(data: Path | str) -> frozenset[str]:
-    """The clips of both development sets in the folder `data`, `dev` and `dev2`: no caption of
-    theirs may be trained on. AudioCaps clips go by their YouTube id, Clotho's by their file name.
+    """The clips of both development sets in the folder `data`, `dev` and `dev2`, whose captions
+    must not be trained on. AudioCaps clips are named by YouTube id, Clotho's by file name.
 
     Raises:
         DataError: `dev`/captions.csv is missing or has no such column; `dev2` may be missing.
@@ -58,7 +58,7 @@ def development_ids(data: Path | str) -> frozenset[str]:
 
 
 def without(captions: Iterable[Captioned], excluded: Iterable[str]) -> list[Captioned]:
-    """`captions` without those whose recording is in `excluded`: what may be trained on."""
+    """`captions` without those of recordings in `excluded`: what may be trained on."""
     excluded = frozenset(excluded)
     return [captioned for captioned in captions if captioned.clip_id not in excluded]
 

@@ -1,6 +1,6 @@
-"""Manifests: one row per clip, with its audio file and one to many captions.
+"""Manifests: one row per clip, with its audio file and one or more captions.
 
-Any table that `io.tables` reads, or a folder of shards.
+A manifest is any table that `io.tables` reads, or a folder of shards.
 """
 
 import re
@@ -20,9 +20,9 @@ _AUDIO_COLUMNS = ("audio", "file", "path", "file_name")
 
 @dataclass(frozen=True, init=False)
 class Clip:
-    """A recording: its id, its file or its place in a shard, what people say of it.
+    """A recording: its id, its file or its place in a shard, and its captions.
 
-    `seconds` is what the manifest states of its length, and no part of its identity.
+    `seconds` is the length stated in the manifest; it is ignored when clips are compared.
     """
 
     id: str
@@ -44,20 +44,20 @@ class Clip:
 
     @property
     def audio(self) -> Path | PackedFile:
-        """What `audio.load` reads: the path, or a new file object into the shard at each access."""
+        """What `audio.load` reads: the path, or a new file object into the shard on each access."""
         return self.place.open() if isinstance(self.place, Packed) else self.place
 
 
 def read_manifest(path: Path | str) -> list[Clip]:
-    """The clips of a manifest; relative audio paths start at the manifest's own folder.
+    """The clips of a manifest; audio paths are relative to the manifest's own folder.
 
     Columns: `audio` (or file, path, file_name); `id` (else the path as written); `caption`,
-    `caption_1`... or, in JSON and parquet, a list `captions`; `seconds`. A sound in a
-    shard is named `shard.tar#key.flac` or `shard.parquet#row`; a folder stands for its
-    manifest.csv, or else for all clips of its shards. Ids are in Unicode's composed form.
+    `caption_1`... or, in JSON and parquet, a list `captions`; `seconds`. A sound in a shard is
+    named `shard.tar#key.flac` or `shard.parquet#row`; a folder means its manifest.csv, or else all
+    clips in its shards. Ids are normalized to composed Unicode (NFC).
 
     Raises:
-        DataError: the file is missing, of another kind, has no audio column, names a clip twice,
+        DataError: the file is missing, of another kind, has no audio column, lists a clip twice,
             or names a URL.
     """
     path = Path(path)
@@ -85,7 +85,7 @@ def read_manifest(path: Path | str) -> list[Clip]:
 
 
 def _seconds(row: dict[str, Any]) -> float | None:
-    """The column `seconds` where it holds a length."""
+    """The column `seconds`, if it holds a length."""
     try:
         seconds = float(row.get("seconds") or 0)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Synthetic sounds with true sentences: a whole training run to look at, without any data."""
+"""Synthetic sounds with matching captions: a complete training run without any data."""
 
 from dataclasses import dataclass
 
@@ -18,15 +18,15 @@ SENTENCES = {
 
 @dataclass(frozen=True)
 class SyntheticClip:
-    """A waveform at 16 kHz and the sentence that is true of it."""
+    """A waveform at 16 kHz and a caption that describes it."""
 
     waveform: Float32[np.ndarray, " T"]
     caption: str
 
 
 def synthetic_clip(index: int, seed: int = 0, seconds: float = 2.0) -> SyntheticClip:
-    """One of five kinds of sound with random pitch, level and rhythm; the same for the same seed
-    and index.
+    """One of five kinds of sound with random pitch, level and rhythm, determined by seed and
+    index.
     """
     rng = np.random.default_rng((seed, index))
     kind = list(SENTENCES)[index % len(SENTENCES)]

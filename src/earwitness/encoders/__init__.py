@@ -33,7 +33,7 @@ def save_encoder(encoder: FrameEncoder, folder: Path, dtype: torch.dtype | None 
     """Writes a captioner's encoder, of frames or of embeddings, to `folder`.
 
     Raises:
-        ConfigError: an encoder of another kind.
+        ConfigError: the encoder is of another kind.
     """
     if isinstance(encoder, EmbeddingFrames):
         save_embedding_encoder(encoder.encoder, folder, dtype)
@@ -46,9 +46,9 @@ def save_encoder(encoder: FrameEncoder, folder: Path, dtype: torch.dtype | None 
 
 
 def load_encoder(folder: Path, audio: Path | None = None) -> FrameEncoder:
-    """The encoder of a captioner: the frame encoder of `folder`, or its embedding encoder as one.
+    """A captioner's encoder: the frame encoder in `folder`, or its embedding encoder as one.
 
-    `audio` is the folder of the frame encoder inside an embedding encoder, if that is elsewhere.
+    `audio` is the folder of the frame encoder inside an embedding encoder, if it is elsewhere.
 
     Raises:
         CheckpointError: a file is missing or damaged, the kind is unknown, or a weight does not

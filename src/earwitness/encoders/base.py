@@ -1,4 +1,4 @@
-"""The protocols of an audio encoder: frames (LAMB) or one embedding per clip (Diffusion-Link)."""
+"""The audio encoder protocols: frames (LAMB) or one embedding per clip (Diffusion-Link)."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Frames(NamedTuple):
-    """Time-ordered audio tokens `h_a` and the mask that is True where a token is real."""
+    """Time-ordered audio tokens `h_a`, and a mask that is True for real tokens."""
 
     h: Float[Tensor, "B N D"]
     mask: Bool[Tensor, "B N"]
@@ -27,7 +27,7 @@ class FrameEncoder(Protocol):
 
 @runtime_checkable
 class EmbeddingEncoder(Protocol):
-    """Waveforms and texts to unit vectors of one shared space (CLAP). `dim` is C."""
+    """Waveforms and texts to unit vectors in one shared space (CLAP). `dim` is C."""
 
     dim: int
     sample_rate: int

@@ -1,10 +1,9 @@
-"""CED (Consistent Ensemble Distillation, arXiv 2308.11957): the audio encoder of LAMB, native and
-strict.
+"""CED (Consistent Ensemble Distillation, arXiv 2308.11957), LAMB's audio encoder, reimplemented.
 
 A vision transformer over 16 x 16 patches of a 64-band log-mel spectrogram. Both public weight
 layouts load: the original checkpoints' keys and those of the hub's `mispeech/ced-*` folders. LAMB
 uses the tokens after the last norm, averaged over the four frequency patches [the paper does not
-say; its Conv1D and GRU need time order], 6.25 tokens per second.
+say so, but its Conv1D and GRU need time order], 6.25 tokens per second.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -34,7 +33,7 @@ class CEDConfig(Strict):
     target_length: PositiveInt = 1012
     """frames encoded at once; longer clips are split"""
     outputdim: int = 527
-    """classes of the tagging head; 0 leaves the head out"""
+    """classes of the tagging head; 0 for no head"""
     freq_pool: Literal["mean", "none"] = "mean"
     log_mel: LogMelConfig = LogMelConfig()
 
@@ -91,14 +90,14 @@ class _PatchEmbed(nn.Module):
 class _Chunk(NamedTuple):
     log_mel: Float[Tensor, "M F"]
     columns: int
-    """patch columns to encode; beyond the frames of `log_mel` they hold zeros (after `init_bn`)"""
+    """patch columns to encode; past the frames of `log_mel` they are zeros (after `init_bn`)"""
 
 
 class CED(nn.Module):
     """Waveforms to frames `h_a` of width `dim`; also patch tokens and AudioSet scores."""
 
     origin: WeightsOrigin | None = None
-    """where the weights were loaded from; None if they are new or were changed"""
+    """where the weights were loaded from; None if they are new or have changed"""
 
     def __init__(self, config: CEDConfig) -> None:
         super().__init__()
@@ -139,14 +138,14 @@ class CED(nn.Module):
         return Frames(pad(rows, batch_first=True), pad(row_masks, batch_first=True))
 
     def tokens(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B N D"]:
-        """Patch tokens after the final norm, frequency-major, of at most `target_length` frames."""
+        """Patch tokens after the last norm, frequency-major, for at most `target_length` frames."""
         return self._encode([_Chunk(clip, clip.shape[1] // self.config.patch) for clip in log_mel])[
             0
         ]
 
     def scores(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B classes"]:
-        """AudioSet class probabilities; clips longer than `target_length` frames are averaged over
-        chunks.
+        """AudioSet class probabilities, averaged over chunks for clips longer than `target_length`
+        frames.
         """
         if self.outputlayer is None:
             raise CheckpointError("this CED has no tagging head (outputdim = 0)")
@@ -186,7 +185,7 @@ class CED(nn.Module):
     def _by_time(
         self, tokens: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
     ) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
-        """Tokens in time order: frequency is pooled (or kept, side by side) before chunks are
+        """Tokens in time order: frequencies are pooled (or kept side by side) before chunks are
         joined.
         """
         by_band = rearrange(tokens, "b (f t) d -> b t f d", f=self.bands)
@@ -196,7 +195,7 @@ class CED(nn.Module):
         return by_band.flatten(1, 2), band_mask.flatten(1, 2)
 
     def _real_columns(self, mask: Bool[Tensor, "K N"], frames: int) -> Bool[Tensor, " KN"]:
-        """`mask` of one clip without the columns that only hold the padding of the last chunk."""
+        """`mask` of one clip without the columns that hold only padding of the last chunk."""
         columns = -(-frames // self.config.patch)
         per_column = 1 if self.config.freq_pool == "mean" else self.bands
         mask = mask.flatten()
@@ -204,11 +203,11 @@ class CED(nn.Module):
 
 
 def hub_config(settings: dict[str, Any]) -> CEDConfig:
-    """The sizes in the `config.json` of a hub folder (`mispeech/ced-*`); what it leaves out is
-    CED-Base.
+    """The sizes in the `config.json` of a hub folder (`mispeech/ced-*`); CED-Base's where it has
+    none.
 
     Raises:
-        CheckpointError: it asks for what CED checkpoints never do (overlapping patches, another
+        CheckpointError: it has settings that no CED checkpoint uses (overlapping patches, another
             pooling).
     """
     patch = settings.get("patch_size", 16)
@@ -230,10 +229,10 @@ def hub_config(settings: dict[str, Any]) -> CEDConfig:
 
 
 def ced_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A public CED state dict in our key names.
+    """A public CED state dict with our key names.
 
-    Accepts the original layout (`init_bn.1.*`, possibly below a top key `model.`) and the hub's
-    (`encoder.*`).
+    Accepts the original layout (`init_bn.1.*`, optionally under a top-level key `model.`) and the
+    hub's (`encoder.*`).
     """
     renamed = {}
     for key, value in state.items():

@@ -1,7 +1,8 @@
-"""CLAP (LAION, arXiv 2211.06687), the encoder of Diffusion-Link, read from Hugging Face folders.
+"""CLAP (LAION, arXiv 2211.06687), Diffusion-Link's encoder, read from Hugging Face folders.
 
-The networks are transformers' `ClapModel`. What goes in is ours: fixed windows over the whole
-file, their unit vectors averaged and renormalized, so that the same file gives the same embedding.
+The networks are transformers' `ClapModel`. The preprocessing is ours: fixed windows over the whole
+file, whose unit vectors are averaged and renormalized, so that a file always has the same
+embedding.
 """
 
 from collections.abc import Sequence
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 _TEXT_BATCH = 64
 
 _COMPUTED_BUFFERS = ("position_ids", "token_type_ids", "relative_position_index")
-"""Last parts of keys that older checkpoints hold and the current network computes itself."""
+"""Last parts of keys that older checkpoints store and the current network computes itself."""
 
 
 class ClapEncoder(nn.Module):
-    """Sounds and sentences to unit vectors of one space. Frozen, always in evaluation mode.
+    """Sounds and sentences to unit vectors in one space. Frozen, always in evaluation mode.
 
     `dim` is C, `sample_rate` in Hz. With `batch_size` 1 (the default on a CPU, where larger ones
-    gain little) a file's bytes do not depend on the files beside it; larger batches change the
-    order of sums inside matrix products and with it the last bits (about 1e-6).
+    gain little) a file's embedding does not depend on the rest of its batch, to the last bit;
+    larger batches change the order of sums in matrix products and so the last bits (about 1e-6).
 
-    Models with feature fusion load too: every window is within their window length, so the
-    fusion branch, made for longer clips and fed at random places, is not entered.
+    Models with feature fusion also load: no window exceeds their window length, so the fusion
+    branch, meant for longer clips cropped at random, is never used.
     """
 
     origin: WeightsOrigin | None = None
@@ -56,10 +57,10 @@ class ClapEncoder(nn.Module):
         batch_size: int | None = None,
         source: str = "CLAP model",
     ) -> None:
-        """Puts the parts together. `stride_seconds` between windows: one window if not given.
+        """Combines the parts. `stride_seconds` between windows: one window by default.
 
         Raises:
-            CheckpointError: model and front end do not fit together.
+            CheckpointError: model and front end do not match.
             ConfigError: the stride is not above 0 and at most one window, or `batch_size` below 1.
         """
         super().__init__()
@@ -88,7 +89,7 @@ class ClapEncoder(nn.Module):
         """The encoder in a `ClapModel` folder in the hub's layout, with its own processor settings.
 
         Raises:
-            CheckpointError: a file is missing or damaged, the weights are pickled or incomplete.
+            CheckpointError: a file is missing or damaged, or the weights are pickled or incomplete.
         """
         from transformers import AutoTokenizer, ClapFeatureExtractor
 
@@ -113,7 +114,7 @@ class ClapEncoder(nn.Module):
         )
 
     def save(self, folder: Path | str) -> None:
-        """Writes the folder that `from_folder` reads, an ordinary Hugging Face one."""
+        """Writes an ordinary Hugging Face folder, which `from_folder` reads."""
         self.model.save_pretrained(folder)
         self.extractor.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -124,7 +125,7 @@ class ClapEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     @torch.no_grad()
@@ -133,7 +134,7 @@ class ClapEncoder(nn.Module):
     ) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of mono clips of any length at `sample_rate`, float32.
 
-        A clip longer than a window: the mean of its windows' unit vectors, renormalized.
+        A clip longer than a window gives the mean of its windows' unit vectors, renormalized.
 
         Raises:
             AudioError: a clip is empty, not one-dimensional, not floating point or not finite.
@@ -229,17 +230,17 @@ def _check_fit(settings: ClapFeatureSettings, audio: Any, source: str) -> None:
     if settings.n_mels != audio.num_mel_bins:
         raise CheckpointError(
             f"{source}: the processor makes {settings.n_mels} mel bins, "
-            f"the network takes {audio.num_mel_bins}"
+            f"but the network expects {audio.num_mel_bins}"
         )
     if settings.truncation == "fusion" and not audio.enable_fusion:
         raise CheckpointError(
-            f"{source}: the processor says truncation 'fusion' but the network has no fusion; "
+            f"{source}: the processor has truncation 'fusion' but the network has no fusion; "
             "expected 'rand_trunc'"
         )
     limit = audio.spec_size * (audio.spec_size // audio.num_mel_bins)
     if settings.frames > limit:
         raise CheckpointError(
-            f"{source}: a window of {settings.frames} frames, the network takes at most {limit}"
+            f"{source}: expected windows of at most {limit} frames, got {settings.frames}"
         )
 
 
@@ -287,6 +288,6 @@ def _load_model(folder: Path) -> "ClapModel":
     for what, keys in (("lack", report["missing_keys"]), ("also hold", unknown)):
         if keys:
             first = sorted(keys)[0]
-            raise CheckpointError(f"{folder}: its weights {what} '{first}' ({len(keys)} in all)")
+            raise CheckpointError(f"{folder}: its weights {what} '{first}' ({len(keys)} in total)")
     check_finite(model.state_dict(), str(folder))
     return model

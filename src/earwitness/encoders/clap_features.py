@@ -1,8 +1,8 @@
-"""The log-mel front end of CLAP in torch, and the fixed windows that cover a file.
+"""CLAP's log-mel front end in torch, and the fixed windows that cover a file.
 
-Equal to transformers' `ClapFeatureExtractor` for clips up to its window. That extractor cuts a
-longer clip at a random place, so the same file gives another embedding each time; here a longer
-clip becomes several windows at fixed places.
+Identical to transformers' `ClapFeatureExtractor` for clips of up to one window. That extractor
+crops a longer clip at random, so that the same file gives another embedding each time; here a
+longer clip becomes several windows at fixed positions.
 """
 
 from typing import Any, Literal
@@ -30,25 +30,25 @@ class ClapFeatureSettings(Strict):
     f_max: PositiveFloat = 14_000.0
     """Hz"""
     window_seconds: PositiveFloat = 10.0
-    """length of the input of the network"""
+    """length of the network's input"""
     padding: Literal["repeatpad", "repeat", "pad"] = "repeatpad"
-    """a short clip is repeated whole and then padded, repeated and cut, or padded with zeros"""
+    """a short clip is repeated in full and then padded, repeated and cut, or zero-padded"""
     truncation: Literal["rand_trunc", "fusion"] = "rand_trunc"
-    """tells which mel filters the network was trained on: Slaney's, or HTK's for "fusion" """
+    """decides the mel filters that the network was trained on: Slaney's, or HTK's for "fusion" """
 
     @property
     def window_samples(self) -> int:
-        """Samples of one window."""
+        """Samples per window."""
         return int(self.window_seconds * self.sample_rate)
 
     @property
     def frames(self) -> int:
-        """Frames F of one window."""
+        """Frames per window, F."""
         return self.window_samples // self.hop_samples + 1
 
     @classmethod
     def of(cls, extractor: Any, source: str) -> "ClapFeatureSettings":
-        """The settings of a `ClapFeatureExtractor`. Raises ConfigError on an unusable value."""
+        """The settings of a `ClapFeatureExtractor`. Raises ConfigError for an unusable value."""
         names = {
             "sample_rate": "sampling_rate",
             "n_fft": "fft_window_size",
@@ -67,7 +67,7 @@ class ClapFeatures:
     """Windows of sound to log-mel spectrograms in dB.
 
     Centered frames with reflect padding, power spectrogram, mel triangles, 10 log10 with a floor of
-    1e-10. Computed in float64 as the reference is: in float32 the quiet bins beside a pure tone
+    1e-10. Computed in float64 like the reference: in float32 the quiet bins next to a pure tone
     are off by whole decibels.
     """
 
@@ -107,7 +107,7 @@ class ClapFeatures:
         return (10.0 * mel.clamp(min=1e-10).log10()).float()
 
     def window(self, waveform: Float[Tensor, " T"], start: int) -> Float[Tensor, " W"]:
-        """The window of `waveform` from sample `start` on, filled up if the clip is shorter."""
+        """The window of `waveform` from sample `start` on, padded if the clip is shorter."""
         length = self.settings.window_samples
         clip = waveform[start : start + length]
         if len(clip) == length:
@@ -122,8 +122,8 @@ class ClapFeatures:
 def window_starts(samples: int, window: int, stride: int) -> list[int]:
     """First samples of the windows that cover a clip: every `stride`, the last one at its end.
 
-    A clip no longer than `window` has one; no sample of a longer clip is left out as long as
-    `stride` is at most `window`, and no window reaches past the end.
+    A clip no longer than `window` has one window; a longer clip is fully covered as long as
+    `stride` is at most `window`, and no window extends past the end.
     """
     last = max(samples - window, 0)
     return [*range(0, last, stride), last]

@@ -1,4 +1,4 @@
-"""The class head beside an encoder as it is trained; `models.sound_classes` computes it."""
+"""The class head of an encoder, for training; `models.sound_classes` is for inference."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from earwitness.models.weights import (
 
 
 class ClassHead(nn.Module):
-    """Frames to probabilities of classes, which add up to 1."""
+    """Frames to class probabilities, which sum to 1."""
 
     def __init__(self, config: ClassHeadConfig) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class ClassHead(nn.Module):
         self.linear = nn.Linear(2 * config.dim, len(config.labels))
 
     def forward(self, h: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B K"]:
-        """The probability of each class over all frames of a clip; at least one frame each."""
+        """The probability of each class over all frames of a clip, which needs at least one."""
         padding = ~mask[..., None]
         mean = h.masked_fill(padding, 0.0).sum(1) / mask.sum(1, keepdim=True)
         highest = h.masked_fill(padding, -torch.inf).amax(1)
@@ -34,17 +34,17 @@ class ClassHead(nn.Module):
         return (logits / self.config.temperature).softmax(dim=1)
 
     def save(self, folder: Path) -> None:
-        """Writes the head into an encoder's folder."""
+        """Writes the head to an encoder's folder."""
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SETTINGS, self.config.model_dump(mode="json"))
         write_weights(folder / WEIGHTS, self, torch.float16)
 
     @classmethod
     def load(cls, folder: Path) -> "ClassHead | None":
-        """The head in an encoder's folder; None where it has none.
+        """The head in an encoder's folder; None if there is none.
 
         Raises:
-            CheckpointError: one of its two files is missing or damaged, or does not fit the other.
+            CheckpointError: one of its two files is missing or damaged, or they do not match.
         """
         if not (folder / SETTINGS).exists() and not (folder / WEIGHTS).exists():
             return None

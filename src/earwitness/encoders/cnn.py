@@ -1,9 +1,9 @@
 """The pocket audio encoder: a residual convolutional network over log-mel spectrograms, 6.25 frames
 per second.
 
-No paper's encoder: LAMB uses CED. Ordinary 3 x 3 convolutions train several times faster on a CPU
-than a vision transformer of the same cost and need far fewer sounds; the output has CED's shape and
-frame rate, so everything behind it is the same.
+This encoder is in neither paper: LAMB uses CED. Ordinary 3 x 3 convolutions train several times
+faster on a CPU than a vision transformer of the same cost and need far fewer sounds; the output has
+CED's shape and frame rate, so everything downstream is the same.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from earwitness.encoders.log_mel import LogMel, LogMelConfig
 from earwitness.models.hub import WeightsOrigin
 
 _STRIDE = 16
-"""log-mel frames, and mel bins, that fall together in one output position"""
+"""log-mel frames, and mel bins, per output position"""
 
 
 class CNNConfig(Strict):
@@ -31,7 +31,7 @@ class CNNConfig(Strict):
     blocks: tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt] = (1, 2, 2)
     dim: PositiveInt = 384
     dilations: tuple[PositiveInt, ...] = (1, 2)
-    """one residual temporal block each"""
+    """one residual temporal block per dilation"""
     chunk_frames: PositiveInt = Field(default=1008, multiple_of=_STRIDE)
     """frames encoded at once (10.08 s); longer clips are split"""
     log_mel: LogMelConfig = LogMelConfig(top_db=80.0)
@@ -78,7 +78,7 @@ class CNN(nn.Module):
     """Waveforms to frames `h_a` of width `dim`, 160 ms each."""
 
     origin: WeightsOrigin | None = None
-    """where the weights were loaded from; None if they are new or were changed"""
+    """where the weights were loaded from; None if they are new or have changed"""
 
     def __init__(self, config: CNNConfig) -> None:
         super().__init__()
@@ -119,21 +119,21 @@ class CNN(nn.Module):
         return Frames(h, torch.arange(h.shape[1], device=h.device)[None, :] < counts[:, None])
 
     def encode(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B N D"]:
-        """Frames of equally long log-mel spectrograms; F a multiple of 16, N = F / 16."""
+        """Frames of log-mel spectrograms of equal length; F is a multiple of 16, N = F / 16."""
         return self.encode_with_maps(log_mel)[1]
 
     def encode_with_maps(
         self, log_mel: Float[Tensor, "B M F"]
     ) -> tuple[Float[Tensor, "B C N bands"], Float[Tensor, "B N D"]]:
-        """The last two-dimensional maps, bands of 16 mels, and the frames made from them."""
+        """The last two-dimensional maps (bands of 16 mels), and the frames made from them."""
         x = rearrange(self.init_bn(log_mel), "b m f -> b 1 f m")
         maps = self.body(x.contiguous(memory_format=torch.channels_last))
         x = self.collapse_norm(self.collapse(rearrange(maps, "b c n m -> b (c m) n")))
         return maps, self.norm(rearrange(self.temporal(torch.relu(x)), "b d n -> b n d"))
 
     def _encode_by_width(self, chunks: list[Float[Tensor, "M _"]]) -> list[Float[Tensor, "N D"]]:
-        """Each chunk encoded with chunks of its own length only: padding never leaks through a
-        convolution.
+        """Encodes each chunk only with chunks of the same length, so that padding never leaks
+        through a convolution.
         """
         groups: dict[int, list[int]] = defaultdict(list)
         for index, chunk in enumerate(chunks):
@@ -148,6 +148,6 @@ class CNN(nn.Module):
 
 
 def pad_to_stride(log_mel: Float[Tensor, "M F"]) -> Float[Tensor, "M _"]:
-    """`log_mel` with its own quietest value appended up to a multiple of 16 frames."""
+    """`log_mel` padded to a multiple of 16 frames with its own quietest value."""
     missing = -log_mel.shape[1] % _STRIDE
     return nn.functional.pad(log_mel, (0, missing), value=float(log_mel.min()))

@@ -1,8 +1,8 @@
-"""A small dual encoder in the manner of CLAP: frames of an audio encoder, and a text tower.
+"""A small CLAP-like dual encoder: the frames of an audio encoder, and a text tower.
 
-Trained by the symmetric contrastive loss of CLIP (arXiv 2103.00020) as CLAP is (arXiv 2211.06687).
-It answers the call of `ClapEncoder`, so the bridges and the captioner cannot tell them apart. The
-windows are fixed in the same way: the same file gives the same embedding.
+Trained with CLIP's symmetric contrastive loss (arXiv 2103.00020), like CLAP (arXiv 2211.06687). It
+has the interface of `ClapEncoder`, so the bridges and the captioner work with either. Windows are
+fixed in the same way, so that a file always has the same embedding.
 """
 
 import math
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _WINDOWS = 32
 _TEXTS = 128
 _LARGEST_SCALE = 100.0
-"""bound of 1 / temperature, as in CLIP"""
+"""upper bound of 1 / temperature, as in CLIP"""
 
 
 class TextTowerConfig(LlamaSize):
@@ -38,7 +38,7 @@ class TextTowerConfig(LlamaSize):
 
     layers: PositiveInt = 2
     max_tokens: PositiveInt = 60
-    """longest text; the rest is cut"""
+    """longer texts are truncated"""
 
 
 class DualConfig(Strict):
@@ -47,12 +47,12 @@ class DualConfig(Strict):
     dim: PositiveInt = 256
     """C"""
     hidden: PositiveInt = 512
-    """inside either head"""
+    """hidden width of both heads"""
     attention_heads: PositiveInt = 4
-    """weighted means over time that the audio head takes, beside the maximum"""
+    """attention-weighted means over time in the audio head, in addition to the maximum"""
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     temperature: PositiveFloat = 0.07
-    """of the contrastive loss, at the start"""
+    """initial temperature of the contrastive loss"""
     window_seconds: PositiveFloat = 10.0
     stride_seconds: PositiveFloat = 10.0
     """between windows; at most one window"""
@@ -69,15 +69,15 @@ class DualConfig(Strict):
 
 
 class DualEncoder(nn.Module):
-    """Sounds and sentences to unit vectors of one space. `dim` is C, `sample_rate` in Hz."""
+    """Sounds and sentences to unit vectors in one space. `dim` is C, `sample_rate` in Hz."""
 
     origin: WeightsOrigin | None = None
-    """where the weights were loaded from; None if they are new or were changed"""
+    """where the weights were loaded from; None if they are new or have changed"""
 
     def __init__(
         self, frames: FrameEncoder, tokenizer: "PreTrainedTokenizerBase", config: DualConfig
     ) -> None:
-        """An untrained pair of heads and text tower over the frame encoder `frames`."""
+        """Untrained heads and an untrained text tower over the frame encoder `frames`."""
         super().__init__()
         self.config, self.tokenizer, self.frames = config, tokenizer, frames
         self.dim, self.sample_rate = config.dim, frames.sample_rate
@@ -88,14 +88,14 @@ class DualEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.log_scale.device
 
     @property
     def scale(self) -> Float[Tensor, ""]:
-        """1 / temperature, what cosines are multiplied by in training; at most 100."""
+        """1 / temperature, the factor on cosine similarities in training; at most 100."""
         scale = self.log_scale.exp()
-        # The gradient passes the bound: behind a clamp alone the scale could never come back.
+        # Let the gradient through the bound: with a plain clamp the scale could never come back.
         return scale + (scale.clamp(max=_LARGEST_SCALE) - scale).detach()
 
     def own_parts(self) -> nn.ModuleDict:
@@ -107,7 +107,7 @@ class DualEncoder(nn.Module):
     def embed_frames(
         self, h: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
     ) -> Float[Tensor, "B C"]:
-        """Unit-norm embeddings of one window each, given as frames; with gradients."""
+        """Unit-norm embeddings of windows, given as frames; with gradients."""
         return normalize(self.audio_head(h, mask).float(), dim=1)
 
     def text_vectors(self, texts: Sequence[str]) -> Float[Tensor, "B C"]:
@@ -117,7 +117,7 @@ class DualEncoder(nn.Module):
             DataError: a sentence has no word.
         """
         ids, mask = self._tokens(texts)
-        # Start token apart, every token counts the same.
+        # Every token counts the same, except the start token, which is ignored.
         out: Any = self.text(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         weight = mask[:, 1:, None].to(out.last_hidden_state.dtype)
         mean = (out.last_hidden_state[:, 1:] * weight).sum(1) / weight.sum(1)
@@ -127,7 +127,7 @@ class DualEncoder(nn.Module):
     def embed_audio(self, waveforms: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "B C"]:
         """Unit-norm embeddings of mono clips of any length at `sample_rate`.
 
-        A clip longer than a window: the mean of its windows' unit vectors, renormalized.
+        A clip longer than a window gives the mean of its windows' unit vectors, renormalized.
 
         Raises:
             AudioError: a clip is empty or not one-dimensional.
@@ -183,7 +183,7 @@ class DualEncoder(nn.Module):
 
 
 class AudioHead(nn.Module):
-    """Frames to one vector: attention-weighted means and the maximum over time, then two layers."""
+    """Frames to one vector: attention-weighted means and maximum over time, then two layers."""
 
     def __init__(self, frame_dim: int, config: DualConfig) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class AudioHead(nn.Module):
         self.head = _head(frame_dim * (config.attention_heads + 1), config)
 
     def forward(self, h: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B C"]:
-        """Vectors of any norm. Frames where `mask` is False do not count."""
+        """Unnormalized vectors. Frames where `mask` is False are ignored."""
         padding = ~mask[..., None]
         weights = self.attention(h).masked_fill(padding, -torch.inf).softmax(dim=1)
         means = torch.einsum("bnk,bnd->bkd", weights, h.to(weights.dtype)).flatten(1)
@@ -202,7 +202,7 @@ class AudioHead(nn.Module):
 class EmbeddingFrames(nn.Module):
     """An embedding encoder (`DualEncoder`, `ClapEncoder`) as a frame encoder: one frame per clip.
 
-    In this form the captioner takes it where LAMB has its frames.
+    The captioner uses it in place of LAMB's frames.
     """
 
     def __init__(self, encoder: Any) -> None:
@@ -211,13 +211,13 @@ class EmbeddingFrames(nn.Module):
         self.dim, self.sample_rate = encoder.dim, encoder.sample_rate
 
     def forward(self, waveforms: Float[Tensor, "B T"], lengths: Int[Tensor, " B"]) -> Frames:
-        """`h` of shape [B, 1, C], unit norm."""
+        """`h` has shape [B, 1, C] and unit norm."""
         clips = [w[:n] for w, n in zip(waveforms, lengths.tolist(), strict=True)]
         return one_frame(self.encoder.embed_audio(clips))
 
 
 def one_frame(e: Float[Tensor, "B C"]) -> Frames:
-    """Embeddings as frames: one per clip, all real."""
+    """Embeddings as frames: one per clip, none masked."""
     return Frames(e[:, None], torch.ones(len(e), 1, dtype=torch.bool, device=e.device))
 
 

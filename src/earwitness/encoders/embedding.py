@@ -27,7 +27,7 @@ from earwitness.models.weights import (
 )
 
 AUDIO = "audio"
-"""sub-folder of a dual folder that holds the frame encoder"""
+"""subfolder of a dual folder that holds the frame encoder"""
 
 
 def save_embedding_encoder(
@@ -44,7 +44,7 @@ def save_embedding_encoder(
 
 
 def load_embedding_encoder(folder: Path, audio: Path | None = None) -> EmbeddingEncoder:
-    """The encoder of `folder`; `audio` is the folder of its frame encoder if that is elsewhere.
+    """The encoder in `folder`; `audio` is the folder of its frame encoder if it is elsewhere.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the folder holds no embedding encoder.

@@ -1,4 +1,4 @@
-"""Frame encoders by kind, and their folders of `config.json` (with `kind`), `model.safetensors`."""
+"""Frame encoders by kind, and their folders: `config.json` (with `kind`), `model.safetensors`."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def save_frame_encoder(encoder: CED | CNN, folder: Path, dtype: torch.dtype | No
 
 
 def load_frame_encoder(folder: Path) -> FrameEncoder:
-    """The encoder of `folder`: one of ours, or an unchanged hub folder of `mispeech/ced-*`.
+    """The encoder in `folder`: one of ours, or an unchanged `mispeech/ced-*` hub folder.
 
     Raises:
         CheckpointError: a file is missing or damaged, the kind is unknown, or a weight does not

@@ -14,7 +14,7 @@ class LogMelConfig(Strict):
     sample_rate: PositiveInt = 16000
     """Hz"""
     n_fft: PositiveInt = 512
-    """samples, also the window length"""
+    """in samples; also the window length"""
     hop_samples: PositiveInt = 160
     n_mels: PositiveInt = 64
     f_min: float = 0.0
@@ -22,7 +22,7 @@ class LogMelConfig(Strict):
     f_max: PositiveFloat = 8000.0
     """Hz"""
     top_db: PositiveFloat = 120.0
-    """floor below the loudest bin of the same clip, dB"""
+    """floor in dB below the loudest bin of the same clip"""
 
     @model_validator(mode="after")
     def _rising(self) -> "LogMelConfig":
@@ -35,8 +35,8 @@ class LogMel(nn.Module):
     """Waveforms to log-mel spectrograms in dB, as CED was trained on.
 
     Power spectrogram (periodic Hann window, centered frames, reflect padding), HTK mel triangles
-    without area normalization, 10 log10 with a floor of 1e-10, then `top_db` below the maximum of
-    the clip itself: taken over a batch, the floor would make a clip depend on its neighbors.
+    without area normalization, 10 log10 with a floor of 1e-10, then a floor `top_db` below the
+    maximum of the clip itself: taken over a batch, it would make a clip depend on its neighbors.
     """
 
     window: Tensor
@@ -69,7 +69,7 @@ class LogMel(nn.Module):
 
 
 def mel_filters(config: LogMelConfig) -> Float[Tensor, "bins M"]:
-    """Triangular HTK-mel filters over the `n_fft // 2 + 1` frequency bins, peak 1."""
+    """Triangular HTK mel filters over the `n_fft // 2 + 1` frequency bins, with a peak of 1."""
     from transformers.audio_utils import mel_filter_bank
 
     filters = mel_filter_bank(

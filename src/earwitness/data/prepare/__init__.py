@@ -1,1 +1,1 @@
-"""Data sets as people have them on disk become manifests to train on: one short module a layout."""
+"""Turns data sets on disk into training manifests: one short module per layout."""

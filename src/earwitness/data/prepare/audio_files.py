@@ -1,4 +1,4 @@
-"""The sound files below a folder, found by path, name, stem, or a name that copying has changed."""
+"""The sound files below a folder, found by path, name, stem, or a name altered by copying."""
 
 import os
 import re
@@ -14,20 +14,20 @@ from earwitness.io.names import key_of
 from earwitness.io.suffixes import SOUND_SUFFIXES
 
 _YOUTUBE = re.compile(r"(Y?)([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_(\d+(?:\.\d+)?))?", re.ASCII)
-# Among files of one stem in one folder: the ones that lost nothing come first.
+# Among files with the same stem in one folder, lossless formats come first.
 _LOSSLESS = {".wav": 0, ".flac": 1}
 
 
 @dataclass(frozen=True)
 class AudioFiles:
-    """Sound files in sorted order; `root` is where they were looked for."""
+    """Sound files in sorted order; `root` is the folder that was searched."""
 
     root: Path
     paths: tuple[Path, ...]
 
     @classmethod
     def below(cls, root: Path) -> "AudioFiles":
-        """All sound files below `root`, hidden ones left out.
+        """All sound files below `root`, except hidden ones.
 
         Raises:
             DataError: `root` is not a folder, or holds none.
@@ -42,9 +42,10 @@ class AudioFiles:
         return cls(root, paths)
 
     def within(self, folders: Iterable[str]) -> "AudioFiles | None":
-        """The files in a folder named as one of `folders`, at any depth; None where there is none.
+        """The files in a folder with one of the names `folders`, at any depth; None if there are
+        none.
 
-        Case does not count.
+        Case does not matter.
         """
         wanted = {name.lower() for name in folders}
         kept = tuple(path for path, parts in self._parts if parts & wanted)
@@ -72,12 +73,12 @@ class AudioFiles:
 
     @cached_property
     def stems(self) -> dict[str, list[Path]]:
-        """Files by name without ending."""
+        """Files by name without extension."""
         return self._by_stem
 
     @cached_property
     def youtube(self) -> dict[tuple[bool, str, float | None, bool], list[Path]]:
-        """Files by what a YouTube name says: (starts with Y, id, start as written, has an end)."""
+        """Files by YouTube name, parsed: (starts with Y, id, start as written, has an end)."""
         index: dict[tuple[bool, str, float | None, bool], list[Path]] = defaultdict(list)
         for path in self.paths:
             for key in _youtube_readings(path.stem):
@@ -109,12 +110,12 @@ class AudioFiles:
 
 
 def simplified(stem: str) -> str:
-    """`stem` in one form of Unicode, with every run of other signs than letters and digits as _."""
+    """`stem` in normalized Unicode, with every run of non-alphanumeric characters as _."""
     return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFKC", stem)).strip("_").casefold()
 
 
 def youtube_id(name: str) -> str | None:
-    """The YouTube id in `id`, `Yid`, `id_start` or `id_start_end`, an audio ending aside."""
+    """The YouTube id in `id`, `Yid`, `id_start` or `id_start_end`, ignoring an audio extension."""
     match = _YOUTUBE.fullmatch(stem_of(name))
     return match[2] if match else None
 
@@ -130,7 +131,7 @@ def _youtube_readings(stem: str) -> Iterator[tuple[bool, str, float | None, bool
 
 
 def stem_of(name: str) -> str:
-    """The last part of a path, without the ending of a sound file; other endings stay."""
+    """The last part of a path without a sound file's extension; other extensions stay."""
     last = name.replace("\\", "/").rpartition("/")[2]
     stem, dot, ending = last.rpartition(".")
     return stem if dot and f".{ending.lower()}" in SOUND_SUFFIXES else last
@@ -152,7 +153,7 @@ def _index(pairs: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
 
 
 def _preferred(paths: Sequence[Path], hints: Sequence[str]) -> list[Path]:
-    """`paths` narrowed down to those in hinted folders, and to one per folder and stem."""
+    """`paths` narrowed to those in hinted folders, and to one per folder and stem."""
     wanted = {hint.lower() for hint in hints}
     hinted = [path for path in paths if wanted & {part.lower() for part in path.parts[:-1]}]
     best: dict[tuple[Path, str], Path] = {}

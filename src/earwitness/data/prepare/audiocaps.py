@@ -1,6 +1,6 @@
 """AudioCaps: `audiocap_id,youtube_id,start_time,caption`, clips under any of several names.
 
-Kim et al. 2019 (releases 1.0 and 2.0). Training clips have one caption, the others five rows each.
+Kim et al. 2019 (releases 1.0 and 2.0). Training clips have one caption, others five rows each.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 
 @dataclass(frozen=True)
 class AudioCapsRow:
-    """What names a clip: its ids and its start in seconds."""
+    """What identifies a clip: its ids and its start in seconds."""
 
     audiocap_ids: tuple[str, ...]
     youtube: str
@@ -30,7 +30,7 @@ Finder = Callable[[AudioFiles, AudioCapsRow], list[Path]]
 def read(captions: Sequence[Path], split: str | None) -> Reading:
     """The clips of AudioCaps files; one clip per YouTube id and start, with all its captions.
 
-    The split is `split`, or else what the file name says (train.csv, audiocaps_val.csv, ...).
+    The split is `split`, or else comes from the file name (train.csv, audiocaps_val.csv, ...).
 
     Raises:
         DataError: a file is missing, has other columns, or the split is unclear.
@@ -58,9 +58,9 @@ def read(captions: Sequence[Path], split: str | None) -> Reading:
 
 
 def locate(reading: Reading, files: AudioFiles) -> dict[int, list[Path]]:
-    """The files of the entries by their position, under the naming scheme that finds most clips.
+    """The files of the entries by index, under the naming scheme that finds the most clips.
 
-    The scheme is chosen for each split by itself, and stated in the reading's notes.
+    The scheme is chosen separately for each split, and stated in the reading's notes.
     """
     found: dict[int, list[Path]] = {}
     for split in dict.fromkeys(entry.split for entry in reading.entries):
@@ -87,10 +87,10 @@ def locate(reading: Reading, files: AudioFiles) -> dict[int, list[Path]]:
 
 
 def csv_files(given: Sequence[Path], column: str) -> list[Path]:
-    """The files themselves; of folders, the CSV files below with `column` in their first line.
+    """The files themselves; for folders, the CSV files below with `column` in their first line.
 
     Raises:
-        DataError: a folder holds none.
+        DataError: a folder holds no such file.
     """
     found: list[Path] = []
     for path in given:
@@ -105,13 +105,13 @@ def csv_files(given: Sequence[Path], column: str) -> list[Path]:
 
 
 def split_of_file(path: Path) -> str:
-    """The split that a file name states (audiocaps_val.csv). Raises DataError."""
+    """The split named in a file name (audiocaps_val.csv). Raises DataError."""
     words = path.stem.lower().replace("-", "_").replace(".", "_").split("_")
     names = {name for word in words if (name := split_name(word))}
     if len(names) != 1:
         raise DataError(
             f"{path}: the file name gives no split (train, val, test, development, evaluation); "
-            "--split names one"
+            "set one with --split"
         )
     return names.pop()
 
@@ -170,7 +170,7 @@ SCHEMES: dict[str, Finder] = {
     "Y<youtube_id>_<start in ms>_<end>": _youtube_finder(True, 1000, True),
     "<audiocap_id>": _by_number,
 }
-"""how clips are named, besides their ending and their folder"""
+"""how clips are named, apart from extension and folder"""
 
 _FOLDERS: dict[str, list[str]] = {
     "train": ["train", "training"],

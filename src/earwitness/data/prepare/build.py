@@ -1,4 +1,4 @@
-"""From the clips that a data set names to the manifests: find, check, leave out, split, write."""
+"""From the clips of a data set to its manifests: find, check, exclude, split, write."""
 
 import os
 from collections import Counter
@@ -31,7 +31,7 @@ _DECODING_RATE = 16_000
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What becomes of the clips; `strict` makes a difference to the published counts an error."""
+    """What to do with the clips; `strict`: fail if the counts differ from the published ones."""
 
     output: Path
     strict: bool = False
@@ -46,7 +46,7 @@ class PrepareOptions:
 
 @dataclass
 class Prepared:
-    """What was done: the clips, those that were left out, the files, and all numbers."""
+    """The result: the clips, those that were left out, the files written, and all counts."""
 
     reading: Reading
     clips: list[FoundClip] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Prepared:
     report_file: Path | None = None
 
     def report(self) -> dict[str, Any]:
-        """All numbers as JSON."""
+        """All counts as a JSON object."""
         kinds = Counter(problem.kind for problem in self.problems)
         splits = Counter(clip.entry.split for clip in self.clips)
         return {
@@ -92,14 +92,14 @@ def prepare(
     files: AudioFiles | None = None,
     track: Tracker = untracked,
 ) -> Prepared:
-    """Writes the manifests, the report and the list of problems of a reading.
+    """Writes the manifests, the report and the list of problems for a reading.
 
-    `located` holds the files that were found for the entries, by position. Nothing is written
-    before everything has been checked.
+    `located` holds the files that were found for the entries, by index. Nothing is written until
+    everything has been checked.
 
     Raises:
-        DataError: captions one off, a recording in two splits, a count that `strict` refuses, or no
-            clip left.
+        DataError: captions are off by one row, a recording is in two splits, a count differs under
+            `strict`, or no clip is left.
         ConfigError: the output cannot be written.
     """
     output.check_output(settings.output, [*reading.inputs, *(b.path for b in black_lists)])
@@ -125,7 +125,7 @@ def prepare(
 
 
 def find_all(entries: Sequence[Entry], files: AudioFiles) -> dict[int, list[Path]]:
-    """The files of the entries by their position, by path, name, stem or simplified name."""
+    """The files of the entries by index, found by path, name, stem or simplified name."""
     return {
         position: paths
         for position, entry in enumerate(entries)
@@ -144,7 +144,7 @@ def _without(
     black_lists: Sequence[BlackList],
     done: Prepared,
 ) -> list[tuple[Entry, Path]]:
-    """Entries with one file of their own that no list excludes; the rest become problems."""
+    """Entries that have their own file and are not excluded; the rest become problems."""
     uses = Counter(path for paths in located.values() for path in paths if len(paths) == 1)
     done.excluded = {str(black.path): 0 for black in black_lists}
     kept = []
@@ -188,7 +188,7 @@ def _unusable(entry: Entry, paths: Sequence[Path], uses: Counter[Path]) -> Probl
 def _probed(
     kept: Sequence[tuple[Entry, Path]], done: Prepared, decode: bool, track: Tracker
 ) -> list[FoundClip]:
-    """Clips with their seconds; unreadable ones become problems."""
+    """Clips with their durations; unreadable ones become problems."""
 
     def probe(pair: tuple[Entry, Path]) -> FoundClip | Problem:
         entry, path = pair

@@ -18,8 +18,8 @@ def read(captions: Sequence[Path], split: str | None, metadata: Sequence[Path] =
     """The clips of Clotho's caption files.
 
     With `metadata` (or metadata CSVs in the same folders) a clip's recording is its Freesound
-    number; without, file names tell recordings apart only within a split: the release itself has
-    different sounds of one name in two splits.
+    number; without it, file names identify recordings only within a split: the release itself has
+    different sounds with the same name in two splits.
 
     Raises:
         DataError: a file is missing, has other columns, or the split is unclear.
@@ -41,17 +41,17 @@ def read(captions: Sequence[Path], split: str | None, metadata: Sequence[Path] =
     if bare:
         reading.notes.append(
             f"{bare} of {len(reading.entries)} clips without a Freesound number (metadata CSV): "
-            "leakage can be seen by file name only"
+            "leakage can only be detected by file name"
         )
     uses = Counter(entry.id for entry in reading.entries)
     shared = [name for name, count in uses.items() if count > 1]
     if shared:
-        reading.notes.append(f"{named(shared)}: a file name of more than one split")
+        reading.notes.append(f"{named(shared)}: file names in more than one split")
     return reading
 
 
 def sound_ids(metadata: Sequence[Path]) -> dict[tuple[str, str], str]:
-    """Freesound numbers by (split, file name), where the metadata know one."""
+    """Freesound numbers by (split, file name), as far as the metadata have them."""
     found: dict[tuple[str, str], str] = {}
     for path in metadata:
         table = read_table(path).nonempty("one clip or caption per row")

@@ -26,10 +26,11 @@ LAMB_AUDIOCAPS_CLIPS = 48_595
 
 
 def compare(reading: Reading, read: dict[str, int], found: dict[str, int]) -> list[Count]:
-    """Captions read and clips found against the published numbers of what was read.
+    """Captions read and clips found, compared with the published numbers.
 
-    `read` are captions, `found` clips, both by "part split". Of several releases the one with the
-    nearest number of captions is meant. LAMB's number of AudioCaps clips is reported, not binding.
+    `read` counts captions, `found` clips, both by "part split". Of several releases, the one with
+    the closest number of captions is used. LAMB's number of AudioCaps clips is reported, but not
+    binding.
     """
     counts = []
     for part, split in dict.fromkeys(reading.releases):

@@ -1,4 +1,4 @@
-"""What every layout is read into: clips that are looked for, and what was noticed on the way."""
+"""What every layout is read into: the clips to find, and notes taken while reading."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,15 +23,15 @@ SPLITS = {
     "eval": "test",
     "evaluation": "test",
 }
-"""names of splits as they are found, and as manifests write them"""
+"""names of splits as found in data sets -> as written in manifests"""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip that a data set names, before its sound is looked for.
+    """A clip listed in a data set, before its sound is searched for.
 
-    `recording` is the identity that must not be on two sides of a split, as "namespace:id".
-    `names` are files to look for, best first; `path` is the file where it is known already.
+    `recording`, as "namespace:id", must not be on two sides of a split. `names` are files to look
+    for, best first; `path` is the file if it is already known.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Entry:
     path: Path | None = None
     promised_seconds: float | None = None
     place: str = ""
-    """where it was read: the file, and its line or row"""
+    """where the entry was read: the file, and its line or row"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class FoundClip:
 
 @dataclass(frozen=True)
 class Problem:
-    """A clip that does not reach the manifest, and why."""
+    """A clip that is not in the manifest, and why."""
 
     id: str
     kind: str
@@ -75,7 +75,7 @@ class Count:
     published: int
     source: str
     binding: bool = True
-    """whether --strict insists on it"""
+    """whether --strict requires it to match"""
 
     @property
     def difference(self) -> int:
@@ -84,7 +84,7 @@ class Count:
 
 @dataclass
 class Reading:
-    """The clips that the files of a data set name."""
+    """The clips listed in the files of a data set."""
 
     kind: str
     entries: list[Entry] = field(default_factory=list)
@@ -97,10 +97,10 @@ class Reading:
     releases: list[tuple[str, str]] = field(default_factory=list)
     """(part, split) pairs of the published counts to compare with"""
     captions_read: Counter[str] = field(default_factory=Counter)
-    """by "source split", repeated ones included"""
+    """by "source split", including repeated captions"""
 
     def take(self, entries: Iterable[Entry]) -> None:
-        """Takes the entries as read; those of one id and split become one clip."""
+        """Adds entries; those with the same id and split become one clip."""
         entries = list(entries)
         for entry in entries:
             self.captions_read[f"{entry.source} {entry.split}"] += len(entry.captions)
@@ -109,18 +109,18 @@ class Reading:
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Shows how far a long piece of work has come while its items pass through."""
+    """Shows the progress of a long task as its items pass through."""
 
     def __call__(self, items: Iterable[Item], total: int, what: str, /) -> Iterator[Item]: ...
 
 
 def untracked(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """The items, and no display."""
+    """The items, without a display."""
     yield from items
 
 
 def split_name(text: str) -> str | None:
-    """The split that `text` names, in the words of `SPLITS`; None where it names none."""
+    """The split that `text` names, as in `SPLITS`; None if it names none."""
     return SPLITS.get(text.strip().lower())
 
 
@@ -132,9 +132,10 @@ def named(values: Iterable[str], most: int = 3) -> str:
 
 
 def merged(entries: Iterable[Entry]) -> tuple[list[Entry], int]:
-    """Entries of one id and split joined with all their captions, and how many captions repeated.
+    """Entries with the same id and split, joined with all their captions; and the number of
+    repeated captions.
 
-    The order is that of the first appearance.
+    Entries are in order of first appearance.
     """
     first: dict[tuple[str, str], Entry] = {}
     captions: dict[tuple[str, str], dict[str, None]] = {}

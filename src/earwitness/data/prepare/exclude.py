@@ -1,4 +1,4 @@
-"""Lists of recordings that must not be trained on: test sets, black lists, other manifests."""
+"""Lists of recordings that must not be trained on: test sets, blacklists, other manifests."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ _FIRST_IS_ID = re.compile(r"[\w-]+(?:\.\w+)?", re.ASCII)
 
 @dataclass
 class BlackList:
-    """What a file excludes: recordings with their namespace, and ids that count in any."""
+    """What a file excludes: recordings with a namespace, and ids that match in any namespace."""
 
     path: Path
     recordings: set[str] = field(default_factory=set)
@@ -38,12 +38,12 @@ class BlackList:
 
 
 def read_black_list(path: Path, metadata: Sequence[Path] = ()) -> BlackList:
-    """The recordings that a file names.
+    """The recordings listed in a file.
 
-    Understood are AudioCaps and AudioSet segment lists (YouTube ids), Clotho's metadata (Freesound
-    numbers) and captions (file names; with `metadata` their Freesound numbers), WavCaps' black
-    lists (JSON object of lists), manifests written by `earwitness prepare` (recordings), any other
-    table with a column of ids, and lists of ids (.txt, one per line; JSON).
+    The file may be an AudioCaps or AudioSet segment list (YouTube ids), Clotho's metadata
+    (Freesound numbers) or captions (file names; with `metadata`, their Freesound numbers), a
+    WavCaps blacklist (a JSON object of lists), a manifest written by `earwitness prepare`
+    (recordings), any other table with a column of ids, or a list of ids (.txt, one per line; JSON).
 
     Raises:
         DataError: the file cannot be read or names nothing.
@@ -101,7 +101,7 @@ def _add_table(found: BlackList, table: Table, metadata: Sequence[Path]) -> None
         return
     column = next((lower[name] for name in _PLAIN if name in lower), None)
     if column is None and len(table.columns) == 1:
-        # A bare list of ids: what was taken for the header is its first line.
+        # A bare list of ids: the supposed header is its first line.
         column = table.columns[0]
         if _FIRST_IS_ID.fullmatch(column):
             found.ids |= _plain([column])
@@ -117,7 +117,7 @@ def _add_table(found: BlackList, table: Table, metadata: Sequence[Path]) -> None
 
 
 def _add_clotho(found: BlackList, names: set[str], metadata: Sequence[Path]) -> None:
-    """Freesound numbers of Clotho's file names, by the metadata given or beside the captions."""
+    """Freesound numbers of Clotho's file names, from `metadata` or files next to the captions."""
     own = found.path.with_name(found.path.name.replace("captions", "metadata"))
     sources = [*metadata, *([own] if own != found.path and own.is_file() else [])]
     known = {name: sound for (_, name), sound in sound_ids(sources).items()}
@@ -125,9 +125,8 @@ def _add_clotho(found: BlackList, names: set[str], metadata: Sequence[Path]) -> 
     bare = sum(name not in known for name in names)
     if bare:
         found.notes.append(
-            f"{found.path}: {bare} of {len(names)} Clotho clips without a Freesound number; "
-            "--metadata clotho_metadata_....csv gives them, else WavCaps' FreeSound clips do not "
-            "match"
+            f"{found.path}: {bare} of {len(names)} Clotho clips without a Freesound number; they "
+            "match WavCaps' FreeSound clips only with --metadata clotho_metadata_....csv"
         )
 
 
@@ -139,7 +138,7 @@ def _recording(space: str | None, text: str) -> str:
 
 def _plain(values: Iterable[str]) -> set[str]:
     texts = {value.strip() for value in values} - {""}
-    # "FreeSound/12" is an id and stays whole; "wavs/12.flac" is a file, and stands for "12" too.
+    # "FreeSound/12" is an id and stays whole; "wavs/12.flac" is a file, and also means "12".
     return texts | {stem_of(text) for text in texts if Path(text).suffix.lower() in SOUND_SUFFIXES}
 
 

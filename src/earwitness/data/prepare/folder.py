@@ -1,4 +1,4 @@
-"""A folder of sounds, each with its captions in a file of the same stem: .txt or .json."""
+"""A folder of sounds, each with its captions in a file with the same stem: .txt or .json."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from earwitness.io.text_files import read_json, read_text
 def read(root: Path, split: str | None) -> Reading:
     """All sounds below `root`; a .txt holds one caption per line, a .json one caption or a list.
 
-    Sounds without such a file stay in, without caption. Where every sound is in a folder named
+    Sounds without such a file are kept, without captions. If every sound is in a folder named
     after a split (train, val, ...) directly below `root`, that is its split. The recording of a
-    sound is its stem, or its path where the folders give the splits.
+    sound is its stem, or its path if the folders give the splits.
 
     Raises:
-        DataError: no sound is there, or a caption file cannot be read.
+        DataError: there are no sounds, or a caption file cannot be read.
     """
     files = AudioFiles.below(root)
     reading = Reading("folder", inputs=[root], rows=len(files.paths))
@@ -37,12 +37,12 @@ def read(root: Path, split: str | None) -> Reading:
             )
         )
     if by_folder:
-        reading.notes.append("splits by the folders' names")
+        reading.notes.append("splits taken from the folder names")
     silent = sum(not entry.captions for entry in reading.entries)
     if silent:
         reading.notes.append(
-            f"{silent} of {len(below)} clips have no caption (no .txt or .json of the same stem): "
-            "usable for captioning and embedding, refused by training"
+            f"{silent} of {len(below)} clips have no caption (no matching .txt or .json): "
+            "usable for captioning and embedding, but not for training"
         )
     return reading
 

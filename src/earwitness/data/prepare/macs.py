@@ -1,4 +1,4 @@
-"""MACS: `MACS.yaml` with the annotations of several people for clips of TAU Urban Acoustic Scenes.
+"""MACS: `MACS.yaml` with several people's annotations of clips from TAU Urban Acoustic Scenes.
 
 Martin and Mesaros 2021. files: - filename, annotations: - sentence, tags, annotator_id.
 """
@@ -18,12 +18,12 @@ _TAU = re.compile(r"([a-z_]+-[a-z]+-\d+)-\d+-\w+", re.ASCII)
 def read(path: Path, split: str | None) -> Reading:
     """The clips of MACS.yaml, each with the sentences of all its annotators.
 
-    The recording of a clip is its scene, city and location number: TAU's own splits keep these on
-    one side.
+    The recording of a clip is its scene, city and location number, which TAU's own splits keep
+    together.
 
     Raises:
-        DataError: the file is missing, not YAML, or of another form.
-        MissingDependencyError: PyYAML is not there.
+        DataError: the file is missing, not YAML, or has another structure.
+        MissingDependencyError: PyYAML is not installed.
     """
     if path.is_dir():
         path = path / "MACS.yaml"
@@ -63,7 +63,7 @@ def _files(path: Path) -> list[Any]:
         raise MissingDependencyError(
             f"{path}: YAML needs the package PyYAML; pip install pyyaml"
         ) from None
-    # The base loader knows texts only: a sentence "No" stays a sentence.
+    # The base loader reads every scalar as text, so the sentence "No" stays a sentence.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     text = read_text(path, "YAML file", "MACS.yaml").text
     try:

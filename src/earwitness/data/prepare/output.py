@@ -1,4 +1,4 @@
-"""Manifests, reports and lists of problems on disk, each written in one step."""
+"""Manifests, reports and lists of problems on disk, each written atomically."""
 
 import csv
 import io
@@ -18,25 +18,25 @@ _FIRST = ("id", "audio", "split", "source", "recording", "seconds")
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:
-    """Raises ConfigError for an unknown ending, a missing folder, or one of the inputs."""
+    """Raises ConfigError for an unknown extension, a missing folder, or one of the inputs."""
     if output.suffix not in ENDINGS:
-        raise ConfigError(f"{output}: a manifest is {', '.join(ENDINGS)}, by its ending")
+        raise ConfigError(f"{output}: expected a manifest ending in {', '.join(ENDINGS)}")
     if not output.parent.is_dir():
-        raise ConfigError(f"{output}: no folder {output.parent}; make it first")
+        raise ConfigError(f"{output}: no folder {output.parent}; create it first")
     for path in inputs:
         if path.exists() and output.exists() and path.samefile(output):
-            raise ConfigError(f"{output}: is one of the files that are read; name another --output")
+            raise ConfigError(f"{output}: is one of the input files; choose another --output")
 
 
 def split_files(output: Path, splits: Sequence[str]) -> dict[str, Path]:
-    """The manifest of each split: `output` for a single one, else its name with the split's."""
+    """The manifest of each split: `output` for a single one, else with the split in its name."""
     if len(splits) == 1:
         return {splits[0]: output}
     return {split: output.with_name(f"{output.stem}.{split}{output.suffix}") for split in splits}
 
 
 def manifest_row(clip: FoundClip, audio: str) -> dict[str, Any]:
-    """The row of a clip, its captions as a list."""
+    """The row of a clip, with its captions as a list."""
     entry = clip.entry
     return {
         "id": entry.id,
@@ -50,9 +50,9 @@ def manifest_row(clip: FoundClip, audio: str) -> dict[str, Any]:
 
 
 def write_clips(path: Path, clips: Sequence[FoundClip]) -> None:
-    """The manifest of clips that are files; those below its folder by their relative path.
+    """Writes the manifest of clips that are files, with relative paths for those below its folder.
 
-    Links stay links: a folder of sounds that is one lies where it is seen.
+    Links are not resolved: a linked folder of sounds counts as being where the link is.
     """
     folder = Path(os.path.abspath(path.parent))
     rows = []
@@ -64,7 +64,7 @@ def write_clips(path: Path, clips: Sequence[FoundClip]) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows as CSV (caption_1, caption_2, ...), JSON lines or parquet (a list), by the ending."""
+    """Writes rows as CSV (caption_1, caption_2, ...), JSONL or parquet (a list), by extension."""
     with replacing(path) as file:
         if path.suffix == ".parquet":
             arrow, parquet = need_parquet(path)
@@ -81,14 +81,14 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """The clips that did not reach the manifest, as CSV."""
+    """Writes the clips that are not in the manifest, as CSV."""
     columns = ("id", "kind", "reason", "place")
     with replacing(path) as file:
         _write_csv(file, columns, (vars(problem) for problem in problems))
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """The report as JSON."""
+    """Writes the report as JSON."""
     with replacing(path) as file:
         file.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
 

@@ -1,6 +1,6 @@
 """Sounds inside shards: read from a tar at their offset, or from a row of a parquet file.
 
-A shard of either kind may come from elsewhere: tars in the layout of webdataset (key.flac, key.json
+Shards of either kind may come from other tools: tars in the webdataset layout (key.flac, key.json
 or key.txt), parquet with a column `bytes`.
 """
 
@@ -23,7 +23,7 @@ MARK = "#"
 
 @dataclass(frozen=True)
 class Packed:
-    """Where a sound is in a shard: `start` and `size` are bytes of a tar, or `start` is a row."""
+    """Where a sound is in a shard: `start` and `size` in bytes of a tar, or `start` is a row."""
 
     shard: Path
     member: str
@@ -32,7 +32,7 @@ class Packed:
 
     @property
     def name(self) -> str:
-        """The shard and the member, as manifests write them."""
+        """The shard and the member, as written in manifests."""
         return f"{self.shard}{MARK}{self.member}"
 
     def read(self) -> bytes:
@@ -52,14 +52,14 @@ class Packed:
         return found
 
     def open(self) -> "PackedFile":
-        """The sound as a binary file object from its start; nothing is read before its `read`."""
+        """The sound as a binary file object; nothing is read until its `read` is called."""
         return PackedFile(self)
 
 
 class PackedFile:
-    """A sound of a shard as a binary file object that reads once and holds no file open.
+    """A sound in a shard as a binary file object that reads once and keeps no file open.
 
-    To code that handles files by their path it also answers `stat`, `resolve` and `open`.
+    For code that expects paths it also has `stat`, `resolve` and `open`.
     """
 
     def __init__(self, packed: Packed) -> None:
@@ -76,7 +76,7 @@ class PackedFile:
         self._rest = memoryview(b"")
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next `size` bytes, or all the rest. Raises as `Packed.read`."""
+        """The next `size` bytes, or all the rest. Raises OSError and ValueError."""
         if self._rest is None:
             self._rest = memoryview(self.packed.read())
         count = len(self._rest) if size < 0 else size
@@ -90,18 +90,18 @@ class PackedFile:
         return PackedFile(self.packed)
 
     def resolve(self) -> "PackedFile":
-        """The same sound, its shard by its absolute path."""
+        """The same sound, with the absolute path of its shard."""
         return PackedFile(replace(self.packed, shard=self.packed.shard.resolve()))
 
     def stat(self) -> os.stat_result:
-        """Size and times of the shard, which change with any of its sounds. Raises OSError."""
+        """The stat result of the shard, which changes with any of its sounds. Raises OSError."""
         return self.packed.shard.stat()
 
 
 def packed_at(folder: Path, name: str, row: dict[str, Any]) -> Packed | None:
-    """The place named by `name` ("shard.tar#key.flac"); None where it names a file of its own.
+    """The place named by `name` ("shard.tar#key.flac"); None if it names an ordinary file.
 
-    A manifest's columns `offset` and `bytes` say where; without them the tar's own headers do.
+    A manifest's columns `offset` and `bytes` give the position; else the tar's own headers do.
 
     Raises:
         DataError: the shard is missing or has no such member.
@@ -136,7 +136,7 @@ def packed_in(shard: Path) -> list[Packed]:
 
 
 def shard_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a manifest of all shards in `folder`, from the shards themselves.
+    """The manifest rows of all shards in `folder`, built from the shards themselves.
 
     Raises:
         DataError: the folder holds no shard, or one is damaged.
@@ -149,7 +149,7 @@ def shard_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _tar_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """A row per sound of a tar; members of one key belong together, as in webdataset."""
+    """One row per sound in a tar; members with the same key belong together, as in webdataset."""
     groups: dict[str, dict[str, str]] = {}
     places = _members(path)
     for name in places:
@@ -207,7 +207,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         file = parquet.ParquetFile(path)
         names = [n for n in file.schema_arrow.names if n != "bytes"]
         if len(names) == len(file.schema_arrow.names):
-            raise DataError(f"{path}: no column 'bytes'; expected shards with the sounds' files")
+            raise DataError(f"{path}: no column 'bytes'; expected the bytes of sound files")
         rows = file.read(columns=names).to_pylist()
     except (OSError, arrow.ArrowException) as error:
         raise DataError(f"{path}: not a readable parquet file ({error})") from None
@@ -234,7 +234,9 @@ def _parquet_bytes(path: Path, row: int) -> bytes:
 
 @lru_cache(maxsize=64)
 def _row_groups(path: Path, size: int, changed: int) -> tuple[list[int], Any]:
-    """First row of each row group, then the number of rows; the footer. Kept while unchanged."""
+    """The first row of each row group and the number of rows; and the footer. Cached by size and
+    time.
+    """
     _, parquet = need_parquet(path)
     metadata = parquet.read_metadata(os.fspath(path))
     starts = [0]

@@ -1,6 +1,6 @@
-"""Clips packed into a few large files, as cluster file systems like them.
+"""Clips packed into a few large files, which suit cluster file systems.
 
-webdataset: plain tars of 000000000.flac and 000000000.json; parquet: the sound's file in a column
+webdataset: plain tars of 000000000.flac and 000000000.json; parquet: the sound file in a column
 `bytes`. Sounds are copied unchanged. Every split has a folder with its own manifest.csv, which
 `[source] train = "shards/train"` reads.
 """
@@ -26,13 +26,13 @@ _BLOCK = 512
 
 
 def check_folder(folder: Path, size: int) -> None:
-    """Raises ConfigError where `folder` holds something, or `size` is below one clip."""
+    """Raises ConfigError if `folder` is not empty, or `size` is below one clip."""
     if size < 1:
         raise ConfigError(f"--shard-size {size}: expected 1 clip or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is not empty; shards go into a new or empty folder")
     if not folder.absolute().parent.is_dir():
-        raise ConfigError(f"{folder}: no folder {folder.absolute().parent}; make it first")
+        raise ConfigError(f"{folder}: no folder {folder.absolute().parent}; create it first")
 
 
 def write_shards(
@@ -42,12 +42,13 @@ def write_shards(
     kind: Format = "webdataset",
     track: Tracker = untracked,
 ) -> dict[str, Path]:
-    """The shards of `clips`, `size` clips each, in a folder per split; those folders.
+    """Writes `clips` as shards of `size` clips, in one folder per split; returns these folders.
 
-    All is written beside `folder` first and moved there in one step, so half a set is never there.
+    Everything is first written next to `folder` and then moved there in one step, so that the
+    folder is never incomplete.
 
     Raises:
-        ConfigError: the folder is not empty or cannot be written, or a sound vanished meanwhile.
+        ConfigError: the folder is not empty or cannot be written, or a sound has disappeared.
         MissingDependencyError: parquet without pyarrow.
     """
     check_folder(folder, size)
@@ -85,7 +86,7 @@ def _write_tar(
     rows = []
     with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as tar:
         for index, clip in enumerate(clips, start=first):
-            # A key of digits: webdataset ends a key at the first dot, and ids hold dots and slashes
+            # Keys are digits: webdataset ends a key at the first dot, but ids have dots and slashes
             key, ending = f"{index:09d}", clip.path.suffix.lower()
             contents = clip.path.read_bytes()
             row = manifest_row(clip, f"{name}{MARK}{key}{ending}")
@@ -98,7 +99,7 @@ def _write_tar(
 
 
 def _add(tar: tarfile.TarFile, name: str, contents: bytes) -> int:
-    """Adds a member that depends on nothing but its contents; where these start in the tar."""
+    """Adds a reproducible member (no times or owners); returns where its contents start."""
     info = tarfile.TarInfo(name)
     info.size = len(contents)
     tar.addfile(info, io.BytesIO(contents))
@@ -108,7 +109,7 @@ def _add(tar: tarfile.TarFile, name: str, contents: bytes) -> int:
 def _write_parquet(
     folder: Path, number: int, first: int, clips: Sequence[FoundClip], tracked: Iterator[FoundClip]
 ) -> list[Row]:
-    """One row group per clip: a training step then reads one clip, and not its neighbors."""
+    """One row group per clip, so that a training step reads one clip without its neighbors."""
     name = f"shard-{number:06d}.parquet"
     arrow, parquet = need_parquet(folder / name)
     text, texts = arrow.string(), arrow.list_(arrow.string())

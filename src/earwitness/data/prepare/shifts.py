@@ -1,8 +1,8 @@
-"""Captions that are one row off their clips, where a second witness shows it.
+"""Detects captions that are one row off their clips, if a second source shows it.
 
-A table whose caption column alone has slipped looks like any other table: nothing here sees that.
-Seen are ids that name the next row's sound, numbers that start at 0 for files that start at 1, and
-durations that fit the neighbor.
+A table in which only the caption column has shifted looks like any other table and is not detected.
+Detected are ids that name the next row's sound, numbers that start at 0 for files that start at 1,
+and durations that match the neighboring row.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ _FEWEST = 4
 _MOST_AT_HOME = 0.1
 _FITTING = 0.9
 _SECONDS = 0.5
-_ADVICE = "; --trust-ids takes the rows as they are"
+_ADVICE = "; --trust-ids skips this check"
 
 
 def check_columns(table: Table, columns: Columns) -> None:
-    """Raises DataError where ids name the sound of the row before or after throughout."""
+    """Raises DataError if the ids consistently name the sound of the row before or after."""
     if columns.id is None or len(table.rows) < _FEWEST:
         return
     ids = [cell(row, columns.id).strip() for row in table.rows]
@@ -34,13 +34,13 @@ def check_columns(table: Table, columns: Columns) -> None:
             side = "next" if shift == 1 else "previous"
             raise DataError(
                 f"{table.path}: column '{columns.audio}' names the sound whose id is in the "
-                f"{side} row's '{columns.id}' ('{ids[1]}' beside '{stems[1]}'): the captions are "
+                f"{side} row's '{columns.id}' ('{ids[1]}' next to '{stems[1]}'): the captions are "
                 f"one row off{_ADVICE}"
             )
 
 
 def gap_in_index(table: Table, columns: Columns) -> str | None:
-    """A sentence where a column that counts the rows jumps: rows were lost or inserted."""
+    """A sentence if a column that counts the rows jumps: rows were lost or inserted."""
     if columns.index is None:
         return None
     texts = [cell(row, columns.index).strip() for row in table.rows]
@@ -62,9 +62,9 @@ def gap_in_index(table: Table, columns: Columns) -> str | None:
 def check_numbers(
     entries: Sequence[Entry], located: dict[int, list[Path]], files: AudioFiles
 ) -> None:
-    """Raises DataError where clips are numbered from 0 and files from 1, or the other way round.
+    """Raises DataError if clips are numbered from 0 and files from 1, or the other way around.
 
-    Seen by one number without a file at one end and one file without a clip at the other.
+    The sign is one number without a file at one end and one file without a clip at the other.
     """
     numbers = [_stem(entry.names[0]) if entry.names else "" for entry in entries]
     stems = {path.stem for path in files.paths}
@@ -78,16 +78,16 @@ def check_numbers(
         return
     if max(wanted) - min(wanted) + 1 == len(wanted):
         raise DataError(
-            f"the clips are numbered {min(wanted)} to {max(wanted)} and the files {min(there)} to "
+            f"the clips are numbered {min(wanted)} to {max(wanted)} but the files {min(there)} to "
             f"{max(there)} below {files.root}: captions and sounds are off by one{_ADVICE}"
         )
 
 
 def check_seconds(clips: Sequence[FoundClip]) -> str | None:
-    """A sentence on clips whose length is not the one that their row states.
+    """A sentence on clips whose duration differs from that in their row.
 
     Raises:
-        DataError: most lengths are wrong, and fit the row before or after.
+        DataError: most durations are wrong, and match the row before or after.
     """
     known = [clip for clip in clips if clip.entry.promised_seconds is not None]
     if not known:
@@ -104,7 +104,7 @@ def check_seconds(clips: Sequence[FoundClip]) -> str | None:
             ]
             if sum(fits) >= _FITTING * len(fits):
                 raise DataError(
-                    f"the lengths of {sum(fits)} of {len(fits)} sounds are those of the "
+                    f"the durations of {sum(fits)} of {len(fits)} sounds match the "
                     f"{'next' if shift == 1 else 'previous'} row (from {known[0].entry.place}): "
                     f"captions and sounds are off by one{_ADVICE}"
                 )
@@ -112,8 +112,8 @@ def check_seconds(clips: Sequence[FoundClip]) -> str | None:
         return None
     first = known[wrong[0]]
     return (
-        f"{len(wrong)} of {len(known)} clips are not as long as their row says (the first: "
-        f"'{first.entry.id}', {stated[wrong[0]]:.2f} s said, {measured[wrong[0]]:.2f} s found)"
+        f"{len(wrong)} of {len(known)} clips differ in duration from their row (the first: "
+        f"'{first.entry.id}', {stated[wrong[0]]:.2f} s stated, {measured[wrong[0]]:.2f} s found)"
     )
 
 

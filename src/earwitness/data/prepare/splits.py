@@ -1,4 +1,4 @@
-"""Training, validation and test apart: the check, and the draw."""
+"""Keeps training, validation and test apart: a leakage check, and random splits."""
 
 import hashlib
 from collections import defaultdict
@@ -12,7 +12,7 @@ _NAMED = 3
 
 
 def check_apart(entries: Sequence[Entry]) -> None:
-    """Raises DataError naming the recordings that are on more than one side of the split."""
+    """Raises DataError if recordings are on more than one side of the split."""
     sides: dict[str, dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
         sides[entry.recording].setdefault(entry.split, entry)
@@ -26,28 +26,28 @@ def check_apart(entries: Sequence[Entry]) -> None:
     )
     more = f" and {len(shared) - _NAMED} more" if len(shared) > _NAMED else ""
     raise DataError(
-        f"{len(shared)} recording(s) on more than one side of the split: {shown}{more}; leave them "
-        "out of training with --exclude and the file of the other split"
+        f"{len(shared)} recording(s) on more than one side of the split: {shown}{more}; exclude "
+        "them from training with --exclude and the file of the other split"
     )
 
 
 def random_split(entries: Sequence[Entry], share: float, seed: int) -> list[Entry]:
-    """The entries with about `share` of them in validation, whole recordings only.
+    """The entries with about `share` of them in validation; a recording is never split.
 
     Recordings are taken in the order of a hash of seed and name until the share is reached, so
-    adding clips moves few of them.
+    that adding clips moves few of them.
 
     Raises:
         ConfigError: `share` is outside 0 to 1.
-        DataError: the entries are split already, or come from a single recording.
+        DataError: the entries are already split, or come from a single recording.
     """
     if not 0 < share < 1:
         raise ConfigError(f"--random-split {share}: expected a share between 0 and 1, such as 0.1")
     splits = sorted({entry.split for entry in entries})
     if len(splits) > 1:
         raise DataError(
-            f"--random-split {share}: the clips are split already ({', '.join(splits)}); "
-            "--split train takes all of them as one"
+            f"--random-split {share}: the clips are already split ({', '.join(splits)}); "
+            "--split train ignores their splits"
         )
     sizes: dict[str, int] = defaultdict(int)
     for entry in entries:
@@ -62,7 +62,7 @@ def random_split(entries: Sequence[Entry], share: float, seed: int) -> list[Entr
     chosen: set[str] = set()
     taken = 0
     for recording in order[:-1]:
-        # A whole recording is taken where it brings the draw nearer to the share.
+        # A recording is taken if it brings the total closer to the share.
         if abs(taken + sizes[recording] - budget) <= abs(taken - budget):
             chosen.add(recording)
             taken += sizes[recording]

@@ -1,4 +1,4 @@
-"""A preparation in a few lines for the terminal."""
+"""Summary of a preparation for the terminal."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ _NOTES = 12
 
 
 def summary(done: Prepared) -> str:
-    """Rows, clips, captions, what was left out, the published numbers beside these, the files."""
+    """Rows, clips, captions, what was left out, the published counts, and the files written."""
     reading, clips = done.reading, done.clips
     captions = sum(len(clip.entry.captions) for clip in clips)
     hours = sum(clip.seconds for clip in clips) / 3600
@@ -18,7 +18,7 @@ def summary(done: Prepared) -> str:
         f"clips written  {len(clips):,} ({hours:,.2f} h, {captions:,} captions)",
     ]
     if reading.duplicates:
-        lines.append(f"duplicates     {reading.duplicates:,} captions repeated for their clip")
+        lines.append(f"duplicates     {reading.duplicates:,} repeated captions of a clip")
     kinds = Counter(problem.kind for problem in done.problems)
     for kind, number in kinds.items():
         lines.append(f"{kind:<14} {number:,}")

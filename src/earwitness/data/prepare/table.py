@@ -33,7 +33,7 @@ class Columns:
     index: str | None = None
 
     def in_words(self) -> str:
-        """The choice in words."""
+        """The choice as text."""
         parts = [f"sound '{self.audio}'", f"captions {', '.join(map(repr, self.captions))}"]
         others = {"id": self.id, "recording": self.group, "split": self.split}
         parts += [f"{what} '{name}'" for what, name in others.items() if name]
@@ -51,9 +51,9 @@ def read(
 ) -> tuple[Reading, list[tuple[Table, Columns]]]:
     """The clips of the tables, and each table with its columns (for `shifts`).
 
-    Both one caption per row and several per row are read: rows of one sound are joined.
-    A sound's split is `split`, else its row's, else train; its recording is the cell of `group`,
-    else the stem of its file, or its whole path where a column gives the splits.
+    Rows may have one caption or several; rows of the same sound are joined. A sound's split is
+    `split`, else its row's, else train; its recording is the cell of `group`, else the stem of its
+    file, or its whole path if a column gives the splits.
 
     Raises:
         DataError: a table cannot be read, or has no such columns.
@@ -72,7 +72,7 @@ def read(
         ]
         empty = len(table.rows) - sum(bool(cell(r, columns.audio).strip()) for r in table.rows)
         if empty:
-            reading.notes.append(f"{path}: {empty} rows name no sound")
+            reading.notes.append(f"{path}: {empty} rows without a sound")
         reading.rows += len(table.rows)
         reading.inputs.append(path)
         reading.notes += [*table.notes(), f"{path}: {columns.in_words()}"]
@@ -87,15 +87,15 @@ def choose(
     id_column: str | None = None,
     group: str | None = None,
 ) -> Columns:
-    """The columns given, and by their names those that are not.
+    """The columns given; the others are guessed from their names.
 
     Raises:
-        DataError: a given column is not there, or no column looks like sounds or captions.
+        DataError: a given column does not exist, or no column looks like sounds or captions.
     """
     for name in filter(None, (audio, *captions, id_column, group)):
         if name not in table.columns:
             raise DataError(
-                f"{table.path}: no column '{name}'; there are {', '.join(table.columns)}"
+                f"{table.path}: no column '{name}'; expected one of {', '.join(table.columns)}"
             )
     sound = audio or _known(table, AUDIO) or id_column or _known(table, ID)
     texts = tuple(captions) or _caption_columns(table)
@@ -103,7 +103,7 @@ def choose(
         if not found:
             raise DataError(
                 f"{table.path}: no column looks like {what} among {', '.join(table.columns)}; "
-                f"--{option}-column names it (a file without a header needs one first)"
+                f"set it with --{option}-column (the file must have a header)"
             )
     assert sound is not None
     return Columns(
@@ -123,7 +123,7 @@ def _entry(table: Table, number: int, columns: Columns, split: str | None) -> En
     own = cell(row, columns.split).strip()
     part = split or (split_name(own) or own.lower() if own else "train")
     path = Path(name.replace("\\", "/"))
-    # Where the splits are given, train/1.wav and test/1.wav are two recordings.
+    # If the splits are given, train/1.wav and test/1.wav are two recordings.
     unnamed = path.with_suffix("").as_posix() if columns.split else path.stem
     recording = cell(row, columns.group).strip() or unnamed
     seconds = cell(row, columns.seconds)

@@ -1,4 +1,4 @@
-"""WavCaps: one JSON file per source, sounds named by their id.
+"""WavCaps: one JSON file per source; sounds are named by their ids.
 
 Mei et al. 2023, arXiv 2303.17395: {"num_captions_per_audio": 1, "data": [{"id", "caption",
 "duration", ...}]}; AudioSet ids read "Y<youtube_id>.wav", the sounds are FLAC.
@@ -19,15 +19,15 @@ SOURCES = {
     "FreeSound": ("freesound", "fsd_final"),
     "SoundBible": ("soundbible", "sb_final"),
 }
-"""the sources: namespace of their recordings, and how their JSON file is called"""
+"""the sources: the namespace of their recordings, and the name of their JSON file"""
 
 
 def read(given: Sequence[Path], split: str | None) -> Reading:
     """The clips of WavCaps files; folders give the JSON files of the four sources below them.
 
     Raises:
-        DataError: a file is missing, is not of this form, or neither its name nor its folder gives
-            the source.
+        DataError: a file is missing, has another structure, or neither its name nor its folder
+            gives the source.
     """
     reading = Reading("wavcaps")
     entries: list[Entry] = []
@@ -46,13 +46,13 @@ def read(given: Sequence[Path], split: str | None) -> Reading:
 
 
 def locate(reading: Reading, files: AudioFiles) -> dict[int, list[Path]]:
-    """The files of the entries by their position, each source looked for in its own folder.
+    """The files of the entries by index; each source is searched in its own folder.
 
-    Numbers of Freesound, SoundBible and BBC may be the same, so without folders named after the
+    Freesound, SoundBible and BBC may use the same numbers, so without folders named after the
     sources only one source can be recognized from the files.
 
     Raises:
-        DataError: several sources, and a source without a folder of its name.
+        DataError: there are several sources, and one has no folder of its name.
     """
     sources = list(dict.fromkeys(entry.source for entry in reading.entries))
     names = {source: source.partition("/")[2] for source in sources}
@@ -61,8 +61,8 @@ def locate(reading: Reading, files: AudioFiles) -> dict[int, list[Path]]:
         own = {sources[0]: files}
     if len(sources) > 1 and all(part is None for part in own.values()):
         raise DataError(
-            f"{files.root}: no folder named {', '.join(names.values())}; with several sources "
-            "their sounds must be in separate folders, as numbers occur in more than one"
+            f"{files.root}: no folder named {', '.join(names.values())}; the sounds of several "
+            "sources must be in separate folders, since they share numbers"
         )
     for source, part in own.items():
         if part is None:
@@ -114,7 +114,7 @@ def _items(path: Path) -> list[dict[str, Any]]:
     content = read_json(path)
     items = content.get("data") if isinstance(content, dict) else content
     if not isinstance(items, list) or not items:
-        raise DataError(f"{path}: expected WavCaps' form, an object with a list 'data' of clips")
+        raise DataError(f"{path}: expected WavCaps' format, an object with a list 'data' of clips")
     for number, item in enumerate(items, start=1):
         if not isinstance(item, dict) or not item.get("id") or "caption" not in item:
             raise DataError(f"{path}, item {number}: expected an object with 'id' and 'caption'")
