@@ -73,7 +73,10 @@ def test_export_merges_lora(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prefix": QFormerConfig(n_queries=2, layers=1, heads=2)}, "QFormer has no ONNX form"),
+        (
+            {"prefix": QFormerConfig(n_queries=2, layers=1, heads=2)},
+            "cannot export a prefix of type QFormer to ONNX",
+        ),
         ({"guide": TokenGuideConfig(metric="cosine")}, "guide metric 'cosine'"),
     ],
 )
@@ -91,7 +94,7 @@ def test_export_refuses_other_encoders(tmp_path: Path) -> None:
     folder = saved(
         TorchCaptioner(ced, tiny_decoder(config.decoder), config, "ced").eval(), tmp_path / "ced"
     )
-    with pytest.raises(ConfigError, match="an encoder of type CED has no ONNX form"):
+    with pytest.raises(ConfigError, match="cannot export an encoder of type CED to ONNX"):
         export.export_model(folder, tmp_path / "out")
 
 
@@ -105,7 +108,7 @@ def test_export_refuses_large_and_other_language_models() -> None:
         "vocab_size": 32000,
     }
     assert LlamaSizes.of(llama_7b).weights == pytest.approx(6.6e9, rel=0.01)
-    with pytest.raises(ConfigError, match="'gpt2' has no ONNX form"):
+    with pytest.raises(ConfigError, match="'gpt2' to ONNX"):
         LlamaSizes.of({"model_type": "gpt2"})
     with pytest.raises(ConfigError, match="rope 'llama3'"):
         LlamaSizes.of(llama_7b | {"rope_parameters": {"rope_type": "llama3"}})

@@ -95,7 +95,7 @@ def test_headers_among_the_rows_are_left_out_and_told(tmp_path):
     rows = [["rain.wav", "a"], ["audio", "caption"], ["dog.wav", "b"]]
     table = write_csv(tmp_path / "list.csv", ["audio", "caption"], rows)
     said = prepared("csv", table, "-o", tmp_path / "m.csv")
-    assert "1 header line(s) among the rows left out" in said
+    assert "skipped 1 header line(s) among the rows" in said
     assert [row["id"] for row in manifest(tmp_path / "m.csv")] == ["rain.wav", "dog.wav"]
 
 

@@ -202,7 +202,7 @@ def test_wrong_usage_exits_two(command, monkeypatch, folder: Path, arguments, me
         (["good.csv", "refs.json", "--tokenizer", "x"], "tokenizer 'x'"),
         (
             ["good.csv", "refs.json", "--audio", "none", "--html", "r.html"],
-            "no such folder of sounds",
+            "no such folder; expected a folder of sounds",
         ),
         (["good.csv", "refs.json", "--json", "none/x.json"], "cannot be written"),
         (

@@ -74,7 +74,7 @@ def test_failed_clip_of_a_run_counts_as_missing(tmp_path: Path):
         ("p.csv", "id,caption\na,x\nb,y\na,z\n", "more than one caption for 'a'"),
         ("p.csv", "id,words\na,x\n", "line 2: no caption column among id, words"),
         ("p.csv", "key,caption\na,x\n", "no id column among key, caption"),
-        ("p.csv", "id,caption\na,x,y\n", "line 2: 3 cells, the header has 2"),
+        ("p.csv", "id,caption\na,x,y\n", "line 2: 3 cells, but the header has 2"),
         ("p.csv", "id,caption\n", "holds no captions"),
         ("p.jsonl", '{"id": "a", "caption": 3}', "expected text in column 'caption', got '3'"),
         ("p.jsonl", '{"id": "a"\n', "line 1: not JSON"),

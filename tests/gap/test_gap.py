@@ -385,7 +385,7 @@ def test_token_gap_by_hand() -> None:
     ("change", "message"),
     [
         ({"text": cloud(9)}, "9 captions for 10 sounds"),
-        ({"text": cloud(10, 5)}, "6 numbers per vector and text 5"),
+        ({"text": cloud(10, 5)}, "6 numbers per vector but text has 5"),
         ({"audio": np.zeros((10, 6))}, "all zeros in row 0"),
         ({"audio": np.full((10, 6), np.nan)}, "not finite in row 0"),
         ({"audio": cloud(1)}, "N >= 2"),

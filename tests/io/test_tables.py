@@ -144,7 +144,7 @@ def test_list_of_utf8_names_with_one_that_is_not_keeps_the_others() -> None:
         ("t.csv", None, "t.csv: no such file; expected a table as .csv"),
         ("t.xlsx", b"PK", "unknown format '.xlsx'; a table is .csv, .tsv"),
         ("t.csv", b"\x89PNG\r\n\x1a\n\x00\x00", "not a readable table .it is not text"),
-        ("t.csv", b"a,b\n1,2,3\n", "line 2: 3 cells, the header has 2"),
+        ("t.csv", b"a,b\n1,2,3\n", "line 2: 3 cells, but the header has 2"),
         ("t.csv", b'a,b\n1,"never closed\n', "not a readable table .unexpected end of data"),
         ("t.jsonl", b'{"a": 1}\n{"a":\n', "line 2: not JSON"),
         ("t.jsonl", b"\n3\n", "line 2: expected an object, got 3"),

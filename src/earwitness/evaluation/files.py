@@ -1,6 +1,6 @@
 """Predictions and references from any table, COCO files or a run's folder, matched by id.
 
-Ids are compared in Unicode's composed form, so that file names from macOS match those from Linux.
+Ids are compared in composed Unicode (NFC), so that file names from macOS match those from Linux.
 """
 
 import re
@@ -40,7 +40,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Matched:
-    """Captions and references clip by clip, in the references' order; `notes` on the rest."""
+    """Captions and references per clip, in the references' order; `notes` cover the rest."""
 
     ids: list[str]
     candidates: list[str]
@@ -51,7 +51,7 @@ class Matched:
 def read_predictions(
     path: Path, *, id_column: str | None = None, text_column: str | None = None
 ) -> dict[str, str]:
-    """Clip id to caption. A row that holds an `error` and no caption counts as missing.
+    """Clip id to caption. A row with an `error` and no caption counts as missing.
 
     Raises:
         DataError: the file cannot be read, lacks a column, or names a clip twice.
@@ -107,9 +107,9 @@ def read_references(
 def match(
     predictions: dict[str, str], references: dict[str, list[str]], *, partial: bool = False
 ) -> Matched:
-    """Predictions and references paired by id, else by file name, else by that without suffix.
+    """Predictions and references paired by id, else by file name, else by that without extension.
 
-    With `partial` only the clips on both sides are kept, and `notes` name the others.
+    With `partial`, only clips on both sides are kept, and `notes` lists the others.
 
     Raises:
         DataError: ids are missing or extra (and not `partial`), or no id is on both sides.
@@ -144,7 +144,7 @@ def match(
 
 
 def without_suffix(name: str) -> str:
-    """The file name of a path, without the suffix of an audio format."""
+    """The file name of a path, without an audio extension."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in SOUND_SUFFIXES else path.name
 
@@ -157,7 +157,7 @@ _KEYS: tuple[tuple[str, Callable[[str], str]], ...] = (
 
 
 def _keyed(names: Iterable[str], key: Callable[[str], str]) -> dict[str, str] | None:
-    """Key to name; None where two names share a key."""
+    """Key to name; None if two names share a key."""
     pairs = [(key(name), name) for name in names]
     keyed = dict(pairs)
     return keyed if len(keyed) == len(pairs) else None
@@ -176,7 +176,7 @@ def _run_file(path: Path) -> Path:
 
 
 def _rows(path: Path) -> list[tuple[str, Cells]]:
-    """The rows of a table with their place ("file, line n"), whatever the format."""
+    """The rows of a table in any format, with their place ("file, line n")."""
     if path.suffix.lower() == ".json":
         return _json(path)
     table = read_table(path, "file").complete()
@@ -204,7 +204,7 @@ def _json(path: Path) -> list[tuple[str, Cells]]:
 def _coco(path: Path, content: Cells) -> list[tuple[str, Cells]]:
     """The annotations of a COCO caption file, each with the `file_name` of its image.
 
-    An annotation's own `id` numbers the caption and is left out. An image without annotation gives
+    An annotation's own `id` numbers the caption and is dropped. An image without annotations gives
     a row with an empty list of captions.
     """
     rows: list[tuple[str, Cells]] = []
@@ -261,7 +261,7 @@ def _id(place: str, row: Cells, named: str | None) -> str:
 
 
 def _references(place: str, row: Cells, named: str | None) -> tuple[list[str], bool]:
-    """The references in a row, and whether they are all of its clip."""
+    """The references in a row, and whether they are all references of its clip."""
     numbered = [name for name in row if _NUMBERED.fullmatch(name)]
     if numbered and named is None:
         texts = [(n, row[n]) for n in numbered if row[n] is not None and str(row[n]).strip()]
@@ -285,7 +285,7 @@ def _text(place: str, column: str, value: object) -> str:
 def _no_column(place: str, what: str, row: Cells, known: Sequence[str], option: str) -> str:
     return (
         f"{place}: no {what} column among {', '.join(map(str, row))}; known names are "
-        f"{', '.join(known)}, or name one with {option}"
+        f"{', '.join(known)}, or choose one with {option}"
     )
 
 

@@ -1,4 +1,4 @@
-"""An evaluation as one self-contained HTML page: scores, and the captions worth a look."""
+"""An evaluation as one self-contained HTML page: scores, and the captions worth a closer look."""
 
 import base64
 import math
@@ -44,10 +44,10 @@ class Bar:
 def page(
     reports: Sequence[Report], *, audio: Path | None = None, folder: Path | None = None
 ) -> str:
-    """The HTML page on `reports`, with players for the clips found under `audio`.
+    """The HTML page for `reports`, with players for the clips found under `audio`.
 
-    Sounds up to 600 kB are put into the page; larger ones are linked relative to `folder`, where
-    the page will be.
+    Sounds of up to 600 kB are embedded in the page; larger ones are linked relative to `folder`,
+    where the page will be.
 
     Raises:
         DataError: `audio` is not a folder.
@@ -66,7 +66,7 @@ def page(
 
 
 def _report(number: int, report: Report, find: Callable[[str], str]) -> dict[str, object]:
-    """What the template shows of a report."""
+    """What the template shows for a report."""
     runs = [report.runs[0], *report.other[:1]]
     names = [report.names, report.against][: len(runs)]
     shown = f" Captions are those of {report.names[0]}." if len(report.runs) > 1 else ""
@@ -123,7 +123,7 @@ def _groups(runs: Sequence[Evaluation]) -> list[tuple[str, str, str, list[int]]]
 
 
 def _scores(report: Report) -> list[dict[str, object]]:
-    """A row per metric with a cell per system."""
+    """One row per metric with one cell per system."""
     pooled = [report.pooled, *([pool(report.other)] if report.other else [])]
     counts = [len(report.runs), len(report.other)]
     rows: list[dict[str, object]] = []
@@ -166,7 +166,7 @@ def _card(
 ) -> dict[str, object]:
     """A clip: its sound, the caption of each system, references, and scores.
 
-    A bar shows the rank, so that metrics of different scales compare.
+    Bars show ranks, so that metrics on different scales are comparable.
     """
     references = runs[0].references[clip]
     known = {word for text in references for word in simple(text).split()}
@@ -208,17 +208,17 @@ def _facts(run: Evaluation) -> dict[str, object]:
 
 
 def _sounds(folder: Path | None) -> dict[str, Path]:
-    """File name without suffix to sound file, for everything under `folder`."""
+    """File name without extension to sound file, for everything under `folder`."""
     if folder is None:
         return {}
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of sounds")
+        raise DataError(f"{folder}: no such folder; expected a folder of sounds")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES)
     return {path.stem: path for path in found}
 
 
 def _address(sounds: Mapping[str, Path], folder: Path | None, name: str) -> str:
-    """The address of the sound called `name` for its player; empty where there is none."""
+    """The address of the sound called `name` for its player; empty if there is none."""
     path = sounds.get(without_suffix(name))
     if path is None:
         return ""

@@ -36,10 +36,10 @@ class Java:
 
 
 def find_java(java: Path | str | None = None) -> Path:
-    """The Java program: `java` itself where given, else the one of JAVA_HOME, else the one on PATH.
+    """The Java program: `java` if given, else the one in JAVA_HOME, else the one on PATH.
 
     Raises:
-        MetricNotRunError: there is none.
+        MetricNotRunError: Java is not found.
     """
     if java is not None:
         found = shutil.which(str(java))
@@ -51,21 +51,21 @@ def find_java(java: Path | str | None = None) -> Path:
         return Path(found)
     if found := shutil.which("java"):
         return Path(found)
-    raise MetricNotRunError(f"Java not found (neither JAVA_HOME nor PATH holds one); {_JAVA_HINT}")
+    raise MetricNotRunError(f"Java not found (neither in JAVA_HOME nor on PATH); {_JAVA_HINT}")
 
 
 def java_runtime(java: Path | str | None = None) -> Java:
-    """The Java runtime with its version, asked from the program itself.
+    """The Java runtime with its version, as reported by the program itself.
 
     Raises:
-        MetricNotRunError: there is none, it does not start, or it is older than version 8.
+        MetricNotRunError: Java is not found, does not start, or is older than version 8.
     """
     program = find_java(java)
     lines = run_java(program, ["-version"], timeout=60.0).stderr.splitlines()
     line = next((line for line in lines if "version" in line), "")
     match = re.search(r'"(?:1\.)?(\d+)', line)
     if match is None:
-        raise MetricNotRunError(f"{program}: '-version' did not name a Java version")
+        raise MetricNotRunError(f"{program}: '-version' printed no Java version")
     if int(match[1]) < OLDEST_JAVA:
         raise MetricNotRunError(f"{program}: {line} is too old; version 8 or newer is needed")
     return Java(program, line, int(match[1]))
@@ -74,9 +74,9 @@ def java_runtime(java: Path | str | None = None) -> Java:
 def run_java(
     program: Path, arguments: Sequence[str], *, text: str = "", timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """The finished Java run on `arguments`, with `text` as its standard input.
+    """Runs Java with `arguments` and `text` as standard input, and returns the finished process.
 
-    The run gets its own process group, so that a run over the limit leaves nothing behind.
+    It has its own process group, so that a run over the limit leaves no processes behind.
 
     Raises:
         MetricNotRunError: it does not start, takes longer than `timeout` seconds, or fails.
@@ -97,7 +97,7 @@ def run_java(
 
 
 def start(command: Sequence[str], errors: IO[str] | int) -> "subprocess.Popen[str]":
-    """A program with pipes in and out and a process group of its own, which `kill` ends.
+    """Starts a program with pipes and its own process group, which `kill` ends.
 
     Raises:
         MetricNotRunError: it does not start.
@@ -118,7 +118,7 @@ def start(command: Sequence[str], errors: IO[str] | int) -> "subprocess.Popen[st
 
 
 def kill(process: "subprocess.Popen[str]") -> None:
-    """Ends a program that `start` started, and what it started."""
+    """Kills a program started by `start`, and its child processes."""
     if sys.platform == "win32":
         process.kill()
     else:
@@ -126,14 +126,14 @@ def kill(process: "subprocess.Popen[str]") -> None:
 
 
 def too_slow(timeout: float) -> MetricNotRunError:
-    """The error of a run over its limit."""
+    """The error for a run over its time limit."""
     return MetricNotRunError(
         f"Java took longer than the limit of {timeout:g} s and was stopped; a longer limit may help"
     )
 
 
 def failure(code: int, errors: str) -> MetricNotRunError:
-    """The error of a run that failed: its exit code and the first line of what it said."""
+    """The error for a failed run: its exit code and its first line of output."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return MetricNotRunError(
         f"Java failed with exit code {code}: {lines[0][:300] if lines else 'no message'}"
@@ -141,7 +141,7 @@ def failure(code: int, errors: str) -> MetricNotRunError:
 
 
 def package_file(*parts: str) -> Path | None:
-    """The path of a file of the installed pycocoevalcap, which is not imported; None if absent."""
+    """The path of a file in the installed pycocoevalcap (without importing it); None if absent."""
     spec = importlib.util.find_spec("pycocoevalcap")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder, *parts)
@@ -151,10 +151,10 @@ def package_file(*parts: str) -> Path | None:
 
 
 def required_jar(given: Path | None, *parts: str) -> Path:
-    """The jar at `given`, else the one that pycocoevalcap carries at `parts`.
+    """The jar at `given`, else the one that comes with pycocoevalcap, at `parts`.
 
     Raises:
-        MetricNotRunError: it is nowhere.
+        MetricNotRunError: the jar is not found.
     """
     if given is not None:
         if not given.is_file():

@@ -1,7 +1,7 @@
-"""Java programs that answer line by line and stay: each is started once per process.
+"""Java programs that keep running and answer line by line: each is started once per process.
 
-METEOR's jar reads a table of paraphrases for ten seconds before its first answer; a training run
-that validates after each epoch pays for that once.
+METEOR's jar loads a paraphrase table for ten seconds before its first answer; a training run that
+validates after each epoch pays for that only once.
 """
 
 import atexit
@@ -18,14 +18,14 @@ from threading import Lock, Thread
 from earwitness.evaluation.java import failure, kill, start, too_slow
 
 _END = ""
-"""what a queue of lines holds when no more will come; a line ends with a newline"""
+"""marks the end of a queue of lines; a real line ends with a newline"""
 
 
 class JavaServer:
-    """A running program that prints a line for each line that it reads."""
+    """A running program that prints one line per line that it reads."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Raises MetricNotRunError where the program does not start."""
+        """Raises MetricNotRunError if the program does not start."""
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = start(command, self._errors)
         self._answers: SimpleQueue[str] = SimpleQueue()
@@ -33,15 +33,15 @@ class JavaServer:
 
     @property
     def running(self) -> bool:
-        """Whether it still waits for lines."""
+        """Whether it is still waiting for lines."""
         return self._process.poll() is None
 
     def ask(self, lines: Sequence[str], timeout: float) -> list[str]:
-        """The answers to `lines`; fewer where the program ended without a fault.
+        """The answers to `lines`; fewer if the program ended without an error.
 
         Raises:
             MetricNotRunError: the program failed, or the answers took longer than `timeout`
-                seconds; it is stopped then.
+                seconds and it was stopped.
         """
         Thread(target=_write, args=(self._process, lines), daemon=True).start()
         end = time.monotonic() + timeout
@@ -62,7 +62,7 @@ class JavaServer:
         return found
 
     def stop(self) -> None:
-        """Ends the program and all that it started."""
+        """Ends the program and its child processes."""
         if self.running:
             kill(self._process)
         self._process.wait()
@@ -93,7 +93,7 @@ def _read(process: "Popen[str]", answers: "SimpleQueue[str]") -> None:
 
 def _write(process: "Popen[str]", lines: Sequence[str]) -> None:
     assert process.stdin is not None
-    # A program that has ended or was stopped reads no more; `ask` says why.
+    # A program that has ended or was stopped does not read; `ask` reports why.
     with suppress(OSError, ValueError):
         process.stdin.writelines(lines)
         process.stdin.flush()
@@ -102,11 +102,11 @@ def _write(process: "Popen[str]", lines: Sequence[str]) -> None:
 def ask_java(
     program: Path, arguments: Sequence[str], lines: Sequence[str], *, timeout: float
 ) -> list[str]:
-    """The answers of Java run on `arguments` to `lines`; see `JavaServer.ask`.
+    """The answers to `lines` by Java run with `arguments`; see `JavaServer.ask`.
 
-    It is started at the first call and waits for the next one until this process ends.
+    It is started on the first call and keeps running until this process ends.
     """
-    # A forked process must not talk to the server of its parent.
+    # A forked process must not talk to its parent's server.
     key = (os.getpid(), (str(program), *arguments))
     with _LOCK:
         server = _SERVERS.get(key)

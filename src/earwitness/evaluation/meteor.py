@@ -1,9 +1,9 @@
-"""METEOR 1.5: its authors' jar matches the words, the closing formula is here.
+"""METEOR 1.5: its authors' jar matches the words; the final formula is here.
 
 The jar aligns each candidate with each reference (exact, stem, synonym, paraphrase) and prints 23
-counts of the best alignment. The score is a formula of those counts, per clip and, from their sums,
-per corpus (Denkowski and Lavie 2014); in double precision it equals what the jar's own EVAL command
-prints.
+counts for the best alignment. The score is a formula of those counts, per clip and, from their
+sums, per corpus (Denkowski and Lavie 2014); in double precision it equals the output of the jar's
+own EVAL command.
 """
 
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ def meteor_counts(
     jar: Path | None = None,
     timeout: float = 600.0,
 ) -> Float[np.ndarray, "clips 23"]:
-    """The jar's match counts of each clip: English, with -norm, as in the COCO tools.
+    """The jar's match counts for each clip: English, with -norm, as in the COCO tools.
 
-    A clip whose candidate matches perfectly in one piece has its chunk count set to 0: so does the
-    jar before it sums.
+    If a candidate matches perfectly in one chunk, its chunk count is set to 0, as the jar does
+    before it sums.
 
     Raises:
         MetricNotRunError: Java or the jar is missing, fails, or takes longer than `timeout`
@@ -58,7 +58,7 @@ def meteor_counts(
 
 
 def meteor(counts: Float[np.ndarray, "rows 23"]) -> Float[np.ndarray, " rows"]:
-    """METEOR of rows of counts (see `meteor_counts`), or of their sums."""
+    """METEOR for rows of counts (see `meteor_counts`), or for their sums."""
     matches = counts[:, 4:20].reshape(-1, 4, 4)
     precision = _ratio(matches[..., 0], matches[..., 2], counts[:, 0], counts[:, 2])
     recall = _ratio(matches[..., 1], matches[..., 3], counts[:, 1], counts[:, 3])

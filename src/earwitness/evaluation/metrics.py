@@ -1,4 +1,4 @@
-"""The list of metrics: what each is called, what it needs, and how its columns come about."""
+"""The list of metrics: the name of each, what it needs, and how its columns are computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from earwitness.statistics import Coverage, Statistic, Sums, mean_of
 
 FLUENCY_PENALTY = 0.9
 _HINTS = {
-    "sbert": "no sentence encoder named: pass sbert (--sbert), a folder, a hub id, "
+    "sbert": "no sentence encoder given: pass sbert (--sbert), a folder, a hub id, "
     f"or the installed '{semantic.MINILM}'",
-    "fluency": "no fluency detector named: pass fluency (--fluency), a folder or a hub id of "
+    "fluency": "no fluency detector given: pass fluency (--fluency), a folder or a hub id of "
     f"{semantic.FENSE_FLUENCY}",
 }
 
 
 @dataclass(frozen=True)
 class Column:
-    """One score: its corpus `statistic`, and its value per clip where it has one."""
+    """One score: its corpus `statistic`, and its value per clip if it has one."""
 
     statistic: Statistic
     per_clip: np.ndarray | None = None
@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """Where the external parts of the metrics are; `timeout` is in seconds per Java run."""
+    """The locations of the metrics' external parts; `timeout` is in seconds per Java run."""
 
     java: Path | str | None = None
     meteor_jar: Path | None = None
@@ -47,7 +47,7 @@ class MetricSettings:
 
 @dataclass
 class Job:
-    """One set of normalized captions under evaluation, and what its metrics share."""
+    """One set of normalized captions to evaluate, and what its metrics share."""
 
     texts: NormalizedCaptions
     settings: MetricSettings
@@ -74,7 +74,7 @@ def spider(
 def penalized(
     score: Float[np.ndarray, " clips"], fluency_error: Float[np.ndarray, " clips"]
 ) -> Float[np.ndarray, " clips"]:
-    """`score` less 90 % where a fluency error is: SPIDEr-FL from SPIDEr, FENSE from sbert_sim."""
+    """`score` reduced by 90 % for fluency errors: SPIDEr-FL from SPIDEr, FENSE from sbert_sim."""
     return score * (1.0 - FLUENCY_PENALTY * fluency_error)
 
 
@@ -102,7 +102,7 @@ def _rouge_l(job: Job) -> dict[str, Column]:
 def _cider_d(job: Job) -> dict[str, Column]:
     if len(job.texts.candidates) < 2:
         raise MetricNotRunError(
-            "needs at least two clips: every document frequency of one clip is 1 of 1"
+            "needs at least two clips: with one, every document frequency is 1 of 1"
         )
     job.notes["cider_d"] = (
         "CIDEr-D (Vedantam 2015), n 1..4, sigma 6, scale 10, document frequencies from these "
@@ -167,7 +167,7 @@ def _fer(job: Job) -> dict[str, Column]:
         raise MetricNotRunError(_HINTS["fluency"])
     if not semantic.is_fense_fluency(name):
         raise MetricNotRunError(
-            f"defined with the detector {semantic.FENSE_FLUENCY}; {name} does not carry that name"
+            f"defined with the detector {semantic.FENSE_FLUENCY}; {name} does not have that name"
         )
     job.say(f"fer: looking for fluency errors with {name}")
     model = semantic.load_fluency(name, job.settings.device)

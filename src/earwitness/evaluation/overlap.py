@@ -1,4 +1,4 @@
-"""BLEU-1..4, ROUGE-L and CIDEr-D on integer arrays, equal to the COCO caption tools.
+"""BLEU-1..4, ROUGE-L and CIDEr-D on integer arrays, identical to the COCO caption tools.
 
 Every word and n-gram becomes an integer once; counting, clipping and weighting are then array
 operations.
@@ -34,7 +34,7 @@ class Grams:
 
 
 def count_grams(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Grams:
-    """The n-gram counts of normalized candidates (one per clip) and references (some per clip)."""
+    """The n-gram counts of normalized candidates (one per clip) and references (one or more)."""
     sentences = [text.split() for text in candidates]
     sentences += [text.split() for group in references for text in group]
     clip = [*range(len(candidates))]
@@ -57,7 +57,8 @@ def count_grams(candidates: Sequence[str], references: Sequence[Sequence[str]]) 
 def bleu_counts(grams: Grams) -> Float[np.ndarray, "clips 10"]:
     """Per clip: candidate length, closest reference length, 4 guessed and 4 correct n-gram counts.
 
-    Corpus BLEU is `bleu` of their sums. Of two equally close reference lengths the shorter counts.
+    Corpus BLEU is `bleu` of their sums. Of two equally close reference lengths, the shorter is
+    used.
     """
     n, width = grams.clips, max(len(grams.order), 1)
     is_reference = grams.sentence >= n
@@ -76,7 +77,7 @@ def bleu_counts(grams: Grams) -> Float[np.ndarray, "clips 10"]:
 
 
 def bleu(counts: Float[np.ndarray, "*rows 10"]) -> Float[np.ndarray, "*rows 4"]:
-    """BLEU-1..4 of count rows (see `bleu_counts`), one result row for each."""
+    """BLEU-1..4 of count rows (see `bleu_counts`), one result row per count row."""
     length, reference_length = counts[..., 0], counts[..., 1]
     precision = (counts[..., 6:] + _TINY) / (counts[..., 2:6] + _SMALL)
     score = np.cumprod(precision, axis=-1) ** (1.0 / np.arange(1, ORDERS + 1))
@@ -88,7 +89,7 @@ def bleu(counts: Float[np.ndarray, "*rows 10"]) -> Float[np.ndarray, "*rows 4"]:
 def cider_d(grams: Grams) -> Float[np.ndarray, " clips"]:
     """CIDEr-D of each of two or more clips; document frequencies are from their references.
 
-    Vedantam et al. 2015, eq. 4 with the clipping and the length penalty of CIDEr-D; scaled by 10.
+    Vedantam et al. 2015, eq. 4 with CIDEr-D's clipping and length penalty; scaled by 10.
     The length in the penalty is the number of bigrams, as in the authors' code.
     """
     n, width = grams.clips, max(len(grams.order), 1)
@@ -153,7 +154,7 @@ def longest_common(first: list[str], second: list[str]) -> int:
 
 
 def _closest_length(grams: Grams) -> Int[np.ndarray, " clips"]:
-    """The reference length nearest to each candidate's; the shorter one of two."""
+    """The reference length closest to each candidate's; of two, the shorter."""
     n = grams.clips
     clip, length = grams.clip[n:], grams.words[n:]
     order = np.lexsort((length, np.abs(length - grams.words[clip]), clip))
@@ -163,7 +164,7 @@ def _closest_length(grams: Grams) -> Int[np.ndarray, " clips"]:
 def _find(
     wanted: Int[np.ndarray, " wanted"], keys: Int[np.ndarray, " keys"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each `wanted` key is among the sorted `keys`, and its place there."""
+    """Whether each `wanted` key is among the sorted `keys`, and its index there."""
     place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
     return (keys[place] == wanted if len(keys) else np.zeros(len(wanted), bool)), place
 

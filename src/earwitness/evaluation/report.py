@@ -19,7 +19,7 @@ _INTEGERS = ("vocabulary",)
 
 @dataclass(frozen=True)
 class Report:
-    """One system on one data set: its runs (one per seed), and what it is compared with."""
+    """One system on one data set: its runs (one per seed), and the system it is compared with."""
 
     dataset: str
     names: list[str]
@@ -32,7 +32,7 @@ class Report:
 
     @property
     def not_run(self) -> dict[str, str]:
-        """Metric to reason, over all runs of both systems."""
+        """Metric to reason, across all runs of both systems."""
         return {k: v for run in [*self.other, *self.runs] for k, v in run.not_run.items()}
 
 
@@ -145,7 +145,7 @@ def _finite(values: dict[str, object]) -> dict[str, object]:
 
 
 def _aligned(rows: list[list[str]]) -> str:
-    """Columns of text: the first flush left, the others flush right."""
+    """Aligned columns of text: the first left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -177,5 +177,5 @@ def _number(name: str, value: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p value to three digits; "-" where there is none."""
+    """A p-value with three digits; "-" if there is none."""
     return "-" if math.isnan(p) else f"{p:.3f}"

@@ -17,7 +17,7 @@ from earwitness.statistics import Statistic, interval, replicates, value
 
 @dataclass(frozen=True)
 class Score:
-    """A corpus score and its 95 % interval; NaN bounds where there is nothing to resample."""
+    """A corpus score and its 95 % interval; the bounds are NaN without resamples."""
 
     value: float
     low: float
@@ -35,8 +35,8 @@ class Score:
 class Evaluation:
     """The scores of one system on one set of clips.
 
-    `corpus` maps a name to its `Score`; `per_clip` has one dict of names to numbers for each clip;
-    `not_run` says why a metric is absent; `fingerprint` states the metric definitions and the text
+    `corpus` maps names to `Score`s; `per_clip` has one dict of names to numbers per clip;
+    `not_run` says why a metric is missing; `fingerprint` states the metric definitions and the text
     normalization behind the numbers.
     """
 
@@ -72,14 +72,14 @@ def evaluate(
 ) -> Evaluation:
     """The scores of `candidates` (one per clip) against `references` (one or more per clip).
 
-    Without `metrics` everything is tried; what cannot run is listed in `not_run` with the reason,
-    and no other number takes its place. Every corpus score has a 95 % bootstrap interval over clips
-    from `resamples` resamples (0: none). `timeout` is in seconds, for one Java run or one SPICE
-    batch.
+    Without `metrics`, all are tried; those that cannot run are listed in `not_run` with the reason,
+    and are never replaced by another number. Every corpus score has a 95 % bootstrap interval over
+    clips from `resamples` resamples (0: none). `timeout` is in seconds, for one Java run or one
+    SPICE batch.
 
     Raises:
-        DataError: the two lists do not fit together, a clip has no reference, or a metric name is
-            unknown. MetricNotRunError: tokenizer "ptb" without Java.
+        DataError: the two lists do not match, a clip has no reference, or a metric name is unknown.
+        MetricNotRunError: tokenizer "ptb" without Java.
     """
     names = [str(i) for i in range(len(candidates))] if ids is None else ids
     _check(candidates, references, names, resamples)
@@ -106,10 +106,10 @@ def evaluate(
 
 
 def select(metrics: Sequence[str] | None) -> list[str]:
-    """The metric families to compute, in a fixed order, with the parts they are made of.
+    """The metric families to compute, in a fixed order, including those that others depend on.
 
     Raises:
-        DataError: an unknown name; the message names the nearest.
+        DataError: a name is unknown; the message suggests the closest one.
     """
     if metrics is None:
         return list(FAMILIES)
@@ -122,7 +122,7 @@ def select(metrics: Sequence[str] | None) -> list[str]:
             raise DataError(f"unknown metric {metric!r}; {hint}")
         chosen |= {name, *NEEDS.get(name, ())}
     if not chosen:
-        raise DataError(f"no metric named; known are {', '.join(FAMILIES)}")
+        raise DataError(f"no metric given; known are {', '.join(FAMILIES)}")
     return [name for name in FAMILIES if name in chosen]
 
 

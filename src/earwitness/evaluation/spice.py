@@ -1,6 +1,6 @@
 """SPICE from its authors' jar and the user's own Stanford CoreNLP 3.6.0 jars, without -cache.
 
-The jar's cache is a native database that newer Java versions refuse, so it stays off; every batch
+The jar's cache is a native database that newer Java versions reject, so it stays off; every batch
 of clips has a time limit, because the parser can hang.
 """
 
@@ -27,10 +27,10 @@ BATCH = 250
 
 
 def corenlp_folder(given: Path | None = None) -> Path:
-    """The folder of both CoreNLP jars: `given`, $EARWITNESS_CORENLP, or pycocoevalcap's own.
+    """The folder with both CoreNLP jars: `given`, $EARWITNESS_CORENLP, or pycocoevalcap's own.
 
     Raises:
-        MetricNotRunError: a jar is not there; the message says which, where it was looked for, and
+        MetricNotRunError: a jar is missing; the message says which one, where it was expected, and
             where to get it.
     """
     variable = os.environ.get(CORENLP_VARIABLE)
@@ -43,7 +43,7 @@ def corenlp_folder(given: Path | None = None) -> Path:
             "stanford-corenlp-full-2015-12-09.zip "
             "(https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip): put both "
             "into one folder "
-            f"and name it with --corenlp or {CORENLP_VARIABLE}"
+            f"and set it with --corenlp or {CORENLP_VARIABLE}"
         )
     return folder
 
@@ -60,10 +60,10 @@ def spice(
     """SPICE (F-score over all tuples) of each clip; an empty candidate has no tuple and scores 0.
 
     Anderson et al. 2016. Clips go to the jar in batches of 250; `timeout` is the limit in seconds
-    for one batch.
+    per batch.
 
     Raises:
-        MetricNotRunError: a jar or Java is missing, a batch fails, or it goes over its limit.
+        MetricNotRunError: a jar or Java is missing, or a batch fails or exceeds its limit.
     """
     program, folder = find_java(java), corenlp_folder(corenlp)
     jar = required_jar(None, "spice", "spice-1.0.jar")

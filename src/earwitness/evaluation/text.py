@@ -1,4 +1,4 @@
-"""Text normalization before scoring: an explicit, named choice that every report states."""
+"""Text normalization before scoring: an explicit, named choice, stated in every report."""
 
 import re
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def normalize_captions(
 
 
 def simple(text: str) -> str:
-    """`text` in lower case without punctuation, words joined by single spaces."""
+    """`text` in lower case without punctuation, with single spaces between words."""
     return " ".join(_NO_WORD.sub(" ", _APOSTROPHES.sub("", text.lower())).split())
 
 

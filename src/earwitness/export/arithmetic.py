@@ -1,9 +1,10 @@
-"""The body of the convolutional encoder in float32 or int8: the same layers, other operators.
+"""The body of the convolutional encoder in float32 or int8: the same layers, different operators.
 
-int8 is what machines multiply fastest. Activations are unsigned 8-bit numbers whose ranges were
-measured on sounds, weights signed ones with a scale for each output channel, found when a graph is
-opened: both graphs read the same weight file. Weights use 7 bits, so that no sum of two products
-overflows the 16 bits that processors without VNNI have for it (onnxruntime's `reduce_range`).
+int8 is what machines multiply fastest. Activations are unsigned 8-bit integers whose ranges are
+calibrated on sounds; weights are signed, with one scale per output channel, computed when a graph
+is loaded, so both graphs read the same weight file. Weights use 7 bits, so that no sum of two
+products overflows the 16 bits that processors without VNNI have for it (onnxruntime's
+`reduce_range`).
 """
 
 from collections.abc import Sequence
@@ -17,21 +18,21 @@ from earwitness.export.graph import Graph, Value
 _BN_EPSILON = 1e-5
 _LARGEST_WEIGHT = 63.0
 _CONTRIB = "com.microsoft"
-"""onnxruntime's own operators: an int8 addition, and convolutions of channels-last images"""
+"""onnxruntime's own operators: int8 addition, and channels-last convolutions"""
 
 
 class Range(NamedTuple):
-    """The least and the greatest number that an activation is expected to have."""
+    """The expected minimum and maximum of an activation."""
 
     low: float
     high: float
 
 
 class Arithmetic(Protocol):
-    """How the layers of the body are computed. Values between `enter` and `leave` are its own."""
+    """How the body's layers are computed; between `enter` and `leave`, values have its format."""
 
     def enter(self, x: Value) -> Value:
-        """float32 activations [n, C, F, M] that are not negative, for the layers below."""
+        """Converts nonnegative float32 activations [n, C, F, M] for the layers below."""
         ...
 
     def conv(self, x: Value, conv: str, norm: str, stride: int = 1, relu: bool = True) -> Value:
@@ -39,16 +40,16 @@ class Arithmetic(Protocol):
         ...
 
     def add(self, x: Value, y: Value) -> Value:
-        """The sum, without what is below 0."""
+        """The sum, with values below 0 set to 0."""
         ...
 
     def leave(self, x: Value) -> Value:
-        """float32 activations [n, C, F, M] again."""
+        """Converts back to float32 activations [n, C, F, M]."""
         ...
 
 
 class Floats:
-    """float32. `seen` lists what an int8 graph must know the ranges of."""
+    """float32. `seen` lists the activations whose ranges an int8 graph needs."""
 
     def __init__(self, g: Graph, file: str) -> None:
         self._g, self._file = g, file
@@ -64,7 +65,7 @@ class Floats:
         return self._noted(self._g.op("Relu", y) if relu else y)
 
     def add(self, x: Value, y: Value) -> Value:
-        """The sum, without what is below 0."""
+        """The sum, with values below 0 set to 0."""
         return self._noted(self._g.op("Relu", self._g.op("Add", x, y)))
 
     def leave(self, x: Value) -> Value:
@@ -91,12 +92,12 @@ class Int8:
         return self._with(self._g.op("QuantizeLinear", x, scale, zero), scale, zero)
 
     def conv(self, x: Value, conv: str, norm: str, stride: int = 1, relu: bool = True) -> Value:
-        """A 3 x 3 convolution with its batch norm; a range from 0 on cuts off what is below."""
+        """A 3 x 3 convolution with its batch norm; a range that starts at 0 acts as a ReLU."""
         g = self._g
         weight, shift = folded(g, self._file, conv, norm)
         largest = g.op("ReduceMax", g.op("Abs", weight), g.ints(1, 2, 3), keepdims=0)
         steps = g.op("Div", largest, g.number(_LARGEST_WEIGHT))
-        # A channel of zeros has no scale of its own.
+        # A channel of zeros has no scale.
         steps = g.op("Max", steps, g.number(1e-12))
         whole = g.op("Round", g.op("Div", weight, g.reshape(steps, -1, 1, 1, 1)))
         zeros = g.op("Mul", steps, g.number(0.0))
@@ -122,13 +123,13 @@ class Int8:
         return self._with(y, out_scale, out_zero)
 
     def add(self, x: Value, y: Value) -> Value:
-        """The sum; its range begins at 0, which cuts off what is below."""
+        """The sum; its range starts at 0, which acts as a ReLU."""
         scale, zero = self._next()
         inputs = (x, *self._scales[x], y, *self._scales[y], scale, zero)
         return self._with(self._g.op("QLinearAdd", *inputs, domain=_CONTRIB), scale, zero)
 
     def leave(self, x: Value) -> Value:
-        """float32 activations, channels first again."""
+        """Converts back to float32 activations, channels first."""
         floats = self._g.op("DequantizeLinear", x, *self._scales[x])
         return self._g.op("Transpose", floats, perm=[0, 3, 1, 2])
 
@@ -137,7 +138,7 @@ class Int8:
         return x
 
     def _next(self) -> tuple[Value, Value]:
-        """Scale and zero point of the next activation."""
+        """The scale and zero point of the next activation."""
         low, high = next(self._ranges)
         step = max(high - low, 1e-6) / 255
         zero = np.uint8(round(-low / step))
@@ -154,7 +155,7 @@ def convolution(
     stride: int = 1,
     dilation: int = 1,
 ) -> Value:
-    """A convolution with its batch norm folded in, over as many sides as its weight has."""
+    """A convolution with its batch norm folded in, in as many dimensions as its weight has."""
     weight, shift = folded(g, file, conv, norm)
     sides = len(g.shape_of(file, f"{conv}.weight")) - 2
     pad = kernel // 2 * dilation
@@ -171,7 +172,7 @@ def convolution(
 
 
 def folded(g: Graph, file: str, conv: str, norm: str) -> tuple[Value, Value]:
-    """Weight and bias of a convolution without a bias of its own, with the batch norm behind it."""
+    """Weight and bias of a bias-free convolution folded with the batch norm after it."""
     weight = g.weight(file, f"{conv}.weight")
     sides = len(g.shape_of(file, f"{conv}.weight")) - 2
     scale, shift = batch_norm(g, file, norm)
@@ -179,7 +180,7 @@ def folded(g: Graph, file: str, conv: str, norm: str) -> tuple[Value, Value]:
 
 
 def batch_norm(g: Graph, file: str, name: str) -> tuple[Value, Value]:
-    """Scale and shift of a batch norm in evaluation."""
+    """The scale and shift of a batch norm in evaluation mode."""
     weight, bias, mean, variance = (
         g.weight(file, f"{name}.{part}")
         for part in ("weight", "bias", "running_mean", "running_var")

@@ -1,4 +1,4 @@
-"""Whether the ONNX graphs of a folder say what the model that they were made of says."""
+"""Checks that the ONNX graphs in a folder give the same captions as the original model."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from earwitness.caption import CaptionsWaveforms
 from earwitness.errors import ConfigError, one_line
 
 NEARLY = 1e-3
-"""difference of the logarithms of two scores below which captions count as equally likely"""
+"""captions whose log scores differ by less than this count as equally likely"""
 
 _SECONDS = (0.4, 2.0, 5.0, 10.0, 12.5)
 
 
 class Compared(NamedTuple):
-    """How many sounds got the same caption, and the largest difference of a score among them."""
+    """How many sounds got the same caption, and the largest score difference among them."""
 
     sounds: int
     same: int
@@ -27,8 +27,8 @@ class Compared(NamedTuple):
 
 
 def check_sounds(files: Sequence[Path], rate: int) -> list[Float[np.ndarray, " _"]]:
-    """What captions are compared on: `files`, or without any noises, tones and clicks of unlike
-    length. Raises AudioError.
+    """The sounds to compare captions on: `files`, or if there are none, noise, tones and clicks of
+    different lengths. Raises AudioError.
     """
     if files:
         return [audio.load(path, rate) for path in files]
@@ -68,9 +68,9 @@ def compare(
             same, furthest = same + 1, max(furthest, apart)
         elif abs(math.log(ours.score / theirs.score)) > NEARLY:
             raise ConfigError(
-                f"sound {number + 1} of the check is {ours.text!r} (score {ours.score:.4f}) to the "
-                f"model and {theirs.text!r} ({theirs.score:.4f}) to its ONNX graphs; expected the "
-                "same caption (weights in float32, --dtype float32, come nearest)"
+                f"sound {number + 1} of the check is {ours.text!r} (score {ours.score:.4f}) for "
+                f"the model but {theirs.text!r} ({theirs.score:.4f}) for its ONNX graphs; expected "
+                "the same caption (float32 weights, --dtype float32, are the most exact)"
             )
     return Compared(len(sounds), same, furthest)
 
@@ -78,6 +78,6 @@ def compare(
 def agreeing(
     first: CaptionsWaveforms, second: CaptionsWaveforms, sounds: Sequence[Float[np.ndarray, " _"]]
 ) -> int:
-    """How many sounds get the same caption of both."""
+    """How many sounds get the same caption from both."""
     texts = [[one.caption_waveforms([s])[0][0].text for s in sounds] for one in (first, second)]
     return sum(a == b for a, b in zip(*texts, strict=True))

@@ -1,7 +1,7 @@
 """`decoder.onnx`: one step of a Llama language model, for the prompt and for each later token.
 
 Keys and values of the prompt belong to a clip and are shared by its beams; those of the caption
-belong to a beam. So a search moves only the few that were made since the prompt.
+belong to a beam, so beam search only moves the few that were computed after the prompt.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _END = 2**31 - 1
 
 @dataclass(frozen=True)
 class LlamaSizes:
-    """What the graph must know of a language model's `config.json`."""
+    """What the graph needs from a language model's `config.json`."""
 
     layers: int
     heads: int
@@ -35,25 +35,25 @@ class LlamaSizes:
 
     @property
     def weights(self) -> int:
-        """About how many numbers the language model has."""
+        """The approximate number of parameters of the language model."""
         attention = 2 * self.hidden * self.head_dim * (self.heads + self.key_heads)
         layer = attention + 3 * self.hidden * self.feed_forward
         return self.layers * layer + self.vocabulary * self.hidden
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "LlamaSizes":
-        """The sizes in a `config.json`. Raises ConfigError where it is not a plain Llama."""
+        """The sizes in a `config.json`. Raises ConfigError if it is not a plain Llama."""
         kind = config.get("model_type")
         if kind != "llama":
             raise ConfigError(
-                f"a language model of type {kind!r} has no ONNX form here; expected 'llama'"
+                f"cannot export a language model of type {kind!r} to ONNX; expected 'llama'"
             )
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         scaling = rope.get("rope_type", rope.get("type", "default"))
         if scaling != "default" or config.get("hidden_act", "silu") != "silu":
             raise ConfigError(
-                f"a Llama with rope {scaling!r} and activation {config.get('hidden_act')!r} has no "
-                "ONNX form here; expected 'default' and 'silu'"
+                f"cannot export a Llama with rope {scaling!r} and activation "
+                f"{config.get('hidden_act')!r} to ONNX; expected 'default' and 'silu'"
             )
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         return cls(
@@ -73,9 +73,9 @@ def llama_graph(g: Graph, sizes: LlamaSizes) -> None:
     """Fills `g` with one step of the language model for R = B * K rows, K beams to each of B clips.
 
     Inputs: "embeds" [R, S, E] (tokens of this step), "positions" [R, S], "mask" [R or 1, 1, S,
-    t + S] and "prompt_mask" [B, 1, 1, P] (0 where a key counts, very negative where not), "parents"
-    [R] (the row that each row extends), and for each layer "prompt_key_i", "prompt_value_i"
-    [B, H, P, W] and "key_i", "value_i" [R', H, t, W] of the step before.
+    t + S] and "prompt_mask" [B, 1, 1, P] (0 for real keys, very negative for masked ones),
+    "parents" [R] (the row that each row extends), and for each layer "prompt_key_i",
+    "prompt_value_i" [B, H, P, W] and "key_i", "value_i" [R', H, t, W] of the previous step.
     Outputs: "logits" [R, V] of the last token, and "new_key_i", "new_value_i" [R, H, t + S, W].
     """
     x = g.input("embeds", "float", ["rows", "tokens", sizes.hidden])
@@ -100,7 +100,7 @@ def llama_graph(g: Graph, sizes: LlamaSizes) -> None:
 
 
 class _Shared(NamedTuple):
-    """What all layers take."""
+    """The inputs shared by all layers."""
 
     cosines: Value
     sines: Value
@@ -112,7 +112,7 @@ class _Shared(NamedTuple):
 
 
 def _layer(g: Graph, x: Value, layer: int, sizes: LlamaSizes, shared: _Shared) -> Value:
-    """A layer; of the last one only the last token is wanted, beside all keys and values."""
+    """A layer; the last layer returns only its last token, but all keys and values."""
     name = f"model.layers.{layer}"
     y = _rms_norm(g, x, f"{name}.input_layernorm.weight", sizes.epsilon)
     if layer + 1 == sizes.layers:
@@ -124,7 +124,7 @@ def _layer(g: Graph, x: Value, layer: int, sizes: LlamaSizes, shared: _Shared) -
 
 
 def _several(g: Graph, x: Value, name: str, parts: tuple[str, ...]) -> list[Value]:
-    """`x` through several linear layers, as one matrix product."""
+    """Applies several linear layers to `x` in one matrix product."""
     names = [f"{name}.{part}" for part in parts]
     widths = [g.shape_of(FILE, f"{one}.weight")[0] for one in names]
     weight = g.op("Concat", *(g.weight(FILE, f"{one}.weight") for one in names), axis=0)
@@ -188,7 +188,7 @@ def _by_head(g: Graph, x: Value, width: int) -> Value:
 def _clip_major(
     g: Graph, x: Value, last: int | Value, tokens: Value, clips: Value, sizes: LlamaSizes
 ) -> Value:
-    """[B * K, H, S, n] to [B, H, K * S, n]: all beams of a clip ask its prompt in one product."""
+    """[B * K, H, S, n] to [B, H, K * S, n]: one product for all beams of a clip and its prompt."""
     x = g.reshape(x, clips, -1, sizes.heads, tokens, last)
     x = g.op("Transpose", x, perm=[0, 2, 1, 3, 4])
     return g.reshape(x, 0, sizes.heads, -1, last)
@@ -202,7 +202,7 @@ def _row_major(g: Graph, x: Value, last: int | Value, tokens: Value, sizes: Llam
 
 
 def _repeated(g: Graph, x: Value, times: int) -> Value:
-    """Each key head for its group of query heads."""
+    """Repeats each key head for its group of query heads."""
     wide = g.op("Concat", *[g.op("Unsqueeze", x, g.ints(2))] * times, axis=2)
     return g.reshape(wide, g.size(x, 0), -1, g.size(x, 2), g.size(x, 3))
 

@@ -1,7 +1,7 @@
-"""`encoder.onnx`: waveforms to the frames (LAMB) or the one embedding (Diffusion-Link) of a clip.
+"""`encoder.onnx`: waveforms to the frames (LAMB) or the embedding (Diffusion-Link) of a clip.
 
-The clips of one call have the same length, so nothing needs a mask and no clip can depend on
-another. The log-mel front end is part of the graph.
+All clips in one call have the same length, so no mask is needed and no clip can depend on another.
+The log-mel front end is part of the graph.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from earwitness.export.log_mel import log_mel
 _STRIDE = 16
 
 Body = Callable[[], Arithmetic]
-"""a new arithmetic for the body of the network: clips go through it twice, whole chunks and rest"""
+"""makes a new arithmetic for the network's body, which runs twice: on whole chunks, on the rest"""
 
 
 def cnn_graph(graph: Graph, config: CNNConfig, file: str, body: Body | None = None) -> None:
     """Fills `graph` with the frame encoder `CNN`: "waveform" [B, T] to "h" [B, N, D].
 
-    T at least one window of the log-mel front end. `body` None: float32.
+    T is at least one window of the log-mel front end. `body` None: float32.
     """
     wave = graph.input("waveform", "float", ["clips", "samples"])
     h = _frames(graph, wave, config, file, body)
@@ -29,8 +29,8 @@ def cnn_graph(graph: Graph, config: CNNConfig, file: str, body: Body | None = No
 
 
 def chunk_graph(graph: Graph, config: CNNConfig, file: str) -> list[Value]:
-    """Fills `graph` with the network over one chunk of each clip: "waveform" [B, T] to "h"; the
-    activations whose ranges an int8 graph must know.
+    """Fills `graph` with the network over one chunk per clip: "waveform" [B, T] to "h". Returns the
+    activations whose ranges an int8 graph needs.
     """
     wave = graph.input("waveform", "float", ["clips", "samples"])
     level = graph.cut(log_mel(graph, wave, config.log_mel), 1, 0, config.chunk_frames)
@@ -49,7 +49,7 @@ def dual_graph(
     body: Body | None = None,
 ) -> None:
     """Fills `graph` with a dual encoder's audio side: "waveform" [B, T] to "h" [B, 1, C], unit
-    vectors of one window each, and the "frames" [B, N, D] that they are made from.
+    vectors of one window each, and to the underlying "frames" [B, N, D].
     """
     wave = graph.input("waveform", "float", ["clips", "samples"])
     h = _frames(graph, wave, frames, frames_file, body)
@@ -66,7 +66,7 @@ def dual_graph(
 
 
 def _frames(g: Graph, wave: Value, config: CNNConfig, file: str, body: Body | None) -> Value:
-    """Frames [B, N, D]: whole chunks of `chunk_frames` together, then what is left over."""
+    """Frames [B, N, D]: whole chunks of `chunk_frames` together, then the remainder."""
     level = log_mel(g, wave, config.log_mel)
     body = body or (lambda: Floats(g, file))
     size, chunk = g.size(level, 1), g.ints(config.chunk_frames)
@@ -83,7 +83,7 @@ def _frames(g: Graph, wave: Value, config: CNNConfig, file: str, body: Body | No
 
 
 def _padded(g: Graph, level: Value) -> Value:
-    """`level` [B, F, M] with its own quietest value appended up to a multiple of 16 frames."""
+    """`level` [B, F, M] padded to a multiple of 16 frames with its own quietest value."""
     missing = g.op("Mod", g.op("Neg", g.size(level, 1)), g.ints(_STRIDE))
     quietest = g.op("ReduceMin", level, g.ints(1, 2), keepdims=1)
     shape = g.op("Concat", g.size(level, 0), missing, g.size(level, 2), axis=0)
@@ -93,7 +93,7 @@ def _padded(g: Graph, level: Value) -> Value:
 def _network(g: Graph, level: Value, config: CNNConfig, file: str, body: Arithmetic) -> Value:
     """The convolutional network: [n, F, M], F a multiple of 16, to [n, F / 16, D].
 
-    Its first and last layers are few of its products, and computed in float32 in any arithmetic.
+    Its first and last layers have few of its products and are always computed in float32.
     """
     scale, shift = batch_norm(g, file, "init_bn")
     x = g.op("Unsqueeze", g.op("Add", g.op("Mul", level, scale), shift), g.ints(1))
@@ -111,7 +111,7 @@ def _network(g: Graph, level: Value, config: CNNConfig, file: str, body: Arithme
             x = body.add(x, y)
     x = body.leave(x)
     bands = config.log_mel.n_mels // _STRIDE
-    # A side of -1 cannot be found out where there is no whole chunk.
+    # A dimension of -1 cannot be inferred if there is no whole chunk.
     steps = g.size(x, 2)
     x = g.op("Transpose", x, perm=[0, 1, 3, 2])
     x = g.reshape(x, g.size(x, 0), config.channels[-1] * bands, steps)

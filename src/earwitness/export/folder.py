@@ -1,4 +1,4 @@
-"""The ONNX graphs of a model folder, and `runtime.json`, which says how they go together."""
+"""The ONNX graphs of a model folder, and `runtime.json`, which says how they fit together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +33,12 @@ _FRAMES = ("encoder/model.safetensors", "encoder/audio/model.safetensors")
 def write_graphs(
     folder: Path, out: Path | None = None, ranges: Sequence[tuple[float, float]] = ()
 ) -> RuntimeSettings:
-    """Writes `encoder.onnx`, `prefix.onnx`, `decoder.onnx` and `runtime.json` of the model folder
-    `folder` into it, or into `out`; the weights stay where they are. With `ranges`, of `ranges_of`,
-    there is `encoder_int8.onnx` too; without, there is none afterwards.
+    """Writes `encoder.onnx`, `prefix.onnx`, `decoder.onnx` and `runtime.json` for the model in
+    `folder` into that folder, or into `out`; the weights stay where they are. With `ranges` from
+    `ranges_of`, also writes `encoder_int8.onnx`; otherwise removes it.
 
     Raises:
-        ConfigError: a part of the model has no ONNX form. CheckpointError: the folder is damaged.
+        ConfigError: a part of the model cannot be exported. CheckpointError: the folder is damaged.
     """
     settings = read_json(folder / "earwitness.json")
     if settings.get("lora") is not None or settings.get("parts"):
@@ -87,11 +87,11 @@ def write_graphs(
 
 
 def ranges_of(folder: Path, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[Range]:
-    """The ranges of the encoder's activations on `sounds`, mono at the model's rate, as an int8
-    graph needs them.
+    """The ranges of the encoder's activations on `sounds` (mono, at the model's rate), for an int8
+    graph.
 
     Raises:
-        ConfigError: the encoder has no ONNX form; or fewer than 16 sounds.
+        ConfigError: the encoder cannot be exported, or there are fewer than 16 sounds.
     """
     settings = read_json(folder / "earwitness.json")
     places = {part: part_folder(folder, part, settings) for part in _PARTS}
@@ -103,7 +103,7 @@ def ranges_of(folder: Path, sounds: Sequence[Float[np.ndarray, " _"]]) -> list[R
 
 
 def _weight_files(folder: Path, places: dict[str, Path]) -> dict[str, WeightFile]:
-    """The weight files by the names that graphs have for them."""
+    """The weight files by the names that graphs use for them."""
     files = {"prefix.safetensors": WeightFile(folder / "prefix.safetensors")}
     for part, place in places.items():
         if (place / "model.safetensors").is_file():
@@ -114,7 +114,7 @@ def _weight_files(folder: Path, places: dict[str, Path]) -> dict[str, WeightFile
 def _encoder(
     graph: Graph, part: FrameEncoder, body: encoder.Body | None = None
 ) -> tuple[CNN, Windows | None]:
-    """Fills `encoder.onnx`; its frame encoder, and how long clips are cut for it, if they are."""
+    """Fills `encoder.onnx`; returns its frame encoder, and the window length if clips are cut."""
     if isinstance(part, CNN):
         encoder.cnn_graph(graph, part.config, _FRAMES[0], body)
         return part, None
@@ -126,8 +126,8 @@ def _encoder(
         size, stride = round(config.window_seconds * rate), round(config.stride_seconds * rate)
         return dual.frames, Windows(size=size, stride=stride)
     raise ConfigError(
-        f"an encoder of type {type(dual).__name__} has no ONNX form here; expected the CNN, or a "
-        "dual encoder over it"
+        f"cannot export an encoder of type {type(dual).__name__} to ONNX; expected the CNN, or a "
+        "dual encoder with it"
     )
 
 
@@ -143,7 +143,7 @@ def _prefix(graph: Graph, captioner: TorchCaptioner) -> None:
         z = prefix.link_tokens(graph, h, part, dim)
     else:
         raise ConfigError(
-            f"a prefix of type {type(part).__name__} has no ONNX form here; expected two_stream, "
+            f"cannot export a prefix of type {type(part).__name__} to ONNX; expected two_stream, "
             "linear or link"
         )
     z = graph.output(z, "z", ["clips", "tokens", llm.dim])

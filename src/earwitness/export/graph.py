@@ -1,8 +1,8 @@
-"""Writing ONNX graphs by hand: operators as calls, weights as places in safetensors files.
+"""Builds ONNX graphs by hand: operators are method calls, weights refer to safetensors files.
 
-A weight is stored once, where training reads it: the graph names its file, first byte and length
-(ONNX external data), and casts it to float32. Everything computed from weights alone (folded norms,
-turned matrices) is done by onnxruntime when it opens the graph.
+A weight is stored once, where training reads it: the graph references its file, offset and length
+(ONNX external data), and casts it to float32. Everything that depends only on weights (folded
+norms, transposed matrices) is computed by onnxruntime when it loads the graph.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from earwitness.runtime.weights import WeightFile
 
 OPSET = 18
 IR_VERSION = 9
-"""what onnxruntime 1.16 and its build for browsers read"""
+"""what onnxruntime 1.16 and its browser build can read"""
 
 Value = str
-"""name of what an operator gives"""
+"""the name of an operator's output"""
 
 _TYPES = {
     "F16": TensorProto.FLOAT16,
@@ -33,7 +33,7 @@ _INPUT_TYPES = {"float": TensorProto.FLOAT, "int": TensorProto.INT64}
 
 
 class Graph:
-    """A graph under construction. `files` are the weight files by their place in the folder."""
+    """A graph under construction. `files` are the weight files by their path in the folder."""
 
     def __init__(self, name: str, files: dict[str, WeightFile]) -> None:
         self.name, self.files = name, files
@@ -44,12 +44,12 @@ class Graph:
         self._known: dict[tuple[object, ...], Value] = {}
 
     def input(self, name: str, kind: str, shape: Sequence[int | str]) -> Value:
-        """A new input, "float" or "int"; a named side may have any size."""
+        """A new input, "float" or "int"; a named dimension may have any size."""
         self._inputs.append(helper.make_tensor_value_info(name, _INPUT_TYPES[kind], list(shape)))
         return name
 
     def output(self, value: Value, name: str, shape: Sequence[int | str]) -> Value:
-        """Makes `value`, the floats that an operator gave, an output: `name` is its name now."""
+        """Makes `value`, an operator's float output, a graph output called `name`."""
         for node in self._nodes:
             for names in (node.input, node.output):
                 for place, used in enumerate(names):
@@ -59,7 +59,7 @@ class Graph:
         return name
 
     def op(self, kind: str, *inputs: Value, domain: str = "", **attributes: object) -> Value:
-        """The one result of an operator, of ONNX or of another `domain`."""
+        """The single result of an operator, from ONNX or another `domain`."""
         return self.several(kind, 1, *inputs, domain=domain, **attributes)[0]
 
     def several(
@@ -87,15 +87,15 @@ class Graph:
         return self.constant(np.float32(value))
 
     def ints(self, *values: int) -> Value:
-        """A list of whole numbers, as operators take shapes and axes."""
+        """A list of integers, as operators expect for shapes and axes."""
         return self.constant(np.array(values, np.int64))
 
     def has(self, file: str, name: str) -> bool:
-        """Whether the weight file holds such a tensor."""
+        """Whether the weight file has a tensor of this name."""
         return name in self.files[file].tensors
 
     def shape_of(self, file: str, name: str) -> tuple[int, ...]:
-        """Shape of a stored weight."""
+        """The shape of a stored weight."""
         return self.files[file].tensors[name].shape
 
     def weight(self, file: str, name: str) -> Value:
@@ -157,16 +157,16 @@ class Graph:
     def cut(
         self, x: Value, axis: int, start: int | Value, end: int | Value, step: int = 1
     ) -> Value:
-        """Part of `x` along one axis; bounds are numbers, or lists of one."""
+        """A slice of `x` along one axis; bounds are integers, or values of one element."""
         bounds = [self.ints(v) if isinstance(v, int) else v for v in (start, end)]
         return self.op("Slice", x, *bounds, self.ints(axis), self.ints(step))
 
     def size(self, x: Value, axis: int) -> Value:
-        """Size of `x` along an axis, as a list of one."""
+        """The size of `x` along an axis, as a value of one element."""
         return self.op("Shape", x, start=axis, end=axis + 1)
 
     def reshape(self, x: Value, *sides: int | Value) -> Value:
-        """`x` in another shape; sides are numbers (0 keeps, -1 fills), or lists of one."""
+        """`x` reshaped; sizes are integers (0 keeps, -1 infers), or values of one element."""
         if all(isinstance(side, int) for side in sides):
             return self.op("Reshape", x, self.ints(*(int(side) for side in sides)))
         parts = [self.ints(side) if isinstance(side, int) else side for side in sides]

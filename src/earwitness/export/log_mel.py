@@ -1,9 +1,9 @@
-"""The log-mel front end of `encoder.onnx`, of operators that run wherever a convolution does.
+"""The log-mel front end of `encoder.onnx`; its operators run wherever a convolution does.
 
-The Fourier transform of each window is one of Cooley and Tukey's (1965) in two steps, which costs a
+The Fourier transform of each window is Cooley and Tukey's (1965) in two steps, which needs a
 quarter of the products of a plain matrix: with n = r a + b and k = p + (n_fft / r) q, step one
-transforms over a (a convolution, which cuts the windows out too), step two over b (a matrix for
-each p, with the twiddle factors in it).
+transforms over a (a convolution, which also cuts out the windows), step two over b (one matrix per
+p, which includes the twiddle factors).
 """
 
 import math
@@ -15,13 +15,13 @@ from earwitness.encoders.log_mel import LogMelConfig, mel_filters
 from earwitness.export.graph import Graph, Value
 
 _SECOND = 16
-"""the most points of the second step"""
+"""the maximum number of points in the second step"""
 
 
 def log_mel(g: Graph, wave: Value, config: LogMelConfig) -> Value:
-    """Log-mel spectrograms [B, F, M] in dB of [B, T]; `encoders.log_mel.LogMel` says what they are.
+    """Log-mel spectrograms [B, F, M] in dB from [B, T], as defined by `encoders.log_mel.LogMel`.
 
-    T at least one window.
+    T is at least one window.
     """
     n_fft = config.n_fft
     r = math.gcd(n_fft, config.hop_samples, _SECOND)
@@ -46,14 +46,14 @@ def log_mel(g: Graph, wave: Value, config: LogMelConfig) -> Value:
 
 
 def _needed(g: Graph, frames: Value, config: LogMelConfig) -> Value:
-    """Samples that the windows of so many frames cover."""
+    """The number of samples that the windows of `frames` frames cover."""
     hops = g.op("Mul", g.op("Sub", frames, g.ints(1)), g.ints(config.hop_samples))
     return g.op("Add", hops, g.ints(config.n_fft))
 
 
 def _first_step(n_fft: int, r: int) -> Float[np.ndarray, "r points 2 a"]:
-    """Cosines and minus sines over n_fft / r points, times the periodic Hann window; of a real
-    signal's transform, the first half of the points is enough.
+    """Cosines and negative sines over n_fft / r points, times the periodic Hann window; for a real
+    signal, the first half of the points is enough.
     """
     size = n_fft // r
     window = 0.5 - 0.5 * np.cos(np.arange(n_fft) * 2 * np.pi / n_fft)
@@ -63,7 +63,7 @@ def _first_step(n_fft: int, r: int) -> Float[np.ndarray, "r points 2 a"]:
 
 
 def _second_step(n_fft: int, r: int) -> Float[np.ndarray, "points rows rows"]:
-    """For each p the matrix from (b, part) to (q, part), parts real and imaginary."""
+    """For each p, the matrix from (b, part) to (q, part); parts are real and imaginary."""
     size = n_fft // r
     p, q, b = np.ix_(np.arange(size // 2 + 1), np.arange(r), np.arange(r))
     angles = 2 * np.pi / n_fft * (b * (p + size * q) % n_fft)
@@ -73,8 +73,8 @@ def _second_step(n_fft: int, r: int) -> Float[np.ndarray, "points rows rows"]:
 
 
 def _filters(config: LogMelConfig, r: int) -> Float[np.ndarray, "M bins"]:
-    """The mel filters for squared parts in the order (p, q, part); a bin that comes twice, at k and
-    at n_fft - k, counts once.
+    """The mel filters for squared parts in the order (p, q, part); a bin that occurs twice, at k
+    and at n_fft - k, counts once.
     """
     size = config.n_fft // r
     bins = (np.arange(size // 2 + 1)[:, None] + size * np.arange(r)).ravel()

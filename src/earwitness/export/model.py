@@ -23,7 +23,7 @@ from earwitness.runtime.settings import INT8
 from earwitness.system.captioner import TorchCaptioner
 
 LARGEST = 500_000_000
-"""weights of a language model; a larger one belongs on a GPU"""
+"""the most weights of a language model; a larger one belongs on a GPU"""
 
 Dtype = Literal["float16", "float32"]
 
@@ -35,14 +35,15 @@ def export_model(
     sounds: Sequence[Path] = (),
     int8: Sequence[AudioSource] = (),
 ) -> tuple[Compared, int | None]:
-    """Writes `model` to the folder `out` with its ONNX graphs, LoRA weights merged and parts of the
-    hub copied, and compares captions on `sounds`; `out` may be the model's own folder, which keeps
-    its weights. With the sounds `int8` there is an int8 graph too, and the second result is how
-    many of its captions are the model's own; else None.
+    """Writes `model` to the folder `out` with its ONNX graphs, with LoRA weights merged and parts
+    from the hub copied, and compares captions on `sounds`; `out` may be the model's own folder,
+    whose weights are kept. With sounds in `int8`, also writes an int8 graph, and the second result
+    is how many of its captions match the model's; else None.
 
     Raises:
-        ConfigError: a part of the model has no ONNX form, or is too large; or captions differ, or
-            `out` is not empty. CheckpointError: the model cannot be read. AudioError: nor a sound.
+        ConfigError: a part of the model cannot be exported or is too large, captions differ, or
+            `out` is not empty. CheckpointError: the model cannot be read.
+        AudioError: a sound cannot be read.
     """
     folder = model_folder(model)
     own = out.resolve() == folder.resolve()
@@ -77,7 +78,7 @@ def _compared(
 
 
 def _check_language_model(folder: Path) -> None:
-    """Refuses what does not fit before gigabytes are read.
+    """Fails early, before gigabytes of unsuitable weights are read.
 
     Raises:
         ConfigError: the language model is of another type, or too large.

@@ -1,4 +1,4 @@
-"""`prefix.onnx`: frames to the audio tokens that the language model reads, and the Token Guide."""
+"""`prefix.onnx`: frames to the language model's audio tokens, and the Token Guide."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from earwitness.link.bridge import DiffusionLinkConfig
 from earwitness.link.diffusion import ddim_times, timestep_embedding
 
 FILE = "prefix.safetensors"
-"""holds the weights of prefix and guide"""
+"""the file with the weights of prefix and guide"""
 
 
 def two_stream_tokens(g: Graph, h: Value, config: TwoStreamConfig, dim: int) -> Value:
@@ -38,17 +38,17 @@ def linear_tokens(g: Graph, h: Value, config: LinearPrefixConfig, dim: int) -> V
 def link_tokens(g: Graph, h: Value, part: LinkPrefix, dim: int) -> Value:
     """`link.prefix.LinkPrefix`: [B, 1, C] to [B, 1, E].
 
-    Where there is a bridge, the outputs "z_both" [B, 2, E] and "embeddings" [B, 2, C] show what it
-    does: the first row is without it, the second with it.
+    With a bridge, the outputs "z_both" [B, 2, E] and "embeddings" [B, 2, C] show its effect: the
+    first row is without it, the second with it.
 
     Raises:
-        ConfigError: a bridge that has no ONNX form.
+        ConfigError: the bridge cannot be exported.
     """
     e, bridge = g.unit(h), part.bridge
     bridges = isinstance(bridge, DiffusionLink)
     if not bridges and not isinstance(bridge, NoBridge):
         raise ConfigError(
-            f"a bridge of type {type(bridge).__name__} has no ONNX form here; expected "
+            f"cannot export a bridge of type {type(bridge).__name__} to ONNX; expected "
             "diffusion_link or none"
         )
     if isinstance(bridge, DiffusionLink):
@@ -71,19 +71,19 @@ def guide_bias(
     """beta times the centered scores of `lamb.token_guide.TokenGuide`, [B, V].
 
     Raises:
-        ConfigError: a metric or aggregation that has no ONNX form.
+        ConfigError: the metric or aggregation cannot be exported.
     """
     if (config.metric, config.aggregation) != ("l2", "mean"):
         raise ConfigError(
-            f"guide metric {config.metric!r} with aggregation {config.aggregation!r} has no ONNX "
-            "form; expected 'l2' with 'mean'"
+            f"cannot export guide metric {config.metric!r} with aggregation "
+            f"{config.aggregation!r} to ONNX; expected 'l2' with 'mean'"
         )
     mean = g.op("ReduceMean", z, g.ints(1), keepdims=0)
     if config.form == "centered":
         mean = g.op("Sub", mean, g.weight(FILE, "guide.mean_token"))
     scores = g.op("Mul", g.op("MatMul", mean, g.turned(table)), g.number(2.0))
     if config.form == "distance":
-        # The spread of the audio tokens is the same for all words: centering takes it out again.
+        # The spread of the audio tokens is the same for all words, so centering removes it.
         scores = g.op("Sub", scores, g.op("ReduceSumSquare", table, g.ints(1), keepdims=0))
     ordinary = g.constant((~special).astype(np.float32))
     total = g.op("ReduceSum", g.op("Mul", scores, ordinary), g.ints(1), keepdims=1)
@@ -116,7 +116,7 @@ def _ask(g: Graph, x: Value, name: str, heads: int, dim: int) -> Value:
 
 
 def _multi_scale(g: Graph, h: Value, config: TwoStreamConfig) -> Value:
-    """`lamb.two_stream.MultiScaleConv`: its kernels, padded to the widest, are one convolution."""
+    """`lamb.two_stream.MultiScaleConv`: its kernels, padded to the widest, as one convolution."""
     widest = max(config.kernels)
     kernels, biases = [], []
     for index, kernel in enumerate(config.kernels):
@@ -170,7 +170,7 @@ def _gru(g: Graph, x: Value, layers: int, dim: int) -> Value:
 
 
 def _gates(g: Graph, name: str) -> Value:
-    """A GRU weight in ONNX's order of gates, with an axis for the direction in front."""
+    """A GRU weight in ONNX's gate order, with a leading axis for the direction."""
     reset, update, new = np.split(np.arange(g.shape_of(FILE, f"prefix.gru.{name}")[0]), 3)
     order = np.concatenate([update, reset, new]).astype(np.int64)
     return g.op("Gather", g.weight(FILE, f"prefix.gru.{name}"), g.constant(order[None]), axis=0)
@@ -184,7 +184,7 @@ def _sum(g: Graph, values: list[Value]) -> Value:
 
 
 def _diffused(g: Graph, e: Value, config: DiffusionLinkConfig) -> Value:
-    """`link.bridge.DiffusionLink.bridged_from` at seed 0: the noise is a constant of the graph."""
+    """`link.bridge.DiffusionLink.bridged_from` with seed 0: the noise is a constant."""
     x_0 = g.op("Mul", g.unit(e), g.number(config.dim**0.5))
     bars = alpha_bar(config.schedule, config.diffusion_steps, torch.device("cpu"))
     times = ddim_times(config.start_time, config.steps)

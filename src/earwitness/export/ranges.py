@@ -1,4 +1,4 @@
-"""The ranges of a convolutional encoder's activations, which its int8 graph must know."""
+"""The ranges of a convolutional encoder's activations, which its int8 graph needs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from earwitness.runtime.sessions import Sessions, computed
 from earwitness.runtime.weights import WeightFile
 
 _SHARE = 0.95
-"""of the sounds whose numbers all fit into a range; a few unlike all others would coarsen it"""
+"""the share of sounds that must fit into a range entirely; outliers would make it too coarse"""
 
 FEWEST = 16
-"""sounds without which ranges would be guesses"""
+"""the fewest sounds that give reliable ranges"""
 
 
 MOST = 256
-"""sounds that are listened to"""
+"""the most sounds that are used"""
 
 
 def spread(sounds: Sequence[AudioSource]) -> list[AudioSource]:
@@ -35,15 +35,16 @@ def spread(sounds: Sequence[AudioSource]) -> list[AudioSource]:
 def measured_ranges(
     config: CNNConfig, file: str, path: Path, sounds: Sequence[Float[np.ndarray, " _"]]
 ) -> list[Range]:
-    """The ranges of what `Floats.seen` lists, in its order, over the first 10 s of each of `sounds`
-    (mono, at the encoder's rate). The graph calls the weight file at `path` `file`.
+    """The ranges of the activations in `Floats.seen`, in its order, over the first 10 s of each of
+    `sounds` (mono, at the encoder's rate). In the graph, the weight file at `path` is called
+    `file`.
 
     Raises:
-        ConfigError: fewer than 16 sounds.
+        ConfigError: there are fewer than 16 sounds.
     """
     if len(sounds) < FEWEST:
         raise ConfigError(
-            f"{len(sounds)} sounds to find the ranges of int8 on; expected at least {FEWEST}"
+            f"expected at least {FEWEST} sounds to calibrate int8 on, got {len(sounds)}"
         )
     graph = Graph("ranges", {file: WeightFile(path)})
     seen = [

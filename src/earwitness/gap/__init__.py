@@ -1,6 +1,6 @@
-"""The modality gap in numbers: how far sounds lie from captions, before and after a bridge.
+"""The modality gap in numbers: how far sounds are from captions, before and after a bridge.
 
-Works on any two arrays of paired embeddings; numpy only, with scipy and scikit-learn on demand.
+Works on any two arrays of paired embeddings; NumPy only, with SciPy and scikit-learn on demand.
 """
 
 from earwitness.gap.files import load_captions, load_columns, load_vectors

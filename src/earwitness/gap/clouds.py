@@ -1,4 +1,4 @@
-"""Paired clouds of embeddings, checked once: N sounds, M captions, and which caption is whose."""
+"""Paired clouds of embeddings, checked once: N sounds, M captions, and each caption's owner."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairedClouds:
-    """N sounds and their M >= N captions, captions sorted by their owner.
+    """N sounds and their M >= N captions, sorted by owner.
 
-    `audio` and `text` are the vectors that distances use, `unit_audio` and `unit_text` the same at
-    length one; with `normalize` they are the same arrays. `share` gives each clip weight one.
+    Distances use the vectors `audio` and `text`; `unit_audio` and `unit_text` are the same vectors
+    at unit length, and with `normalize` the same arrays. `share` gives each clip a total weight of
+    one.
     """
 
     audio: Float[np.ndarray, "N C"]
@@ -40,7 +41,7 @@ class PairedClouds:
         return len(self.text)
 
     def mean_per_clip(self, values: Float[np.ndarray, "M ..."]) -> Float[np.ndarray, "N ..."]:
-        """The mean over each clip's captions of a value, or row, per caption."""
+        """The mean over each clip's captions of one value (or row) per caption."""
         if self.captions == self.clips:
             return values
         starts = np.searchsorted(self.owner, np.arange(self.clips))
@@ -48,7 +49,7 @@ class PairedClouds:
         return np.add.reduceat(values * share, starts, axis=0)
 
     def subset(self, clips: Int[np.ndarray, " n"]) -> "PairedClouds":
-        """The pairs of some clips, clips renumbered in the order given."""
+        """The pairs of some clips, renumbered in the order given."""
         number = np.full(self.clips, -1)
         number[clips] = np.arange(len(clips))
         kept = np.flatnonzero(number[self.owner] >= 0)
@@ -65,7 +66,7 @@ class PairedClouds:
         )
 
     def with_audio(self, audio: "ArrayLike", *, name: str, normalize: bool) -> "PairedClouds":
-        """The same captions beside another cloud of as many sounds."""
+        """The same captions with another cloud of equally many sounds."""
         vectors = checked_vectors(audio, name)
         if vectors.shape != self.audio.shape:
             raise DataError(
@@ -76,12 +77,12 @@ class PairedClouds:
 
 
 def draw_clips(clips: int, resamples: int, seed: int) -> Resamples:
-    """The resamples that all quantities of as many clips share; each holds two clips or more."""
+    """The resamples shared by all quantities of `clips` clips; each has at least two clips."""
     return Resamples.draw(clips, resamples, [seed, clips], pairs=True)
 
 
 def checked_vectors(values: "ArrayLike", name: str) -> Float[np.ndarray, "N C"]:
-    """The array as finite float32 of two axes. Raises DataError naming what is wrong."""
+    """The array as a finite two-dimensional float32 array. Raises DataError."""
     array = np.asarray(values)
     if array.ndim != 2 or array.shape[0] < 2 or array.shape[1] < 1:
         raise DataError(f"{name} has the shape {array.shape}; expected [N, C] with N >= 2")
@@ -102,7 +103,7 @@ def unit_rows(vectors: Float[np.ndarray, "N C"], name: str) -> Float[np.ndarray,
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     if not largest.all():
         row = int(np.argmin(largest))
-        raise DataError(f"{name} is all zeros in row {row}; a vector without length has no cosine")
+        raise DataError(f"{name} is all zeros in row {row}; a zero vector has no cosine")
     scaled = vectors / largest
     return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
 
@@ -118,7 +119,7 @@ def _checked_owner(owner: "ArrayLike | None", clips: int, captions: int) -> Int[
     index = np.asarray(owner)
     if index.dtype.kind not in "iu" or index.shape != (captions,):
         raise DataError(
-            f"owner is {index.dtype} of shape {index.shape}; expected one whole number for each "
+            f"owner has dtype {index.dtype} and shape {index.shape}; expected one integer for each "
             f"of the {captions} captions"
         )
     if index.min() < 0 or index.max() >= clips:
@@ -141,7 +142,7 @@ def make_pairs(
     x, y = checked_vectors(audio, "audio"), checked_vectors(text, "text")
     if x.shape[1] != y.shape[1]:
         raise DataError(
-            f"audio has {x.shape[1]} numbers per vector and text {y.shape[1]}; "
+            f"audio has {x.shape[1]} numbers per vector but text has {y.shape[1]}; "
             "expected equal widths"
         )
     index = _checked_owner(owner, len(x), len(y))

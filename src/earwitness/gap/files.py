@@ -38,7 +38,7 @@ def load_vectors(source: str | Path) -> Shaped[np.ndarray, "..."]:
 
 def _from_npy(path: Path, key: str) -> np.ndarray:
     if key:
-        raise DataError(f"{path}: holds one array without a name; leave out #{key}")
+        raise DataError(f"{path}: holds one array without a name; omit #{key}")
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -57,7 +57,7 @@ def _from_safetensors(path: Path, key: str) -> np.ndarray:
         raise DataError(f"{path}: not a readable safetensors file ({one_line(error)})") from error
     except TypeError as error:
         raise DataError(
-            f"{path}: a number type that numpy does not know ({error}); "
+            f"{path}: a number type that NumPy does not support ({error}); "
             "expected float16, float32 or float64"
         ) from error
 
@@ -91,11 +91,11 @@ def _one_of(path: Path, names: list[str], key: str, what: str) -> str:
         return names[0]
     listed = ", ".join(sorted(names)) or "none"
     wanted = f"no {what} {key!r} in {path}" if key else f"{path} has {len(names)} choices of {what}"
-    raise DataError(f"{wanted}; name one of: {listed} (as in {path.name}#name)")
+    raise DataError(f"{wanted}; choose one of: {listed} (as in {path.name}#name)")
 
 
 def load_columns(path: str | Path, required: tuple[str, ...]) -> dict[str, list[str]]:
-    """The columns of a table, as text. Raises DataError where one of `required` is missing."""
+    """The columns of a table, as text. Raises DataError if one of `required` is missing."""
     table = read_table(path, "table", (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"))
     missing = [name for name in required if name not in table.columns]
     if missing:
@@ -108,7 +108,7 @@ def load_columns(path: str | Path, required: tuple[str, ...]) -> dict[str, list[
 
 
 def load_captions(path: str | Path) -> tuple[list[str], Int64[np.ndarray, " M"] | None]:
-    """Captions, and the owner of each where the table has a column `owner` (rows from 0)."""
+    """Captions, and the owner of each if the table has a column `owner` (rows from 0)."""
     columns = load_columns(path, ("caption",))
     if "owner" not in columns:
         return columns["caption"], None

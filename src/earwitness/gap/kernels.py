@@ -1,8 +1,8 @@
 """Cauchy-Schwarz divergence and MMD with one Gaussian kernel, on a sample of clips of stated size.
 
-Both are made of the same three kernel means: MMD is the distance of the two clouds' mean elements,
-the divergence is -2 log of the cosine between them. Kernel, width and divergence are those of
-LAMB's aligner, defined in `earwitness.cauchy_schwarz`.
+Both are computed from the same three kernel means: MMD is the distance between the two clouds' mean
+elements, and the divergence is -2 log of the cosine between them. Kernel, width and divergence are
+those of LAMB's aligner, defined in `earwitness.cauchy_schwarz`.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ _WIDTH_LIMIT = 1000
 def squared_distances(
     x: Float[np.ndarray, "n C"], y: Float[np.ndarray, "m C"]
 ) -> Float[np.ndarray, "n m"]:
-    """||x_i - y_j||^2 in float64, both clouds moved to the middle first so that nothing cancels."""
+    """||x_i - y_j||^2 in float64; both clouds are centered first to avoid cancellation."""
     middle = (x.mean(axis=0, dtype=np.float64) + y.mean(axis=0, dtype=np.float64)) / 2.0
     x, y = x - middle, y - middle
     products = x @ y.T
@@ -28,7 +28,7 @@ def squared_distances(
 
 
 def sampled(pairs: PairedClouds, limit: int, seed: int) -> PairedClouds:
-    """All pairs, or as many clips, drawn without replacement, as have `limit` captions together."""
+    """All pairs, or clips drawn without replacement that have `limit` captions in total."""
     if pairs.captions <= limit:
         return pairs
     clips = np.random.default_rng([seed, pairs.clips, 2]).permutation(pairs.clips)
@@ -40,7 +40,7 @@ def sampled(pairs: PairedClouds, limit: int, seed: int) -> PairedClouds:
 def median_width(pairs: PairedClouds, seed: int) -> float:
     """sigma by the median rule of `earwitness.cauchy_schwarz`: over the pairs between the clouds.
 
-    Every sound with every caption, each pair once; of at most 1000 captions and their sounds.
+    Every sound with every caption, each pair once; uses at most 1000 captions and their sounds.
     """
     part = sampled(pairs, _WIDTH_LIMIT, seed)
     distances = squared_distances(part.audio, part.text)
@@ -67,8 +67,9 @@ def kernel_quantities(
 ) -> dict[str, Estimate]:
     """Cauchy-Schwarz divergence and MMD; a clip with several captions shares its weight among them.
 
-    V-statistics: kernel values of a point with itself are kept, as in LAMB's aligner, so both are
-    0 for equal clouds and never negative. Above 3000 captions a random part of the clips is used.
+    V-statistics: kernel values of a point with itself are included, as in LAMB's aligner, so both
+    are 0 for equal clouds and never negative. Above 3000 captions, a random subset of the clips is
+    used.
     """
     part = sampled(pairs, CAPTION_LIMIT, seed)
     counts = draw_clips(part.clips, bootstrap, seed).counts
@@ -77,7 +78,7 @@ def kernel_quantities(
     xx = _means(_kernel(part.audio, part.audio, sigma), audio, audio)
     yy = _means(_kernel(part.text, part.text, sigma), text, text)
     xy = _means(_kernel(part.audio, part.text, sigma), audio, text)
-    # Between far clouds the cross mean underflows; the smallest double keeps its log finite.
+    # For distant clouds the cross mean underflows; the smallest double keeps its log finite.
     xy = np.maximum(xy, np.finfo(np.float64).tiny)
     cs = np.maximum(divergence(np.log(xx), np.log(yy), np.log(xy)), 0.0)
     distance = np.sqrt(np.maximum(xx + yy - 2.0 * xy, 0.0))

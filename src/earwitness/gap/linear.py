@@ -1,7 +1,7 @@
 """Quantities that are sums over clips: cosines, centroid and paired distances, RMG, variance ratio.
 
 A mean over all i != j of an inner product needs no N x N matrix: it is the product of two sums,
-less the terms i = j. So each resample costs one weighted sum of the vectors.
+minus the terms i = j. Each resample therefore costs one weighted sum of the vectors.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _CHUNK = 8192
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over clips for K weightings: of vectors, of per-clip numbers, of squared weights."""
+    """Sums over clips for K weightings: of vectors, per-clip numbers, and squared weights."""
 
     clips: Float[np.ndarray, " K"]
     unit_audio: Float[np.ndarray, "K C"]
@@ -88,8 +88,8 @@ def linear_quantities(pairs: PairedClouds, resamples: Resamples) -> dict[str, Es
     """Paired and unpaired cosine, margin, centroid distance, paired L2, RMG and variance ratio.
 
     Several captions of a clip count as their mean: the paired cosine is the mean over the captions,
-    and a pair i != j stands for all pairs of a sound and another clip's captions. In a resample a
-    clip that was drawn twice is never its own partner.
+    and a pair i != j covers all pairs of a sound and another clip's captions. In a resample, a clip
+    that was drawn twice is never paired with itself as another clip.
     """
     unit_text = pairs.mean_per_clip(pairs.unit_text)
     same = pairs.audio is pairs.unit_audio
@@ -125,7 +125,7 @@ def _exact_sums(
     text: Float[np.ndarray, "N C"],
     numbers: Float[np.ndarray, "N Q"],
 ) -> _Sums:
-    """Every clip once, added in float64."""
+    """The sums with every clip once, in float64."""
     n = pairs.clips
     total = numbers.sum(axis=0)[None]
     clouds = (pairs.unit_audio, unit_text, pairs.audio, text)

@@ -2,8 +2,8 @@
 
 The Gram correlation is over all pairs i != j, yet no Gram matrix is built: the sum of
 (x_i.x_j)(y_i.y_j) over all i, j is the squared Frobenius norm of X^T Y.
-Intervals: delete-a-group jackknife, since the moments of a group can be taken off again, while each
-bootstrap resample would need its own covariances.
+Intervals are from a delete-a-group jackknife, since the moments of a group can be subtracted again,
+while each bootstrap resample would need its own covariances.
 """
 
 from dataclasses import dataclass, fields
@@ -20,7 +20,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class _Moments:
-    """Sums over some clips that both quantities are made of; they add and subtract."""
+    """Sums over some clips, from which both quantities are computed; they add and subtract."""
 
     clips: float
     audio: Float[np.ndarray, " C"]
@@ -42,7 +42,7 @@ class _Moments:
 
 
 def _moments_of(pairs: PairedClouds) -> _Moments:
-    """The sums over all clips of `pairs`, in float64; captions weigh 1 / captions of their clip."""
+    """The sums over all clips of `pairs`, in float64; each caption weighs 1 / captions per clip."""
     x, y = pairs.audio.astype(np.float64), pairs.text.astype(np.float64)
     weighted = y * pairs.share[:, None]
     u = x if pairs.audio is pairs.unit_audio else pairs.unit_audio.astype(np.float64)
@@ -76,9 +76,10 @@ def _moments(pairs: PairedClouds, clips: Int[np.ndarray, " n"]) -> _Moments:
 
 
 def _frechet(m: _Moments) -> float:
-    """Frechet distance of the two Gaussians of maximum likelihood (squared 2-Wasserstein).
+    """Frechet distance of the two maximum-likelihood Gaussians (squared 2-Wasserstein).
 
-    tr (S_x S_y)^(1/2) is the sum of the root eigenvalues of R S_y R with R the root of S_x.
+    tr (S_x S_y)^(1/2) is the sum of the square roots of the eigenvalues of R S_y R, where R is the
+    square root of S_x.
     """
     mean_x, mean_y = m.audio / m.clips, m.text / m.clips
     cov_x = m.audio_audio / m.clips - np.outer(mean_x, mean_x)

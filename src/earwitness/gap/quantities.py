@@ -11,7 +11,7 @@ INFINITY = math.inf
 
 @dataclass(frozen=True)
 class Definition:
-    """What one quantity is: its range for unit vectors, which way is better, formula, source."""
+    """Definition of a quantity: range for unit vectors, which way is better, formula, source."""
 
     name: str
     title: str
@@ -24,7 +24,7 @@ class Definition:
     scale_free: bool = True
 
     def range_for(self, normalized: bool) -> tuple[float, float]:
-        """The range; without an upper end where it depends on the length of the vectors."""
+        """The range; without an upper end if it depends on the length of the vectors."""
         return self.low, self.high if normalized or self.scale_free else INFINITY
 
 
@@ -42,7 +42,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "up",
         "mean_i cos(x_i, y_i)",
-        "How alike a sound and its own caption are.",
+        "How similar a sound and its own caption are.",
         _COSINE,
     ),
     Definition(
@@ -52,7 +52,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "down",
         "mean_{i != j} cos(x_i, y_j)",
-        "How alike a sound and somebody else's caption are.",
+        "How similar a sound and another clip's caption are.",
         _COSINE,
     ),
     Definition(
@@ -72,7 +72,7 @@ QUANTITIES: tuple[Definition, ...] = (
         2.0,
         "down",
         "||mean(x) - mean(y)||",
-        "How far the middle of the sounds lies from the middle of the captions.",
+        "How far the centroid of the sounds is from the centroid of the captions.",
         _LIANG,
         scale_free=False,
     ),
@@ -83,7 +83,7 @@ QUANTITIES: tuple[Definition, ...] = (
         2.0,
         "down",
         "mean_i ||x_i - y_i||",
-        "How far a sound lies from its own caption.",
+        "How far a sound is from its own caption.",
         "LAMB, arXiv 2601.04658, Table 2 (there without normalization)",
         scale_free=False,
     ),
@@ -94,7 +94,7 @@ QUANTITIES: tuple[Definition, ...] = (
         4.0,
         "down",
         "||mean(x) - mean(y)||^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2))",
-        "How far apart the two clouds are when each is summed up by its mean and covariance S.",
+        "How far apart the two clouds are if each is summarized by its mean and covariance S.",
         "Dowson and Landau 1982; Heusel et al. 2017, arXiv 1706.08500",
         scale_free=False,
     ),
@@ -105,7 +105,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "down",
         "d_xy / ((d_xx + d_yy) / 2 + d_xy), d = 1 - cos; xy over pairs, xx and yy over i != j",
-        "The distance within a pair, measured by the usual distance within one modality.",
+        "The distance within a pair, relative to the typical distance within one modality.",
         "Schrodi et al. 2024, arXiv 2404.07983",
     ),
     Definition(
@@ -115,7 +115,7 @@ QUANTITIES: tuple[Definition, ...] = (
         INFINITY,
         "down",
         "log mean k(x,x') + log mean k(y,y') - 2 log mean k(x,y), k = exp(-d^2 / 2 sigma^2)",
-        "How differently the two clouds spread their mass, whoever belongs to whom.",
+        "How differently the two clouds are distributed, regardless of the pairing.",
         "Jenssen et al. 2006; the divergence that LAMB minimizes, with the same kernel width",
     ),
     Definition(
@@ -125,7 +125,7 @@ QUANTITIES: tuple[Definition, ...] = (
         math.sqrt(2.0),
         "down",
         "sqrt(mean k(x,x') + mean k(y,y') - 2 mean k(x,y)), k = exp(-d^2 / 2 sigma^2)",
-        "The distance of the two clouds' means in the space of the kernel.",
+        "The distance between the two clouds' means in the kernel's feature space.",
         "Gretton et al. 2012, JMLR 13, eq. 5",
     ),
     Definition(
@@ -135,7 +135,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "down",
         "accuracy of logistic regression, sound or caption?, on clips it was not fitted to",
-        "How often a straight cut separates sounds from captions; 0.5 is guessing.",
+        "How well a linear classifier separates sounds from captions; 0.5 is guessing.",
         "classifier two-sample test, Lopez-Paz and Oquab 2017, arXiv 1610.06545",
     ),
     Definition(
@@ -155,7 +155,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "up",
         "mean_i [rank of the best own caption of i <= 5]",
-        "Share of sounds with an own caption among the five nearest.",
+        "Share of sounds with one of their captions among the five nearest.",
         _RECALL,
     ),
     Definition(
@@ -165,7 +165,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "up",
         "mean_i [rank of the best own caption of i <= 10]",
-        "Share of sounds with an own caption among the ten nearest.",
+        "Share of sounds with one of their captions among the ten nearest.",
         _RECALL,
     ),
     Definition(
@@ -205,7 +205,7 @@ QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "up",
         "Pearson correlation over i != j of cos(x_i, x_j) and cos(y_i, y_j)",
-        "Whether sounds that resemble one another have captions that resemble one another.",
+        "Whether similar sounds have similar captions.",
         "Kriegeskorte et al. 2008 (representational similarity); Diffusion-Link's topology",
     ),
     Definition(
@@ -215,7 +215,7 @@ QUANTITIES: tuple[Definition, ...] = (
         INFINITY,
         "to 1",
         "tr Cov(x) / tr Cov(y)",
-        "The spread of the sounds in units of the spread of the captions; near 0 is collapse.",
+        "The spread of the sounds relative to the spread of the captions; near 0 is collapse.",
         _RATIO,
     ),
 )
@@ -228,7 +228,7 @@ TOKEN_QUANTITIES: tuple[Definition, ...] = (
         INFINITY,
         "down",
         "mean_i ||z_a,i - z_t,i||, z = mean over tokens, not normalized",
-        "How far the audio tokens of a clip lie from its caption's tokens, in the LLM's own units.",
+        "How far a clip's audio tokens are from its caption's tokens, in the LLM's own units.",
         _LAMB,
     ),
     Definition(
@@ -238,7 +238,7 @@ TOKEN_QUANTITIES: tuple[Definition, ...] = (
         1.0,
         "up",
         "mean_i cos(z_a,i, z_t,i)",
-        "How alike the audio tokens of a clip and its caption's tokens are in direction.",
+        "How similar a clip's audio tokens and its caption's tokens are in direction.",
         _LAMB,
     ),
 )
@@ -252,7 +252,7 @@ def written_range(low: float, high: float) -> str:
 
 
 def markdown_table() -> str:
-    """The table of every quantity in Markdown, as docs/gap.md shows it."""
+    """The table of all quantities in Markdown, as shown in docs/gap.md."""
     lines = ["| quantity | formula | range | better | source |", "|---|---|---|---|---|"]
     for d in QUANTITIES + TOKEN_QUANTITIES:
         formula = d.formula.replace("|", "\\|")

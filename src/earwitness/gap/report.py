@@ -26,10 +26,11 @@ BEFORE, AFTER, CHANGE = "before", "after", "change"
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number with its 95 % interval `low` to `high`, and what is needed to read it.
+    """One number with its 95 % interval `low` to `high`, and what is needed to interpret it.
 
     `cloud` is `before` (the sounds as given), `after` (the bridged sounds) or `change`
-    (after - before). `clips` were used for it; `interval` says how the interval was made.
+    (after - before). `clips` is the number of clips used; `interval` says how the interval was
+    computed.
     """
 
     name: str
@@ -58,7 +59,7 @@ class GapReport:
     kernel_width: float | None = None
 
     def quantity(self, name: str, cloud: str = BEFORE) -> Quantity:
-        """The row of that name and cloud. Raises ConfigError naming the rows there are."""
+        """The row with that name and cloud. Raises ConfigError, listing the available rows."""
         for row in self.rows:
             if row.name == name and row.cloud == cloud:
                 return row
@@ -66,7 +67,7 @@ class GapReport:
         raise ConfigError(f"no quantity {name!r} ({cloud}) in this report; it has {known}")
 
     def value(self, name: str, cloud: str = BEFORE) -> float:
-        """The number of that name and cloud."""
+        """The value with that name and cloud."""
         return self.quantity(name, cloud).value
 
     def clouds(self) -> tuple[str, ...]:
@@ -129,9 +130,10 @@ def _rows(
 def _collapse_warnings(
     before: "Mapping[str, Estimate]", after: "Mapping[str, Estimate] | None"
 ) -> list[str]:
-    """A cloud near one point, or a centroid that came nearer because the cloud shrank.
+    """Warnings of a cloud that is almost a point, or a centroid that moved closer only because the
+    cloud shrank.
 
-    The limits are ours: a variance ratio under 0.05 is a point; under 0.5 it is a collapse when it
+    The limits are ours: a variance ratio under 0.05 is a point; under 0.5 it is a collapse if it
     fell, the centroid distance fell, and the margin or retrieval (sound to caption, R@10) fell too.
     """
 
@@ -189,9 +191,9 @@ def measure(
     """Every quantity of `QUANTITIES` between sounds and captions, before and after a bridge.
 
     `audio` is [N, C], `text` [M, C]; caption m belongs to sound `owner[m]`, by default to sound m.
-    `bridged` is [N, C], the sounds after a bridge. With `normalize` every vector is brought to
-    length one first; cosines, RMG, Gram correlation and retrieval do so in any case.
-    Raises DataError for arrays that do not fit, ConfigError for settings out of range.
+    `bridged` is [N, C], the sounds after a bridge. With `normalize`, every vector is first scaled
+    to unit length; cosines, RMG, Gram correlation and retrieval always do so.
+    Raises DataError for arrays that do not match, ConfigError for settings out of range.
     """
     _check_settings(bootstrap, seed)
     pairs = make_pairs(audio, text, owner, normalize=normalize)
@@ -226,7 +228,7 @@ def token_gap(
 
     `z_a_mean` and `z_t_mean` are [N, E]: the mean over a clip's audio tokens, and over its
     caption's token embeddings. With `z_a_before` (the same clips before alignment) the report has
-    before, after and change. LAMB, Table 2; pooling by the mean is our reading.
+    before, after and change. LAMB, Table 2; mean pooling is our interpretation.
     """
     _check_settings(bootstrap, seed)
     text = checked_vectors(z_t_mean, "z_t_mean")

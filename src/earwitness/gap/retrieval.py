@@ -1,4 +1,4 @@
-"""Exact retrieval both ways, tile by tile: no N x M matrix is kept, no ranking is sorted."""
+"""Exact retrieval both ways, tile by tile, without storing an N x M matrix or sorting rankings."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,13 +10,13 @@ TOP = (1, 5, 10)
 _ROWS = 1020
 _COLUMNS = 16384
 _BYTE = 255
-# Two cosines nearer than this are a tie: float32 products of 512 numbers differ by about 1e-7
-# with the shape of the tile.
+# Two cosines closer than this are a tie: float32 products of 512 numbers differ by about 1e-7
+# depending on the shape of the tile.
 _TIE = 1e-6
 
 
 def _column_counts(mask: np.ndarray) -> Int[np.ndarray, " m"]:
-    """How often each column is true; added as bytes, many times faster than as integers."""
+    """How often each column is true; summed as bytes, which is many times faster than integers."""
     counts = np.zeros(mask.shape[1], np.int64)
     as_bytes = mask.view(np.uint8)
     for start in range(0, len(mask), _BYTE):
@@ -29,7 +29,7 @@ def _row_counts(mask: np.ndarray) -> Int[np.ndarray, " n"]:
 
 
 def _hits(above: Int[np.ndarray, " n"], tied: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
-    """The chance that the right one is within the top k when ties are broken at random."""
+    """The probability that the right one is in the top k if ties are broken at random."""
     k = np.array(TOP, np.float64)
     return np.clip((k - above[:, None]) / (tied[:, None] + 1.0), 0.0, 1.0)
 
@@ -37,8 +37,8 @@ def _hits(above: Int[np.ndarray, " n"], tied: Int[np.ndarray, " n"]) -> Float[np
 def hits(pairs: PairedClouds) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "M 3"]]:
     """Per clip and per caption: is the right one within the top 1, 5, 10?
 
-    A clip counts its best own caption against all captions of other clips; a caption counts its one
-    sound against all sounds. Ties share the place, so a cloud of equal vectors scores chance.
+    A clip ranks its best own caption among all captions of other clips; a caption ranks its sound
+    among all sounds. Ties share the rank, so a cloud of equal vectors scores at chance level.
     """
     audio, text = pairs.unit_audio, pairs.unit_text
     own = np.einsum("mc,mc->m", audio[pairs.owner], text)
@@ -62,7 +62,7 @@ def hits(pairs: PairedClouds) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarra
 
 
 def retrieval_quantities(pairs: PairedClouds, resamples: Resamples) -> dict[str, Estimate]:
-    """R@1, R@5, R@10 from sound to caption and back. The candidates stay when clips are drawn."""
+    """R@1, R@5, R@10 from sound to caption and back. Resampling clips keeps the candidates."""
     from_audio, from_text = hits(pairs)
     captions = np.bincount(pairs.owner).astype(np.float64)
     per_clip = pairs.mean_per_clip(from_text) * captions[:, None]

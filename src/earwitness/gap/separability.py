@@ -1,4 +1,4 @@
-"""Held-out linear separability: can a straight cut tell sounds from captions?"""
+"""Held-out linear separability: can a linear classifier tell sounds from captions?"""
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +22,7 @@ def _one_caption_each(pairs: PairedClouds, seed: int) -> Float[np.ndarray, "N C"
 def _held_out_accuracy(
     audio: Float[np.ndarray, "N C"], text: Float[np.ndarray, "N C"], seed: int
 ) -> Float[np.ndarray, " N"]:
-    """Per clip, the share of its two vectors that a classifier fitted without it names rightly."""
+    """Per clip, the share of its two vectors classified correctly by a model fitted without it."""
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -46,10 +46,11 @@ def _held_out_accuracy(
 
 
 def separability_quantities(pairs: PairedClouds, bootstrap: int, seed: int) -> dict[str, Estimate]:
-    """Accuracy of logistic regression on standardized numbers, five folds, clips kept whole.
+    """Accuracy of logistic regression on standardized features, five folds, clips kept whole.
 
     One caption per clip, drawn by the seed, so that guessing is right half the time. Above 2500
-    captions a random part of the clips is used. The interval draws clips; the classifiers stay.
+    captions, a random subset of the clips is used. The interval resamples clips; the classifiers
+    are not refitted.
     """
     part = sampled(pairs, CAPTION_LIMIT, seed)
     accuracy = _held_out_accuracy(part.audio, _one_caption_each(part, seed), seed)

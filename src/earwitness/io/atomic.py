@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 import uuid
@@ -18,15 +18,14 @@ def replacing(
     make_folder: bool = True,
     durable: bool = True,
 ) -> Generator[BinaryIO]:
-    """A draft that takes the place of `path` once it is complete and on disk; it vanishes on an
-    error.
+    """A draft that replaces `path` once it is complete and on disk; it is deleted on an error.
 
-    A link is followed: the file that it points to is replaced. A device or a pipe, which nothing
-    can take the place of, is written to as it is. Not `durable` saves the wait for the disk: for
-    caches, which can be made again after a power cut.
+    A link is followed: the file that it points to is replaced. A device or a pipe, which cannot be
+    replaced, is written to directly. `durable=False` does not wait for the disk: for caches, which
+    can be rebuilt after a power failure.
 
     Raises:
-        EarwitnessError: the file cannot be written; it is a `failure`.
+        EarwitnessError: the file cannot be written; its class is `failure`.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -46,7 +45,7 @@ def replacing(
 def replacing_path(
     path: Path, failure: type[EarwitnessError] = ConfigError, *, make_folder: bool = True
 ) -> Generator[Path]:
-    """As `replacing`, for writers that need a path instead of an open file."""
+    """Like `replacing`, for writers that need a path instead of an open file."""
     try:
         with _draft(path, make_folder) as draft:
             yield draft
@@ -63,9 +62,9 @@ def write_text(
     *,
     make_folder: bool = True,
 ) -> None:
-    """Writes `text` as UTF-8, keeping line ends. Raises like `replacing`.
+    """Writes `text` as UTF-8, keeping line endings. Raises EarwitnessError, as `replacing`.
 
-    Names of files that are not UTF-8 (surrogate escapes) get their own bytes back.
+    File names that are not UTF-8 (surrogate escapes) are written as their original bytes.
     """
     with replacing(path, failure, make_folder=make_folder) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
@@ -73,7 +72,7 @@ def write_text(
 
 @contextmanager
 def _draft(path: Path, make_folder: bool) -> Generator[Path]:
-    """A path of its own beside `path`, moved onto it at the end unless an error comes up."""
+    """A temporary path next to `path`, moved onto it at the end unless there is an error."""
     path = Path(os.path.realpath(path))
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)

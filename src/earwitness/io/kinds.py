@@ -1,4 +1,4 @@
-"""What kind a value of unknown type is, in a form that type checkers follow."""
+"""Type checks for values of unknown type, in a form that type checkers understand."""
 
 from typing import Any, TypeGuard
 

@@ -1,4 +1,4 @@
-"""File names in the forms that systems write them: one key for all, and the one that exists."""
+"""File names in the forms that systems use: one key for all forms, and the form that exists."""
 
 import os
 import re
@@ -7,20 +7,20 @@ from contextlib import suppress
 from pathlib import Path
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""control characters, line ends of Unicode, and marks that turn the direction of writing"""
+"""control characters, Unicode line separators, and marks that change the writing direction"""
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def on_one_line(text: str) -> str:
-    """`text` with its control characters escaped, as in \\n and \\x1b; all else, bytes that are not
-    UTF-8 (surrogate escapes) included, as it is.
+    """`text` with its control characters escaped, as in \\n and \\x1b; everything else, including
+    bytes that are not UTF-8 (surrogate escapes), is unchanged.
     """
     return _CONTROL.sub(_escaped, text)
 
 
 def for_terminal(text: str, kept: str = "") -> str:
-    """`text` as a terminal may show it: as `on_one_line`, and bytes that are not UTF-8 as \\xe9.
+    """`text` safe for a terminal: like `on_one_line`, with bytes that are not UTF-8 as \\xe9.
 
     The characters in `kept` are not changed.
     """
@@ -48,7 +48,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def key_of(name: str) -> str:
-    """`name` in Unicode's composed form (NFC), so that names from macOS match those from Linux."""
+    """`name` in composed Unicode (NFC), so that names from macOS match those from Linux."""
     return unicodedata.normalize("NFC", name)
 
 

@@ -1,4 +1,4 @@
-"""pyarrow, where it is installed."""
+"""pyarrow, if it is installed."""
 
 from pathlib import Path
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""The suffixes of the files that can be read as sounds: one list for every folder scanned."""
+"""The extensions of files that can be read as sounds: one list for every folder scan."""
 
 SOUND_SUFFIXES = frozenset(
     (".3g2", ".3gp", ".aa3", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf")

@@ -1,8 +1,8 @@
-"""The one reader of tables: CSV and TSV as spreadsheets write them, JSON, JSON lines, parquet.
+"""The one reader of tables: CSV and TSV as spreadsheets write them, JSON, JSONL, parquet.
 
-A byte order mark, UTF-16, Windows-1252, commas, semicolons and tabs, any line end, line ends within
-quoted cells, Excel's first line `sep=;`, comment lines (#) before the header and headers repeated
-among the rows are understood.
+It understands byte order marks, UTF-16, Windows-1252, commas, semicolons and tabs, any line ending,
+line breaks in quoted cells, Excel's first line `sep=;`, comment lines (#) before the header, and
+headers repeated among the rows.
 """
 
 import csv
@@ -39,8 +39,8 @@ _csv_limit = threading.Lock()
 class Stream:
     """A table whose rows are read one by one, each with its line (or number, from 1).
 
-    `columns` is the header, or () where each row names its own. The counts are complete once the
-    rows have been read.
+    `columns` is the header, or () if each row names its own. The counts are complete once the rows
+    have been read.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file as dicts, with the line or row that each began at."""
+    """The rows of a file as dicts, with the line or row at which each starts."""
 
     path: Path
     columns: tuple[str, ...]
@@ -69,24 +69,24 @@ class Table:
         return f"{self.path}, line {self.lines[number]}"
 
     def notes(self) -> list[str]:
-        """What was put right while reading."""
+        """What was corrected while reading."""
         found: list[str] = []
         if self.repeated_headers:
             found.append(
-                f"{self.path}: {self.repeated_headers} header line(s) among the rows left out"
+                f"{self.path}: skipped {self.repeated_headers} header line(s) among the rows"
             )
         if self.encoding == "cp1252":
             found.append(f"{self.path}: not UTF-8, read as Windows-1252")
         return found
 
     def nonempty(self, expected: str) -> "Table":
-        """This table. Raises DataError where it has no rows."""
+        """This table. Raises DataError if it has no rows."""
         if not self.rows:
             raise DataError(f"{self.path}: no rows; expected {expected}")
         return self
 
     def complete(self) -> "Table":
-        """This table. Raises DataError where a row has fewer cells than the header."""
+        """This table. Raises DataError if a row has fewer cells than the header."""
         if self.short:
             raise DataError(
                 f"{self.path}, line {self.short[0]}: expected {len(self.columns)} cells, as in the "
@@ -95,7 +95,7 @@ class Table:
         return self
 
     def need(self, columns: Sequence[str], layout: str) -> "Table":
-        """This table. Raises DataError where it lacks one of `columns`, which `layout` has."""
+        """This table. Raises DataError if it lacks one of `columns`, which `layout` has."""
         absent = [name for name in columns if name not in self.columns]
         if not absent:
             return self
@@ -103,18 +103,18 @@ class Table:
             raise DataError(
                 f"{self.path}: the first line ({', '.join(self.columns)[:80]}) is not the header "
                 f"of {layout}; put the line {','.join(columns)} before the data, so that the first "
-                "row is not taken for a header"
+                "row is not read as a header"
             )
         raise DataError(
-            f"{self.path}: no column '{absent[0]}'; {layout} has {', '.join(columns)}, this file "
-            f"has {', '.join(self.columns) or 'none'}"
+            f"{self.path}: no column '{absent[0]}'; {layout} has {', '.join(columns)}, but this "
+            f"file has {', '.join(self.columns) or 'none'}"
         )
 
 
 def read_table(path: Path | str, what: str = "table", kinds: Sequence[str] = KINDS) -> Table:
-    """The table in `path`; columns keep their order and lose surrounding spaces.
+    """The table in `path`; column names keep their order and lose surrounding spaces.
 
-    A row with fewer cells than the header is filled up with empty ones (see `Table.complete`).
+    A row with fewer cells than the header is padded with empty ones (see `Table.complete`).
     JSON is a list of objects, or an object that holds one as "data". `what` names the file in
     messages.
 
@@ -143,10 +143,10 @@ def open_table(
     kinds: Sequence[str] = KINDS,
     wanted: Sequence[str] = (),
 ) -> Stream:
-    """As `read_table`, with the rows read one by one; of parquet only the columns in `wanted`.
+    """Like `read_table`, but reads rows one by one; from parquet, only the columns in `wanted`.
 
-    Where parquet has none of `wanted` all columns are read. The rows raise what `read_table`
-    raises.
+    If parquet has none of `wanted`, all columns are read. The rows raise the errors of
+    `read_table`.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -169,17 +169,17 @@ def open_table(
 
 
 def table_of(path: Path, rows: list[Cells]) -> Table:
-    """A table of rows that were found in `path` in another way; its lines are their numbers."""
+    """A table of rows that were read from `path` in another way; its lines are row numbers."""
     return Table(path, columns_of(rows), rows, list(range(1, len(rows) + 1)))
 
 
 def columns_of(rows: Sequence[Cells]) -> tuple[str, ...]:
-    """The names of all columns, in the order of their first appearance."""
+    """The names of all columns, in order of first appearance."""
     return tuple(dict.fromkeys(str(name) for row in rows for name in row))
 
 
 def cell(row: Cells, column: str | None) -> str:
-    """The text of a cell, empty where there is none."""
+    """The text of a cell, empty if there is none."""
     value = row.get(column) if column else None
     return "" if value is None else str(value)
 
@@ -214,7 +214,7 @@ def _csv_rows(stream: Stream, reader: Any, skipped: int, what: str) -> Iterator[
                 continue
             if len(cells) > len(header):
                 raise DataError(
-                    f"{stream.path}, line {line}: {len(cells)} cells, the header has "
+                    f"{stream.path}, line {line}: {len(cells)} cells, but the header has "
                     f"{len(header)}; a caption with a comma needs quotes"
                 )
             if len(cells) < len(header):
@@ -224,14 +224,14 @@ def _csv_rows(stream: Stream, reader: Any, skipped: int, what: str) -> Iterator[
 
 
 def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
-    """The next row, whatever the length of its cells; None at the end."""
+    """The next row, with cells of any length; None at the end."""
     with _long_cells():
         return next(reader, None)
 
 
 @contextmanager
 def _long_cells() -> Generator[None]:
-    """Raises the limit of the csv module, which holds for the whole process, and puts it back."""
+    """Raises the csv module's process-wide limit, and restores it afterwards."""
     with _csv_limit:
         before = csv.field_size_limit(_CELL_LIMIT)
         try:
@@ -260,7 +260,7 @@ def _preamble(lines: io.StringIO, suffix: str) -> tuple[int, str, list[str], str
 
 
 def _delimiter(line: str, suffix: str) -> str:
-    """The most frequent mark outside quotes in the header; tabs win in a .tsv that has any."""
+    """The most frequent delimiter outside quotes in the header; in a .tsv, tabs if it has any."""
     bare = _QUOTED.sub("", line)
     if suffix == ".tsv" and ("\t" in bare or not any(mark in bare for mark in DELIMITERS)):
         return "\t"
@@ -278,7 +278,7 @@ def _json_lines(path: Path, text: str, what: str) -> Stream:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Cells]]:
-    # Lines end at \n alone: JSON text may hold other line separators of Unicode.
+    # Only \n ends a line: JSON text may contain other Unicode line separators.
     for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
         if not line.strip():
             continue

@@ -1,6 +1,4 @@
-"""Text files of any encoding that spreadsheets write, and one sentence for those that cannot be
-read.
-"""
+"""Text files in any encoding that spreadsheets write, and the errors for unreadable ones."""
 
 import csv
 import json
@@ -27,14 +25,14 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 
 @dataclass(frozen=True)
 class TextFile:
-    """The text of a file with its line ends, without a byte order mark, and its encoding."""
+    """The text of a file with its line endings, without a byte order mark, and its encoding."""
 
     text: str
     encoding: Encoding
 
 
 def decode(contents: bytes) -> TextFile:
-    """The text in `contents`: UTF-8, UTF-16, UTF-32 (with or without a mark), else Windows-1252.
+    """The text in `contents`: UTF-8, UTF-16, UTF-32 (with or without a BOM), else Windows-1252.
 
     Raises:
         ValueError: the bytes are not text.
@@ -48,7 +46,7 @@ def decode(contents: bytes) -> TextFile:
         return TextFile(_without_nul(contents.decode("utf-8-sig")), "utf-8")
     except UnicodeDecodeError:
         pass
-    # A UTF-8 list of files may hold a file name that is not UTF-8: most other signs are then whole.
+    # A UTF-8 list may hold file names that are not UTF-8; most other characters are then intact.
     names = contents.decode("utf-8-sig", "surrogateescape")
     broken = sum("\udc80" <= sign <= "\udcff" for sign in names)
     if sum(sign > "\x7f" for sign in names) > 2 * broken:
@@ -56,7 +54,7 @@ def decode(contents: bytes) -> TextFile:
     try:
         return TextFile(_without_nul(contents.decode("cp1252")), "cp1252")
     except UnicodeDecodeError:
-        # Latin-1 for the five bytes that Windows-1252 leaves open.
+        # Latin-1 for the five bytes that Windows-1252 does not define.
         return TextFile(_without_nul(contents.decode("latin-1")), "cp1252")
 
 
@@ -71,7 +69,7 @@ def read_text(path: Path, what: str = "file", expected: str = "a text file") -> 
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises DataError where it is missing or damaged."""
+    """The content of a JSON file. Raises DataError if it is missing or damaged."""
     text = read_text(path, "JSON file", "a JSON file").text
     try:
         return json.loads(text)
@@ -81,10 +79,10 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def readable(path: Path, what: str, expected: str) -> Generator[None]:
-    """Turns what goes wrong while `path` is read into one sentence.
+    """Turns errors while reading `path` into one sentence.
 
     Raises:
-        DataError: whatever OSError, ValueError or csv.Error came up.
+        DataError: instead of OSError, ValueError or csv.Error.
     """
     try:
         yield
@@ -107,13 +105,13 @@ def missing(path: Path, expected: str) -> str:
 
 
 def url_in(name: str) -> str | None:
-    """`name` as a URL, or None where it is not one; a Path has lost one of the two slashes."""
+    """`name` as a URL, or None if it is not one; a Path has lost one of the two slashes."""
     match = _URL.match(name)
     return f"{match[1]}://{name[match.end() :]}" if match else None
 
 
 def _utf16_order(contents: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
-    """The byte order of UTF-16 without a mark, where every other byte of Latin text is zero."""
+    """The byte order of UTF-16 without a BOM, in which every other byte of Latin text is zero."""
     probe = contents[:_PROBE]
     if len(contents) % 2 or b"\0" not in probe:
         return None

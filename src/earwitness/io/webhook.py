@@ -1,4 +1,4 @@
-"""JSON sent to an address that the user named, tried again if there is no answer."""
+"""Sends JSON to an address given by the user, with retries if there is no answer."""
 
 import json
 import time
@@ -14,11 +14,11 @@ from earwitness.errors import ConfigError, one_line
 RETRIES = 3
 _TIMEOUT_S = 10.0
 _AGAIN = (408, 425, 429)
-"""client errors that another try may mend"""
+"""client errors that a retry may fix"""
 
 
 def check_address(url: str, option: str) -> None:
-    """Raises ConfigError for what is not an http or https address."""
+    """Raises ConfigError for anything but an http or https address."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -29,7 +29,7 @@ def check_address(url: str, option: str) -> None:
 
 
 class Answer(NamedTuple):
-    """What became of one try: the status, if any came, and what went wrong ("" for 2xx)."""
+    """The result of one try: the status, if any, and what went wrong ("" for 2xx)."""
 
     status: int | None
     problem: str = ""
@@ -41,18 +41,18 @@ class Answer(NamedTuple):
 
     @property
     def passing(self) -> bool:
-        """Whether another try may mend it."""
+        """Whether a retry may succeed."""
         return self.status is None or self.status >= 500 or self.status in _AGAIN
 
 
 class _Stay(HTTPRedirectHandler):
     def redirect_request(self, *_: object, **__: object) -> None:
-        """An address that the user named may not send the record to another one."""
+        """The given address may not redirect the record to another one."""
         return
 
 
 def send(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-    """One try to POST JSON, of 10 s at most; redirects are not followed."""
+    """Tries once to POST JSON, for at most 10 s; redirects are not followed."""
     all_headers = {"Content-Type": "application/json", **headers}
     try:
         request = Request(url, body, all_headers, method="POST")
@@ -74,10 +74,10 @@ def post(
     headers: Mapping[str, str] | None = None,
     wait: Callable[[float], object] = time.sleep,
 ) -> str | None:
-    """Sends the record as JSON; what went wrong after the last try, None if it was taken.
+    """Sends the record as JSON; returns the last error, or None if it was accepted.
 
-    Any answer 2xx counts as taken. Without an answer, and for 5xx, 408, 425 and 429, it is tried
-    three more times, 1, 2 and 4 seconds later.
+    Any 2xx answer counts as accepted. Without an answer, and for 5xx, 408, 425 and 429, it is
+    retried three times, after 1, 2 and 4 seconds.
     """
     body = json.dumps(record, ensure_ascii=False).encode()
     answer = send(url, body, headers or {})

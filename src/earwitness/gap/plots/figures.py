@@ -1,6 +1,6 @@
-"""Matplotlib figures of the gap, in the colors of Okabe and Ito; shape and line style repeat them.
+"""Matplotlib figures of the gap, in Okabe and Ito's colors, which markers and line styles repeat.
 
-Figures are made without pyplot, so nothing global changes and no display is needed.
+Figures are made without pyplot, so no global state changes and no display is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def _legend(axes: "Axes") -> None:
 
 
 def draw_projection(projection: "Projection") -> "Figure":
-    """The figure of a projection that was made before: points, and a line within each pair."""
+    """The figure of an existing projection: points, and a line within each pair."""
     from matplotlib.collections import LineCollection
 
     figure, axes = _new(*projection.axes)
@@ -89,7 +89,7 @@ def projection_figure(
     shown: int = 300,
     seed: int = 0,
 ) -> "Figure":
-    """Audio, text and bridged audio in the plane of PCA or UMAP, with lines between pairs."""
+    """Audio, text and bridged audio in the PCA or UMAP plane, with lines between pairs."""
     projection = project(audio, text, bridged, owner=owner, method=method, shown=shown, seed=seed)
     return draw_projection(projection)
 
@@ -104,7 +104,7 @@ def histogram_figure(
 ) -> "Figure":
     """Cosines of pairs (filled) and of random other captions (outline), before and after a bridge.
 
-    One caption per clip. The other captions are the clips' own in an order without fixed points.
+    One caption per clip. The other captions are the clips' own, permuted without fixed points.
     """
     captions = unit(text[first_captions(owner, len(audio))])
     turned = np.random.default_rng(seed).permutation(len(captions))
@@ -154,7 +154,7 @@ def sweep_figure(
 ) -> "Figure":
     """A quantity against the start time t*, one line per number of sampling steps.
 
-    The four sequences run together: point i was measured at `t_stars[i]` with `steps[i]`.
+    All sequences have the same length: point i was measured at `t_stars[i]` with `steps[i]`.
     """
     given = (t_stars, steps, values) if intervals is None else (t_stars, steps, values, intervals)
     lengths = {len(part) for part in given}
@@ -180,7 +180,7 @@ def training_curve_figure(
     *,
     quantity: str = "paired cosine",
 ) -> "Figure":
-    """A quantity, or several by name, along the training steps."""
+    """A quantity, or several by name, against the training steps."""
     curves = values if isinstance(values, Mapping) else {quantity: values}
     if not len(steps) or any(len(curve) != len(steps) for curve in curves.values()):
         raise DataError(
@@ -196,7 +196,7 @@ def training_curve_figure(
 
 
 def save_figures(figures: "Mapping[str, Figure]", folder: str | Path) -> list[Path]:
-    """Each figure as NAME.png and NAME.svg in `folder`; the same figure gives the same bytes."""
+    """Writes each figure as NAME.png and NAME.svg to `folder`; equal figures give equal bytes."""
     import matplotlib as mpl
 
     place = Path(folder)

@@ -1,4 +1,4 @@
-"""The gap report as one HTML file: no request leaves it, and it follows a light or dark screen."""
+"""The gap report as one HTML file: it makes no requests, and supports light and dark mode."""
 
 import io
 import re
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from earwitness.gap.plots.projection import Projection
 
-# Inline SVG takes the page's colors, so that one picture serves light and dark screens.
+# Inline SVG uses the page's colors, so that one picture serves light and dark mode.
 _VARIABLES = {
     drawing.BLUE: "blue",
     drawing.ORANGE: "orange",
@@ -30,13 +30,13 @@ _BETTER = {"up": "higher", "down": "lower", "to 1": "near 1"}
 
 
 def number(value: float) -> str:
-    """The number with as many places as its size calls for."""
+    """The number with as many decimals as its magnitude calls for."""
     places = 1 if abs(value) >= 100 else 3 if abs(value) >= 1 else 4
     return f"{value:.{places}f}"
 
 
 def inline_svg(figure: "Figure", name: str) -> str:
-    """The figure as an SVG element with the page's colors and ids of its own."""
+    """The figure as an SVG element with the page's colors and unique ids."""
     import matplotlib as mpl
 
     stream = io.StringIO()
@@ -52,7 +52,7 @@ def inline_svg(figure: "Figure", name: str) -> str:
 
 
 def verdict(change: Quantity) -> str:
-    """`better`, `worse` or `no clear change`; nothing where nearness to 1 decides."""
+    """`better`, `worse` or `no clear change`; empty where closeness to 1 is what counts."""
     if change.direction == "to 1":
         return ""
     if change.low <= 0.0 <= change.high:
@@ -61,7 +61,7 @@ def verdict(change: Quantity) -> str:
 
 
 def _rows(report: GapReport) -> list[dict[str, object]]:
-    """A row per quantity with its value for each cloud."""
+    """One row per quantity with its value for each cloud."""
     rows: list[dict[str, object]] = []
     for name in dict.fromkeys(row.name for row in report.rows):
         values = [report.quantity(name, cloud) for cloud in report.clouds()]
@@ -84,7 +84,7 @@ def _rounded(values: "Sequence[Sequence[float]]") -> list[list[float]]:
 def _clouds(
     projections: "Sequence[Projection]", captions: "Sequence[str] | None"
 ) -> dict[str, object]:
-    """What the script of the scatter plot draws."""
+    """The data for the scatter plot's script."""
     first = projections[0]
     for other in projections[1:]:
         if list(other.clips) != list(first.clips):
@@ -134,7 +134,7 @@ def gap_page(
     sentence below it.
 
     Raises:
-        DataError: captions and projections do not belong together.
+        DataError: captions and projections do not match.
         MissingDependencyError: Jinja2 is not installed.
     """
     columns = [cloud.capitalize() for cloud in report.clouds()]

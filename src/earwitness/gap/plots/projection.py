@@ -16,8 +16,8 @@ _UMAP_LIMIT = 5000
 class Projection:
     """Some pairs in the plane. Row i of every cloud is the same clip, `clips[i]`.
 
-    `captions[i]` is the text row that is shown for it, the first of the clip; `cosine` and
-    `bridged_cosine` are those of the sound and of the bridged sound with that caption.
+    `captions[i]` is the text row shown for it, the clip's first; `cosine` and `bridged_cosine` are
+    the cosines of that caption with the sound and with the bridged sound.
     """
 
     method: str
@@ -31,13 +31,13 @@ class Projection:
     bridged_cosine: Float[np.ndarray, " n"] | None = None
 
     def clouds(self) -> dict[str, Float[np.ndarray, "n 2"]]:
-        """The clouds by name: audio, text, and bridged where there is one."""
+        """The clouds by name: audio, text, and bridged if there is one."""
         found = {"audio": self.audio, "text": self.text}
         return found if self.bridged is None else {**found, "bridged": self.bridged}
 
 
 def unit(vectors: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
-    """Every row at length one, in float64. Raises DataError for a row without length."""
+    """Every row at unit length, in float64. Raises DataError for a row of length 0."""
     wide = np.asarray(vectors, np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and lengths.all()):
@@ -47,7 +47,7 @@ def unit(vectors: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
 
 
 def first_captions(owner: Int[np.ndarray, " M"] | None, clips: int) -> Int[np.ndarray, " N"]:
-    """The row of each clip's first caption. Raises DataError where a clip has none."""
+    """The row of each clip's first caption. Raises DataError if a clip has none."""
     if owner is None:
         return np.arange(clips)
     owners, rows = np.unique(owner, return_index=True)
@@ -68,7 +68,7 @@ def project(
 ) -> Projection:
     """At most `shown` pairs, drawn by `seed`, in two dimensions fitted to all clouds together.
 
-    Vectors are brought to length one first. PCA is fitted to every vector given, UMAP (cosine) to
+    Vectors are first scaled to unit length. PCA is fitted to every vector given, UMAP (cosine) to
     at most 5000 clips. Raises MissingDependencyError for UMAP without its package.
     """
     if method not in METHODS:
@@ -119,8 +119,8 @@ def _pca(
     values, vectors = np.linalg.eigh(covariance)
     plane = vectors[:, ::-1][:, :2]
     if plane.shape[1] < 2:
-        raise DataError("vectors of one number have no plane; expected two numbers or more")
-    # An eigenvector's sign is arbitrary; the largest entry is made positive so pictures repeat.
+        raise DataError("expected vectors of at least two numbers, got one")
+    # An eigenvector's sign is arbitrary; make the largest entry positive for reproducible plots.
     plane = plane * np.sign(plane[np.abs(plane).argmax(axis=0), [0, 1]])
     total = max(float(values.sum()), np.finfo(float).tiny)
     axes = (
