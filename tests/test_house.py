@@ -51,6 +51,22 @@ WORDS = {
     r"\bRaises like its parts\b": "name the errors",
     r"\bstands? there twice\b": "is listed twice",
     r"\btells no\b": "does not state",
+    r"\bone behind the other\b": "one after another",
+    r"\bcancel(s|ed)? (itself|themselves) out\b": "cancel out",
+    r"\btime stamps?\b": "timestamp",
+    r"\bblack lists?\b": "blacklist",
+    r"\bin (disorder|ruins)\b": "malformed, or damaged",
+    r"\b(at|to) length one\b": "unit length",
+    r"\bdB of full scale\b": "dBFS",
+    r"\bhas no ONNX form\b": "cannot be exported",
+    r"\bother signs?\b": "character",
+    r"\bread all the same\b": "read anyway",
+    r"\b(is|are) no news\b": "not worth a note",
+    r"\bin the manner of\b": "like",
+    r"\b(runs?|run) in a circle\b": "form a cycle",
+    r"\bby its ending\b": "by its extension",
+    r"\bmake it first\b": "create it first",
+    r"\btold apart by their endings\b": "by extension",
 }
 """phrase -> what to write instead"""
 

@@ -192,7 +192,7 @@ class CaptionCalls:
         rerank: Reranks | None = None,
         track: Track = None,
     ) -> list[Caption]:
-        """The `count` best captions of one sound, best first. Raises like `caption`."""
+        """The `count` best captions of one sound, best first. Raises the errors of `caption`."""
         _check_one(source)
         settings = (decoding or self.decoding).model_dump() | {"n_best": count}
         return self._n_best([source], Decoding.model_validate(settings), rerank, track)[0]

@@ -44,7 +44,7 @@ def write_page(model: Path | str, folder: Path, library: Path | None = None) -> 
     `library` is the npm tarball of onnxruntime-web; None lets npm fetch it.
 
     Raises:
-        CheckpointError: the model has no ONNX form. ConfigError: `folder` cannot be written, or
+        CheckpointError: the model cannot be exported. ConfigError: `folder` cannot be written, or
             `library` is not the tarball expected. MissingDependencyError: there is no npm.
     """
     files = ModelFiles.of(model)

@@ -76,7 +76,7 @@ def transcription(
 
 
 def _noted(notes: Sequence[str]) -> dict[str, str]:
-    """The header with what is odd about a sound that was read all the same."""
+    """The header with notes on anything odd about a sound that could be read anyway."""
     text = " ".join("; ".join(notes).split())
     return {"X-Notes": text.encode("ascii", "backslashreplace").decode()[:2000]} if text else {}
 

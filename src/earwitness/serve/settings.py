@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     decoder_threads: PositiveInt = 4
     """sounds that are decoded at the same time"""
     silence_db: float = -60.0
-    """level of the loudest 0.1 s, dB of full scale, below which there is no sound"""
+    """silence threshold: the level of the loudest 0.1 s, in dBFS"""
     allowed_hosts: Names = ("localhost", "127.0.0.1", "::1")
     """names, or `*.example.org`, under which the service may be asked; `*` for any"""
     any_address: bool = False

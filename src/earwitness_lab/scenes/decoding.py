@@ -110,7 +110,7 @@ def measure(
 
 
 def frame_levels_db(samples: Float32[np.ndarray, " T"], frame: int) -> Float32[np.ndarray, " F"]:
-    """The level of every `frame` samples in dB of full scale, the last one filled with zeros."""
+    """The level of every `frame` samples in dBFS; the last frame is zero-padded."""
     padded = np.pad(samples, (0, -len(samples) % frame)).reshape(-1, frame)
     power = np.einsum("ft,ft->f", padded, padded) / frame
     return (10 * np.log10(power + 1e-12)).astype(np.float32)

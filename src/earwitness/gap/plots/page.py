@@ -113,7 +113,7 @@ def _clouds(
 
 
 def _summary(report: GapReport) -> str:
-    length = "vectors at length one" if report.normalized else "vectors at their own length"
+    length = "unit-length vectors" if report.normalized else "vectors of any length"
     return (
         f"{report.clips} clips, {report.captions} captions, {report.width} numbers per vector, "
         f"{length}, seed {report.seed}"
