@@ -49,8 +49,8 @@ def compare(
     """The captions of two captioners, sound by sound.
 
     Raises:
-        ConfigError: a caption differs, and is not as likely as the other one; or `second`, which
-            has the graphs, cannot compute one.
+        ConfigError: captions differ and are not equally likely; or `second`, which has the graphs,
+            cannot compute one.
     """
     same, furthest = 0, 0.0
     for number, sound in enumerate(sounds):
