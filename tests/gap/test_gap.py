@@ -393,7 +393,7 @@ def test_token_gap_by_hand() -> None:
         ({"bridged": cloud(9)}, r"bridged has the shape \(9, 6\)"),
         ({"owner": np.zeros(10, int)}, "sound 1 has no caption"),
         ({"owner": np.arange(10) + 1}, "owner runs from 1 to 10"),
-        ({"owner": np.arange(10.0)}, "owner is float64"),
+        ({"owner": np.arange(10.0)}, "owner has dtype float64"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change: dict[str, np.ndarray], message: str) -> None:
