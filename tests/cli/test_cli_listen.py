@@ -65,7 +65,7 @@ def test_filter_and_cool_down_pass_one_event_to_a_program(clock, tmp_path: Path)
     [
         (["-i", "no/such"], "--input no/such: does not exist"),
         (["-i", "-", "--on", "quasar"], "the model knows no sound 'quasar'"),
-        (["-i", "-", "-o", "a.srt"], "--output a.srt: expected a file .jsonl, .vtt"),
+        (["-i", "-", "-o", "a.srt"], "--output a.srt: expected a file ending in .jsonl, .vtt"),
         (["-i", "-", "--webhook", "x"], "--webhook 'x': expected an address"),
         (["-i", "-", "--run", "no-such-xyz"], "--run 'no-such-xyz': no such program"),
         (["-i", "-", "--mqtt", "x"], "--mqtt x: expected mqtt://"),

@@ -17,7 +17,9 @@ def test_each_ending_has_its_path() -> None:
 
 
 def test_unknown_and_repeated_endings_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"--output x.xls: expected a file .json, .html"):
+    with pytest.raises(
+        ConfigError, match=r"--output x.xls: expected a file ending in .json, .html"
+    ):
         by_ending([Path("x.xls")], (".json", ".html"))
     with pytest.raises(ConfigError, match=r"--output b.json: a.json has the same format"):
         by_ending([Path("a.json"), Path("b.json")], (".json", ".html"))

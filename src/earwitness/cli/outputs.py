@@ -16,7 +16,7 @@ def by_ending(paths: Sequence[Path], known: Sequence[str]) -> dict[str, Path]:
     for path in paths:
         ending = path.suffix.lower()
         if ending not in known:
-            raise ConfigError(f"--output {path}: expected a file {', '.join(known)}")
+            raise ConfigError(f"--output {path}: expected a file ending in {', '.join(known)}")
         if ending in found:
             raise ConfigError(f"--output {path}: {found[ending]} has the same format")
         found[ending] = path

@@ -52,12 +52,12 @@ class AudioFiles:
         return AudioFiles(self.root, kept) if kept else None
 
     def find(self, names: Sequence[str], hints: Sequence[str] = ()) -> list[Path]:
-        """The files that the first matching one of `names` stands for; more than one is ambiguous.
+        """The files for the first of `names` that matches; more than one file is ambiguous.
 
-        A name is an absolute path, a path below the root, a file name, or a stem (any ending).
-        Where copying has changed characters (":" to "_", two spaces to one), a name that is unique
-        when these do not count is taken. Of several files, those in a folder named as one of
-        `hints` are kept, and of one stem in one folder the lossless one.
+        A name is an absolute path, a path below the root, a file name, or a stem (any extension).
+        If copying has changed characters (":" to "_", two spaces to one), a name matches if it is
+        unique apart from these. Of several files, those in a folder with one of the names `hints`
+        are preferred and, for one stem in one folder, the lossless one.
         """
         for path in map(Path, names):
             if path.is_absolute() and path.is_file():

@@ -55,7 +55,7 @@ def gap_in_index(table: Table, columns: Columns) -> str | None:
     first = jumps[0]
     return (
         f"{table.place(first)}: column '{columns.index}' jumps from {numbers[first - 1]} to "
-        f"{numbers[first]}, {len(jumps)} jump(s) in all; rows may be lost"
+        f"{numbers[first]}, {len(jumps)} jump(s) in total; rows may be lost"
     )
 
 
