@@ -264,7 +264,7 @@ def test_bridge_used_in_inference_mode_can_still_be_trained() -> None:
 
 @pytest.mark.parametrize("name", bridge_kinds())
 def test_bridge_refuses_embeddings_of_another_size(name: str) -> None:
-    with pytest.raises(DataError, match="takes embeddings of 16 numbers, got 8"):
+    with pytest.raises(DataError, match="expects embeddings of 16 numbers, got 8"):
         build(name)(units(2, 8))
 
 

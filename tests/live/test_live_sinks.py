@@ -160,7 +160,7 @@ def test_program_that_fails_is_said_and_one_that_is_missing_refused(tmp_path: Pa
     for line, sentence in [
         ("no-such-program-xyz {text}", "no such program"),
         ("echo {colour}", "expected only {type}, {text}"),
-        ("echo 'x", "cannot be parted"),
+        ("echo 'x", "cannot be split into arguments"),
         ("", "no such program"),
     ]:
         with pytest.raises(ConfigError, match=sentence):

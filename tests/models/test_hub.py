@@ -157,7 +157,7 @@ def test_a_run_stays_at_the_commit_that_it_began_with(hub, tmp_path):
         (403, "GatedRepo", ("accept the license at https://huggingface.co/ada/llm", "hf auth")),
         (401, "RepoNotFound", ("neither a folder here nor a repository", "hf auth login")),
         (404, "RepoNotFound", ("neither a folder here nor a repository",)),
-        (418, "", ("not (or not whole) in the cache", "huggingface.co answers HTTP 418")),
+        (418, "", ("not (or not completely) in the cache", "huggingface.co answers HTTP 418")),
     ],
 )
 def test_what_the_hub_refuses_is_told(hub, status, code, words):
@@ -224,7 +224,7 @@ def test_other_failures_of_the_client_keep_their_words(monkeypatch, error, words
 
 
 def test_a_missing_path_is_no_business_of_the_hub(hub):
-    refused("/no/such/folder", "no such folder; expected a folder, or a name of the Hugging Face")
+    refused("/no/such/folder", "no such folder; expected a folder, or a name on the Hugging Face")
     refused("./ada/llm", "no such folder")
     assert hub.asked == []
 

@@ -2,10 +2,10 @@
 text-embedding space.
 
 Cauchy-Schwarz divergence (`earwitness.cauchy_schwarz`) between the clouds of audio and caption
-tokens, per clip and over the batch, and InfoNCE between their means. LAMB gives neither the kernel
-width nor the pooling: we use the median width, detached, and means over tokens. In training on
-several processes a batch is that of all of them (`gather`). A caption without words has nothing to
-align with: its clip takes no part in these losses.
+tokens, per clip and over the batch, and InfoNCE between their means. LAMB specifies neither the
+kernel width nor the pooling: we use the median width, detached, and means over tokens. When several
+processes train, a batch is that of all of them (`gather`). A clip whose caption has no words is
+left out of these losses.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ from earwitness.config import Strict
 
 
 class AlignerConfig(Strict):
-    """Kernel width and scaling of the divergences, start of the InfoNCE temperature."""
+    """Kernel width and scaling of the divergences, initial InfoNCE temperature."""
 
     sigma: PositiveFloat | Literal["median"] = "median"
     l2_normalize: bool = False
     temperature: PositiveFloat = 0.07
     word_weights: Literal["uniform", "inverse_frequency"] = "uniform"
-    """how much a caption token counts in `cs_token`: all the same, or the rarer in the training
-    captions the more, so that articles do not draw the audio tokens to themselves [choice]"""
+    """weight of a caption token in `cs_token`: equal, or the higher the rarer it is in the training
+    captions, so that articles do not attract the audio tokens [choice]"""
     gather: bool = True
-    """in training on several processes, take the losses over the clips of all of them"""
+    """when several processes train, compute the losses over the clips of all of them"""
 
 
 class CrossModalAligner(nn.Module):
@@ -45,8 +45,8 @@ class CrossModalAligner(nn.Module):
         self.token_weights: Float[Tensor, " V"] | None = None
 
     def count_words(self, counts: Int[Tensor, " V"]) -> None:
-        """Takes how often each token occurs in the training captions, for
-        `word_weights = "inverse_frequency"`. Not part of a saved model: training alone needs it.
+        """Sets how often each token occurs in the training captions, for
+        `word_weights = "inverse_frequency"`. Not part of a saved model: only training needs it.
         """
         self.token_weights = 1.0 / counts.clamp(min=1).float()
 
@@ -64,8 +64,8 @@ class CrossModalAligner(nn.Module):
 
         Captions of the same `clip`, and equal captions of different clips (the same number in
         `caption`, see `caption_codes`), are not negatives for each other. `ids` are the tokens
-        behind `z_t`, for their weights. In float32 even under autocast: distances of LLM-sized
-        vectors lose their digits in half precision.
+        of `z_t`, for their weights. In float32 even under autocast: distances of LLM-sized
+        vectors lose precision in half precision.
         """
         weights = t_mask.float()
         if self.config.word_weights != "uniform" and self.token_weights is not None:
@@ -107,15 +107,15 @@ class CrossModalAligner(nn.Module):
 def bounded_scale(log_scale: Float[Tensor, ""], largest: float = 100.0) -> Float[Tensor, ""]:
     """exp(`log_scale`), held between 1 and `largest`, as CLIP (arXiv 2103.00020) bounds it.
 
-    The gradient passes the bound: a clamp alone would give none beyond it, and a temperature that
-    once went too far could never come back.
+    The gradient passes through the bound: a plain clamp would give none beyond it, and a
+    temperature that once went too far could never come back.
     """
     held = log_scale.clamp(0.0, math.log(largest))
     return (log_scale + (held - log_scale).detach()).exp()
 
 
 def caption_codes(captions: list[str], device: torch.device) -> Int[Tensor, " B"]:
-    """A number for each caption: equal for equal captions, in every process the same."""
+    """A number for each caption: equal for equal captions, the same in every process."""
     codes = [hashlib.sha256(text.encode()).digest()[:7] for text in captions]
     return torch.tensor([int.from_bytes(code, "big") for code in codes], device=device)
 
@@ -171,12 +171,12 @@ def cs_token(
     """Mean over clips of the divergence between a clip's audio tokens and its caption's tokens.
 
     LAMB, L_CS-token. Padding enters neither sums nor counts, and a clip whose caption has no tokens
-    does not count; 0 where that is every clip. The whole batch shares one median width, with
-    `gather` the batches of all processes. `weights` make some caption tokens count for more.
+    does not count; 0 if that is every clip. The whole batch shares one median width; with
+    `gather`, the batches of all processes do. `weights` make some caption tokens count for more.
     """
     real = t_mask.any(1)
     found = _divergences(z_a, a_mask, z_t, t_mask, sigma, gather, weights)
-    # Not a product with the mask: 0 times the not-a-number of an empty clip is not a number.
+    # Not a product with the mask: 0 times the NaN of an empty clip is NaN.
     return torch.where(real, found, 0.0).sum() / real.sum().clamp(min=1)
 
 

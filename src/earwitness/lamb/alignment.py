@@ -18,9 +18,9 @@ def alignment(
 ) -> dict[str, Float[Tensor, ""]]:
     """How near mean audio tokens are to the mean token of their own captions.
 
-    `l2` and `cosine`: LAMB's Table 2. `margin`: the cosine to the own caption less the mean cosine
-    to the captions of the other clips. `centered`: the cosine after either side's mean over the
-    clips is taken away. The last two need two clips or more and are absent without them.
+    `l2` and `cosine`: LAMB's Table 2. `margin`: the cosine to the own caption minus the mean cosine
+    to the captions of the other clips. `centered`: the cosine after each side's mean over the
+    clips is subtracted. The last two need at least two clips and are otherwise absent.
     """
     # torch does not type `norm`.
     distances: Tensor = (audio - text).norm(dim=1)  # pyright: ignore[reportUnknownMemberType]
@@ -39,5 +39,5 @@ def alignment(
 
 
 def mean_caption_cosine(text: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
-    """The control from below: mean cosine of the captions to their own mean."""
+    """The lower control: mean cosine of the captions to their own mean."""
     return cosine_similarity(text.mean(0, keepdim=True), text).mean()

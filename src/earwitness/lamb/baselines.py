@@ -62,7 +62,7 @@ class QFormer(nn.Module):
     """Frames to `n_queries` tokens by self-attention, cross-attention and feed-forward in turn."""
 
     def __init__(self, config: QFormerConfig, dim: int, llm_dim: int) -> None:
-        """Raises ConfigError where the heads do not divide the encoder's width `dim`."""
+        """Raises ConfigError if the heads do not divide the encoder's width `dim`."""
         super().__init__()
         if dim % config.heads:
             raise ConfigError(f"heads {config.heads} do not divide the encoder's width {dim}")

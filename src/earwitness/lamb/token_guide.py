@@ -1,4 +1,4 @@
-"""LAMB's Token Guide (arXiv 2601.04658): audio tokens steer the logits towards the words that lie
+"""LAMB's Token Guide (arXiv 2601.04658): audio tokens steer the logits toward the words that lie
 near them.
 
 g_v = - mean_i || z_a,i - e_v ||^2 for every row e_v of the LLM's embedding table, l' = l + beta g;
@@ -7,8 +7,8 @@ are aggregated, where beta starts and what happens to special tokens.
 
 Written out, g_v = 2 z . e_v - |e_v|^2 + const with the mean audio token z. The norm |e_v|^2 is the
 same for every clip, and so is the part of z that all clips share: with a small language model these
-two are nearly all of g, and what is left of the clip is small. `form = "centered"` keeps that rest
-alone: g_v = 2 (z - m) . e_v, with m the running mean of z over the clips of training [choice].
+two are nearly all of g, and the clip-specific rest is small. `form = "centered"` keeps only that
+rest: g_v = 2 (z - m) . e_v, with m the running mean of z over the clips of training [choice].
 """
 
 from typing import Literal
@@ -31,17 +31,17 @@ far"""
 
 
 class TokenGuideConfig(Strict):
-    """Metric (Table 3 of the paper: squared L2 is best), aggregation over audio tokens, form, start
-    of beta.
+    """Metric (Table 3 of the paper: squared L2 is best), aggregation over audio tokens, form,
+    initial beta.
     """
 
     metric: Literal["l2", "l2_distance", "l1", "cosine"] = "l2"
     """"l2" is the squared distance, "l2_distance" its root; the paper names both"""
     aggregation: Literal["mean", "max", "logsumexp"] = "mean"
     form: Literal["distance", "centered"] = "distance"
-    """the paper's distances, or only what tells this clip from others"""
+    """the paper's distances, or only the part that differs between clips"""
     beta: NonNegativeFloat = 0.1
-    """where the learnable strength starts; `fit.learning_rates` can give it a rate of its own"""
+    """initial value of the learnable strength; `fit.learning_rates` can set its learning rate"""
 
     @model_validator(mode="after")
     def _centered_is_a_product(self) -> "TokenGuideConfig":
@@ -102,7 +102,7 @@ class TokenGuide(nn.Module):
 
     @torch.no_grad()
     def _follow(self, mean: Float[Tensor, "B E"]) -> None:
-        """Moves the running mean towards the mean of this batch, on all processes alike."""
+        """Moves the running mean toward the mean of this batch, on all processes alike."""
         batch = mean.mean(0)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(batch)  # pyright: ignore[reportUnknownMemberType] - torch: no types
@@ -160,8 +160,8 @@ def _nearness(
 class GuideProcessor(LogitsProcessor):
     """Adds the guide's bias while transformers generates; equal to the bias of the training loss.
 
-    Beam search hands over log-probabilities, other searches logits: the sum is normalized again, so
-    both mean log softmax(logits + bias).
+    Beam search passes log-probabilities, other searches logits: the sum is normalized again, so
+    both give log softmax(logits + bias).
     """
 
     def __init__(self, bias: Float[Tensor, "B V"]) -> None:

@@ -1,8 +1,8 @@
 """LAMB's Two-Stream Adapter (arXiv 2601.04658): audio frames to a fixed number of tokens for an
 LLM.
 
-The semantic stream asks the frames directly with learnable queries, the temporal stream asks them
-after a multi-scale convolution and a bidirectional GRU; global queries then read both.
+In the semantic stream learnable queries attend to the frames directly, in the temporal stream after
+a multi-scale convolution and a bidirectional GRU; global queries then attend to both.
 """
 
 import math
@@ -47,8 +47,8 @@ class QueryAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"] | None = None
     ) -> Float[Tensor, "B Q D"]:
-        queries = self.queries.expand(len(x), -1, -1)
         """What the queries gather from `x`; tokens where `mask` is False are not attended to."""
+        queries = self.queries.expand(len(x), -1, -1)
         padding = None if mask is None else ~mask
         attended, _ = self.attention(queries, x, x, key_padding_mask=padding, need_weights=False)
         return self.norm(attended + queries)
@@ -78,10 +78,10 @@ class MultiScaleConv(nn.Module):
 
 
 class TwoStreamAdapter(nn.Module):
-    """Frames `h_a` to `z_a`, `n_global` tokens in the width of the LLM."""
+    """Frames `h_a` to `z_a`, `n_global` tokens of the LLM's width."""
 
     def __init__(self, config: TwoStreamConfig, dim: int, llm_dim: int) -> None:
-        """Raises ConfigError where heads, kernels and the width `dim` do not fit together."""
+        """Raises ConfigError if heads, kernels and the width `dim` are incompatible."""
         super().__init__()
         _check_sizes(config, dim)
         self.config = config
@@ -106,7 +106,7 @@ class TwoStreamAdapter(nn.Module):
         """Audio tokens and their mask (all real). LAMB, Two-Stream Adapter.
 
         z_a = W_p LN( MHA(Q_g, [h_s ; h_t]) + Q_g ); the paper's formula is cut off after
-        "LN(MHA(Q_g, [h_s": the residual and W_p behind the norm follow the two streams.
+        "LN(MHA(Q_g, [h_s": the residual and W_p after the norm follow the two streams.
         """
         h_s, h_t = self.streams(h, mask)
         z_a = self.project(self.fusion(torch.cat([h_s, h_t], dim=1)))

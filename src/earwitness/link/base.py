@@ -20,7 +20,7 @@ Schedule = Literal["scaled_linear", "cosine"]
 
 
 class BridgeConfig(Strict):
-    """What every bridge needs to know. Each kind adds its own `kind`, settings and `build`."""
+    """What every bridge needs. Each kind adds its own `kind`, settings and `build`."""
 
     dim: PositiveInt = 512
     """C, the size of an embedding; in a captioner always the encoder's"""
@@ -63,7 +63,7 @@ class Bridge(nn.Module):
         """
         if e.shape[1] != self.config.dim:
             raise DataError(
-                f"this bridge takes embeddings of {self.config.dim} numbers, got {e.shape[1]}"
+                f"this bridge expects embeddings of {self.config.dim} numbers, got {e.shape[1]}"
             )
         return normalize(self._bridged(normalize(e.float(), dim=1), side, Noise(seed, generator)))
 
@@ -75,8 +75,8 @@ class Bridge(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Named terms of the objective on paired embeddings; their sum is minimized.
 
-        Each term is already multiplied by its weight in the configuration; a weight of 0 leaves
-        its term out. All randomness comes from `generator`.
+        Each term is already multiplied by its weight in the configuration; a weight of 0 drops
+        its term. All randomness comes from `generator`.
 
         Raises:
             TrainingError: this bridge has nothing to train.
@@ -88,7 +88,7 @@ class Bridge(nn.Module):
 
     @torch.no_grad()
     def fit_statistics(self, audio: Float[Tensor, "N C"], text: Float[Tensor, "M C"]) -> None:
-        """Takes what this bridge must know of the training embeddings; most bridges need nothing.
+        """Fits the statistics this bridge needs to the training embeddings; most need none.
 
         The rows need not be paired.
         """
@@ -114,7 +114,7 @@ class Noise:
 
 
 class ModalityMeans(nn.Module):
-    """The mean embedding of either modality, and the mean length of a centered text embedding."""
+    """The mean embedding of each modality, and the mean length of a centered text embedding."""
 
     audio: Tensor
     text: Tensor
@@ -168,7 +168,7 @@ def alpha_bar(schedule: Schedule, steps: int, device: torch.device) -> Float[Ten
 
     Not a buffer of its bridge: a cast of the module to bfloat16 would round the first values to 1.
     """
-    # A tensor first made in inference mode could take no part in training later.
+    # A tensor created in inference mode could not be used in training later.
     with torch.inference_mode(False):
         return (scaled_linear if schedule == "scaled_linear" else cosine)(steps).to(device)
 

@@ -1,6 +1,6 @@
 """Closed-form bridges: none, mean shift, noise injection, projection onto a text memory.
 
-They answer the same call as Diffusion-Link, so that a comparison changes one word of a recipe.
+They share Diffusion-Link's interface, so a comparison changes one word of a recipe.
 """
 
 from typing import ClassVar, Literal
@@ -50,7 +50,7 @@ class MeanShiftConfig(BridgeConfig):
 
     kind: Literal["mean_shift"] = "mean_shift"
     noise_variance: float = Field(default=0.0, ge=0.0)
-    """on text embeddings in text-only training; above 0 this is all of C3"""
+    """on text embeddings in text-only training; above 0 this is the full C3"""
 
     def build(self) -> "MeanShift":
         """A mean shift without statistics."""
@@ -60,8 +60,8 @@ class MeanShiftConfig(BridgeConfig):
 class MeanShift(_WithMeans):
     """Audio moved by the difference of the two means; text unchanged, or noised if configured.
 
-    C3, "Connect, Collapse, Corrupt" (arXiv 2401.08567): collapse removes either modality's mean,
-    which up to a constant is to replace the audio mean by the text mean; corrupt is the noise.
+    C3, "Connect, Collapse, Corrupt" (arXiv 2401.08567): collapse removes each modality's mean,
+    which up to a constant replaces the audio mean with the text mean; corrupt is the noise.
     """
 
     needs_statistics: ClassVar[bool] = True
@@ -110,7 +110,7 @@ class TextMemoryConfig(BridgeConfig):
 
     kind: Literal["text_memory"] = "text_memory"
     memory_size: PositiveInt = 16_384
-    """rows kept; more texts than that are thinned out evenly"""
+    """rows kept; more texts than that are subsampled evenly"""
     temperature: PositiveFloat = 0.07
     """of the softmax; CLAP's learned temperature, which starts at 0.07"""
 

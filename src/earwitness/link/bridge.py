@@ -3,7 +3,7 @@
 Both modalities run through one forward process; one unconditional network predicts the clean text
 embedding from either. Trained on pairs; at inference an embedding is noised to an intermediate
 time and predicted back. The paper's figure 1 fixes this; numbers and equations that are not
-public follow its predecessor SEED (arXiv 2505.16798) or are choices, each named where it is made.
+public follow its predecessor SEED (arXiv 2505.16798) or are choices, each marked where it is made.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class DiffusionLinkConfig(NetworkConfig):
     loss: Literal["l1", "mse"] = "l1"
     """distance of the cross-sample prediction loss [SEED]"""
     audio_weight: float = Field(default=1.0, ge=0.0)
-    """of the audio term against the text term, which weighs 1 [choice]"""
+    """of the audio term; the text term has weight 1 [choice]"""
     paired_time: bool = True
     """the two members of a pair share their time, never their noise [choice; SEED: no]"""
     topology: Topology = "gram"
@@ -46,13 +46,13 @@ class DiffusionLinkConfig(NetworkConfig):
     )
     """for "knn_gram" """
     topology_time_weight: Literal["none", "alpha_bar"] = "none"
-    """"alpha_bar" spares predictions from heavy noise [choice]"""
+    """"alpha_bar" puts less weight on predictions from heavy noise [choice]"""
     start_time: int = Field(default=50, ge=0)
     """t* of inference [SEED]; choose it on validation pairs with `start_time_sweep`"""
     steps: PositiveInt = 1
     """1: one-step prediction [SEED]; more: DDIM from t*"""
     add_start_noise: bool = True
-    """False: the embedding itself stands in for its noised version, as in Diffusion Bridge"""
+    """False: the clean embedding in place of its noised version, as in Diffusion Bridge"""
     draws: PositiveInt = 1
     """noise draws whose predictions are averaged [choice]"""
 
@@ -124,8 +124,8 @@ class DiffusionLink(Bridge):
     ) -> Float[Tensor, "B C"]:
         """Unit-norm results of a pass from `start_time` in `steps` denoiser calls, draws averaged.
 
-        An unconditional network at the last time has nothing left to go by (-31 dB), so the start
-        is in between; SEED found one step from time 50 best. Averaged draws estimate the mean of
+        At the last time an unconditional network has almost no signal left (-31 dB), so the start
+        is earlier; SEED found one step from time 50 best. Averaged draws estimate the mean of
         the prediction, so they are averaged before the normalization.
         """
         x_0 = self._scaled(e)
@@ -141,7 +141,7 @@ class DiffusionLink(Bridge):
         return self.bridged_from(x, noise, self.config.start_time, self.config.steps)
 
     def _scaled(self, e: Tensor) -> Tensor:
-        # At norm 1 the noise would drown C numbers at once; at sqrt(C) both have the same power.
+        # At norm 1 the noise would drown the embedding; at sqrt(C) both have the same power.
         return normalize(e.float(), dim=1) * self.config.dim**0.5
 
     def _topology(self, predicted: Tensor, target: Tensor, t: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ AnyBridgeConfig: TypeAlias = Annotated[
     | ConditionalPriorConfig,
     Field(discriminator="kind"),
 ]
-"""settings of one bridge; `kind` says which. This is the list of the kinds there are."""
+"""settings of one bridge, selected by `kind`; the list of all kinds"""
 
 
 def bridge_kinds() -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def load_bridge(folder: Path) -> Bridge:
 
 
 def flat_bridge(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a bridge as written now. Model format 1 had a section per kind: `{"kind": k,
+    """Settings of a bridge in today's form. Model format 1 had a section per kind: `{"kind": k,
     k: {...}}`, the sections of other kinds beside it.
     """
     kind = settings.get("kind")

@@ -1,6 +1,6 @@
 """Denoising diffusion on vectors, as pure functions: schedules, forward process, one step, DDIM.
 
-Times are integers 0 .. K-1 that index `alpha_bar`, the share of the signal's power that is left:
+Times are integers 0 .. K-1 that index `alpha_bar`, the share of the signal's power that remains:
 `x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps` (DDPM, arXiv 2006.11239, eq. 4). A denoiser is any
 function `(x_t, t) -> x_0 prediction`; a network that predicts the noise becomes one through
 `x0_from_noise`.
@@ -54,7 +54,7 @@ def x0_from_noise(
     alpha_bar_t: Float[Tensor, " B"],
     noise: Float[Tensor, "B C"],
 ) -> Float[Tensor, "B C"]:
-    """The `x_0` that `add_noise` made `x_t` of with this `noise`; `alpha_bar_t` above 0."""
+    """The `x_0` from which `add_noise` made `x_t` with this `noise`; `alpha_bar_t` above 0."""
     signal = alpha_bar_t[:, None]
     return (x_t - (1.0 - signal).sqrt() * noise) / signal.sqrt()
 

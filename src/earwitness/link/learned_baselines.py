@@ -93,10 +93,10 @@ class DiffusionBridgeConfig(NetworkConfig):
 
 
 class DiffusionBridge(Bridge):
-    """Diffusion prior of text alone; a centered audio embedding enters it half-way as if noised.
+    """Diffusion prior of text alone; a centered audio embedding enters it partway, as if noised.
 
     "Diffusion Bridge: Leveraging Diffusion Model to Reduce the Modality Gap" (CVPR 2025). The
-    residual MLP stands in for its one-dimensional U-Net, which makes it compute-matched.
+    residual MLP replaces its one-dimensional U-Net, which makes it compute-matched.
     """
 
     trains: ClassVar[bool] = True
@@ -170,7 +170,7 @@ class ConditionalPrior(Bridge):
     """Text embedding sampled from pure noise, given the audio embedding; text passes unchanged.
 
     The audio-to-text half of DiffGAP (arXiv 2503.12131), trained by itself on frozen embeddings;
-    also the form of unCLIP's diffusion prior (arXiv 2204.06125). The context inputs add 16 % of
+    also the form of unCLIP's diffusion prior (arXiv 2204.06125). The context inputs add 16 % more
     parameters to the shared network.
     """
 

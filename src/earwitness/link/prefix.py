@@ -31,7 +31,7 @@ class LinkPrefix(nn.Module):
     """An embedding, given as a clip's one frame, to one token of the language model.
 
     Diffusion-Link (arXiv 2510.11330), figure 1(b): e -> frozen bridge -> projector -> p. At the
-    projector's door the unit vector is scaled to norm sqrt(C), so that its numbers are of order 1.
+    projector's input the unit vector is scaled to norm sqrt(C), so that its numbers are of order 1.
     """
 
     def __init__(self, config: LinkPrefixConfig, dim: int, llm_dim: int) -> None:
@@ -61,8 +61,9 @@ class LinkPrefix(nn.Module):
         side: Side = "audio",
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "B 1 E"], Bool[Tensor, "B 1"]]:
-        """The token and its mask. `side` and `generator` are the bridge's: what an embedding is of,
-        and where fresh noise comes from in training; without one a clip gets the same noise always.
+        """The token and its mask. `side` and `generator` go to the bridge: which encoder the
+        embedding came from, and the source of fresh noise in training; without one a clip always
+        gets the same noise.
         """
         # Half precision would blur the noise schedule and the unit norm of the result.
         with torch.no_grad(), torch.autocast(h.device.type, enabled=False):

@@ -2,7 +2,7 @@
 
 Diffusion-Link (arXiv 2510.11330) names such a loss and its purpose; its equation is not public.
 The default, "gram", is this project's choice: it has no scale, no parameters and uses only the
-batch. The others are the plausible readings, one word in the recipe away. All need large batches
+batch. The others are other plausible readings, one word in the recipe away. All need large batches
 (256 and more) to see the geometry.
 """
 
@@ -35,9 +35,10 @@ def topology_loss(
     - distance: L2 distances divided by their batch mean, Huber loss (relational knowledge
       distillation, arXiv 1904.05068).
 
-    `target` has unit rows, `predicted` about unit rows: below a norm of 0.05 a row counts with its
-    length, which bounds the gradient where an untrained network gives zeros. A pair weighs the
-    geometric mean of its two `row_weight`, 1 if not given. A batch of one has no pairs and gives 0.
+    `target` has unit rows, `predicted` about unit rows: below a norm of 0.05 a row is weighted by
+    its length, which bounds the gradient where an untrained network gives zeros. A pair's weight is
+    the geometric mean of its two `row_weight`, 1 if not given. A batch of one has no pairs and
+    gives 0.
     """
     if predicted.shape[0] < 2:
         return predicted.sum() * 0.0

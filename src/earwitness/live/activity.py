@@ -1,7 +1,7 @@
-"""When something sounds: stretches of a stream that stand out of its background, as they end.
+"""When something sounds: stretches of a stream that stand out from its background, as they end.
 
-The background is a low quantile of the last 20 s of levels, so that a steady noise becomes one and
-a bark over it still stands out.
+The background is a low quantile of the last 20 s of levels, so that a steady noise becomes part of
+it and a bark over it still stands out.
 """
 
 from collections import deque
@@ -34,10 +34,9 @@ class Stretch(NamedTuple):
 class Activity:
     """Finds the stretches of a stream at `rate` Hz.
 
-    A sound stands out where a step of 0.1 s is louder than `silence_db` and by `above_db` louder
-    than the background. It is over once `hang_s` seconds hold nothing of it; one that lasts longer
-    than `every_s` is given in parts of that length. Steady sound, which stands out of nothing, is
-    given in such parts too.
+    A sound stands out if a step of 0.1 s is louder than `silence_db` and `above_db` louder
+    than the background. It is over after `hang_s` seconds without it; one that lasts longer than
+    `every_s` is returned in parts of that length. So is steady sound, which does not stand out.
     """
 
     rate: int
@@ -100,7 +99,7 @@ class Activity:
         return found
 
     def _closed(self) -> list[Stretch]:
-        """The sound that is over, without what was given of it before."""
+        """The sound that is over, without the parts already returned."""
         end = self._last + 1
         least = _LEAST_STEADY_S / STEP_S if self._kind == "steady" else 1
         return [self._stretch(end)] if self._kind and end - self._start >= least else []

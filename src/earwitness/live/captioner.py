@@ -1,6 +1,6 @@
 """The live captioner: samples in, in pieces of any length; captions and events out, with times.
 
-It holds the last seconds of the stream and nothing else, however long that lasts.
+It keeps only the last seconds of the stream, however long that lasts.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _SAME_SOUND_S = 1.5
 
 @runtime_checkable
 class CaptionsClips(CaptionsWaveforms, Protocol):
-    """The least that a stream asks of a captioner."""
+    """What a stream needs from a captioner."""
 
     @property
     def max_seconds(self) -> float:
@@ -37,8 +37,8 @@ class CaptionsClips(CaptionsWaveforms, Protocol):
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """How a stream is captioned: `caption` as for files (its windows are not used), a caption each
-    `every` seconds of a sound that goes on, and the least probability of an event.
+    """How a stream is captioned: `caption` as for files (its windows are not used), a caption every
+    `every` seconds of a continuing sound, and the minimum probability of an event.
     """
 
     caption: CaptionSettings = CaptionSettings()
@@ -51,8 +51,8 @@ class LiveSettings:
 class LiveCaptioner:
     """Captions and events of one stream at the captioner's rate.
 
-    A sound that stands out of the background gets its caption when it is over, a longer one every
-    `every` seconds; a caption that says the same as the one just before is not given again. Without
+    A sound that stands out from the background is captioned when it is over, a longer one every
+    `every` seconds; a caption that says the same as the previous one is not repeated. Without
     `classes` there are no events. A call takes a few hundredths of a second per second of sound.
     """
 
@@ -78,10 +78,10 @@ class LiveCaptioner:
         return self._tail.end / self.rate
 
     def feed(self, samples: Float32[np.ndarray, " T"]) -> list[Report]:
-        """What the next samples, mono and full scale 1, make known. Raises like the captioner."""
+        """New reports after the next samples, mono, full scale 1. Raises like the captioner."""
         found: list[Report] = []
         while len(samples):
-            # Step by step, so that reports do not depend on the pieces in which the sound comes.
+            # Step by step, so that reports do not depend on the pieces in which the sound arrives.
             size = self._step - (self._tail.end - self._base) % self._step
             found += self._take(samples[:size])
             samples = samples[size:]
@@ -95,7 +95,7 @@ class LiveCaptioner:
         return found
 
     def skip(self, seconds: float) -> list[Report]:
-        """As `finish`; the stream then goes on `seconds` later, with what is not known between."""
+        """As `finish`; the stream then continues `seconds` later, after an unknown gap."""
         found = self.finish()
         self._begin(self._tail.end + round(seconds * self.rate))
         return found
@@ -116,7 +116,7 @@ class LiveCaptioner:
         return found
 
     def _recent(self) -> np.ndarray:
-        """The sound that events are looked for in; nothing where it is silent."""
+        """The sound in which events are looked for; empty if it is silent."""
         end = self._tail.end
         _, recent = self._tail.between(max(self._base, end - round(CONTEXT_S * self.rate)), end)
         loud = level_db(recent, self.rate) >= self.settings.caption.silence_db
@@ -128,7 +128,7 @@ class LiveCaptioner:
         return [found for one in stretches if (found := self._caption(one)) is not None]
 
     def _caption(self, stretch: Stretch) -> Report | None:
-        """The caption of a stretch; None where a gate closes or the last one said the same."""
+        """The caption of a stretch; None if a gate closes or the last one said the same."""
         start, end = (self._base + place for place in stretch)
         before, after = round(_BEFORE_S * self.rate), round(_AFTER_S * self.rate)
         window = Window(*self._tail.between(start - before, end + after), whole=False)

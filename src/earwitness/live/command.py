@@ -1,4 +1,4 @@
-"""A program of the user's that is started for each report, without a shell."""
+"""A user's program, started for each report, without a shell."""
 
 import json
 import shlex
@@ -18,16 +18,16 @@ FIELDS = ("type", "text", "start", "end", "score", "time", "source")
 class Command:
     """Starts a program with arguments in which `{text}` and the other `FIELDS` are filled in.
 
-    The arguments are parted once, before anything is filled in, and no shell reads them. The record
-    is its standard input, as a line of JSON.
+    The line is split into arguments once, before anything is filled in, and no shell reads them.
+    The record is its standard input, as a line of JSON.
     """
 
     def __init__(self, line: str) -> None:
-        """Raises ConfigError: quotes without an end, no such program, or an unknown field."""
+        """Raises ConfigError: unclosed quotes, no such program, or an unknown field."""
         try:
             self._arguments = shlex.split(line)
         except ValueError as error:
-            raise ConfigError(f"--run {line!r}: cannot be parted ({error})") from None
+            raise ConfigError(f"--run {line!r}: cannot be split into arguments ({error})") from None
         if not self._arguments or shutil.which(self._arguments[0]) is None:
             raise ConfigError(f"--run {line!r}: no such program; expected one on this machine")
         self.name = f"--run {self._arguments[0]}"

@@ -1,7 +1,7 @@
-"""Streams that FFmpeg's libraries (PyAV) take apart: from a pipe, or from an address.
+"""Streams that FFmpeg's libraries (PyAV) demux: from a pipe, or from an address.
 
-An address may not lead to files of this machine, whatever a playlist behind it says, and a pipe
-may lead nowhere else.
+An address may not lead to local files, whatever a playlist behind it says, and a pipe may lead
+nowhere else.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _BAD_PACKETS = 50
 
 
 class Forward:
-    """A stream that can only be read on, as PyAV wants it; `head` was read before."""
+    """A forward-only stream for PyAV; `head` has already been read."""
 
     def __init__(self, file: Readable, head: bytes) -> None:
         self._file, self._head = file, head
@@ -39,7 +39,7 @@ class Forward:
 
 
 def opened_pipe(file: Readable, head: bytes, name: str) -> "InputContainer":
-    """A container that arrives through a pipe. Raises AudioError: of no known format."""
+    """A container that arrives through a pipe. Raises AudioError: not a known format."""
     import av
     from av.error import FFmpegError
 
@@ -65,7 +65,7 @@ def opened_url(url: str, name: str, stall: float) -> "InputContainer":
 
     options = _QUICK | {"protocol_whitelist": _PROTOCOLS}
     if url.lower().startswith("rtsp"):
-        # Over TCP nothing is lost on the way; some servers only know UDP, FFmpeg's own choice.
+        # Over TCP nothing is lost on the way; some servers only support UDP, FFmpeg's default.
         with suppress(FFmpegError, OSError, ValueError):
             over_tcp = options | {"rtsp_transport": "tcp"}
             return av.open(url, options=over_tcp, timeout=(CONNECT_S, stall))
@@ -95,7 +95,7 @@ def frames_of(container: "InputContainer", name: str) -> Iterator[Block]:
 
 
 def _decoded(container: "InputContainer", track: "AudioStream", name: str) -> Iterator[Block]:
-    """The frames of a track; a few packets that are damaged are passed over."""
+    """The frames of a track; a few damaged packets are skipped."""
     from av.error import FFmpegError
 
     bad = 0

@@ -22,7 +22,7 @@ _SILENCE = "Silence"
 @dataclass
 class EventTrack:
     """Follows the events of a stream. Every instant is judged once, at least 0.5 s before the end
-    of the sound that is there; an event is over after 0.5 s without it.
+    of the available sound; an event is over after 0.5 s without it.
     """
 
     classes: FindsEvents
@@ -34,7 +34,7 @@ class EventTrack:
     def look(
         self, samples: Float32[np.ndarray, " T"], end: float, final: bool = False
     ) -> list[Report]:
-        """What is new, given the last seconds of the stream, up to the second `end` of it.
+        """New reports, given the last seconds of the stream, up to its second `end`.
 
         No samples mean silence. `final`: nothing follows, and all events are over.
         """

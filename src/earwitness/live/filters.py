@@ -14,13 +14,13 @@ from earwitness.text import gist
 
 @dataclass(frozen=True)
 class Wanted:
-    """A sound that was asked for, and AudioSet's names of the classes that stand for it."""
+    """A requested sound, and AudioSet's names of the classes that it matches."""
 
     phrase: str
     names: tuple[str, ...]
 
     def matches(self, report: Report) -> bool:
-        """Whether the report is of that sound: its class, or a caption that holds the words."""
+        """Whether the report is of that sound: its class, or a caption with all the words."""
         if report.kind == "caption":
             return set(gist(self.phrase)) <= set(gist(report.text))
         return report.text in self.names
@@ -34,11 +34,12 @@ def class_head(captioner: Captioner) -> SoundClassifier | None:
 def wanted_sounds(phrases: str | None, classes: SoundClassifier | None) -> list[Wanted]:
     """The sounds that `phrases`, separated by commas, ask for.
 
-    A phrase stands for the classes whose names or labels hold all its words, endings apart; where
-    there is none, for the more general ones, all of whose words it holds ("smoke alarm": Alarm).
+    A phrase matches the classes whose names or labels contain all its words, apart from word
+    endings; if there is none, the more general ones, all of whose words it contains ("smoke alarm":
+    Alarm).
 
     Raises:
-        ConfigError: a phrase stands for no class.
+        ConfigError: a phrase matches no class.
     """
     if phrases is None:
         return []
@@ -74,9 +75,9 @@ def _parts(label: str, name: str) -> Iterable[str]:
 
 @dataclass
 class Filter:
-    """Passes reports of the sounds in `wanted`, of all where it is empty, and none of the same
-    class, or with the same caption, within `cool_down` seconds. An event's end passes with its
-    start.
+    """Passes reports of the sounds in `wanted` (all sounds if it is empty), and none of the same
+    class, or with the same caption, within `cool_down` seconds. An event's end passes if its
+    start did.
     """
 
     wanted: Sequence[Wanted] = ()
@@ -85,7 +86,7 @@ class Filter:
     _begun: set[str] = field(default_factory=set)
 
     def passes(self, report: Report) -> bool:
-        """Whether the report goes on; asked once per report, in their order."""
+        """Whether the report passes; called once per report, in order."""
         if report.kind == "end":
             begun = report.label in self._begun
             self._begun.discard(report.label)

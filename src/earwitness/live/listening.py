@@ -23,8 +23,7 @@ _STEADY_S = 30.0
 class Pump(threading.Thread):
     """Reads a source into a queue of fixed length.
 
-    Of a source that waits for nobody the oldest sound is dropped where the captioner is too slow; a
-    pipe or a file waits.
+    If the captioner is too slow, a real-time source loses its oldest sound; a pipe or a file waits.
     """
 
     def __init__(self, source: Source, rate: int) -> None:
@@ -33,7 +32,7 @@ class Pump(threading.Thread):
         self.queue: queue.Queue[np.ndarray | EarwitnessError | None] = queue.Queue(_HELD)
         """pieces of sound; at the end None, or the error that ended it"""
         self.dropped = 0
-        """samples that were too late for the captioner"""
+        """samples dropped because the captioner was too slow"""
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -71,11 +70,11 @@ class Pump(threading.Thread):
 
 @dataclass
 class Listener:
-    """Listens to a source until it ends, `stop` is set, or `longest` seconds of it are through.
+    """Listens to a source until it ends, `stop` is set, or `longest` seconds of it have passed.
 
-    A source that reconnects is tried again, after 1 s, 2 s, 4 s and so on up to a minute, at most
-    `retries` times in a row (None: for ever). After `stall` seconds without sound it counts as
-    lost, 10 s later where none has come yet; a pipe is waited for. `say` gets a sentence for each
+    A source that reconnects is retried, after 1 s, 2 s, 4 s and so on up to a minute, at most
+    `retries` times in a row (None: forever). After `stall` seconds without sound it counts as
+    lost, 10 s later if none has arrived yet; a pipe is waited for. `say` gets a sentence for each
     of these, `report` what is heard.
     """
 
@@ -92,7 +91,7 @@ class Listener:
     _patience: float = 0.0
 
     def run(self) -> None:
-        """Listens. Raises AudioError: the source broke, and there is no further try."""
+        """Listens. Raises AudioError: the source failed, and no retry is left."""
         wait, tries = _FIRST_WAIT_S, 0
         while True:
             began = time.monotonic()
@@ -138,13 +137,13 @@ class Listener:
                 self._take(item)
                 if pump.dropped > self.live.rate:
                     seconds, pump.dropped = pump.dropped / self.live.rate, 0
-                    self.say(f"too slow for {self.source.name}: {seconds:.1f} s are left out")
+                    self.say(f"too slow for {self.source.name}: {seconds:.1f} s were dropped")
             return None
         finally:
             pump.stop()
 
     def _is_lost(self) -> bool:
-        """Whether a source without sound is to be tried anew; of a pipe it is only said, once."""
+        """Whether to retry a source without sound; for a pipe it is only reported, once."""
         if self._stalled or time.monotonic() - self._arrived < self._patience:
             return False
         if self.source.reconnects:

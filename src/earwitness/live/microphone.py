@@ -12,7 +12,7 @@ _BLOCK_S = 0.1
 
 @dataclass
 class Microphone:
-    """The input device of this number or (part of a) name; None is the default one."""
+    """The input device with this number or (partial) name; None is the default one."""
 
     device: str | None
     reconnects: bool = True
@@ -48,12 +48,12 @@ def devices() -> list[str]:
         if one["max_input_channels"] > 0
     ]
     if not found:
-        raise ConfigError("this machine has no microphone that PortAudio knows; see --input")
+        raise ConfigError("this machine has no microphone that PortAudio can find; see --input")
     return found
 
 
 def check_installed() -> None:
-    """Raises MissingDependencyError where microphones cannot be read."""
+    """Raises MissingDependencyError if microphones cannot be read."""
     _portaudio()
 
 

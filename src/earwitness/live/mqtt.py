@@ -19,10 +19,10 @@ _DISCOVERY = "homeassistant"
 
 
 class Mqtt:
-    """Publishes each report as JSON below a topic; 100 wait at most while the broker is away.
+    """Publishes each report as JSON below a topic; at most 100 wait while the broker is away.
 
     TOPIC/caption, TOPIC/start and TOPIC/end hold the reports, TOPIC/status "online" or "offline"
-    (retained, and also said by the broker if the connection is lost). With `home_assistant` there
+    (retained, and published by the broker if the connection is lost). With `home_assistant` there
     are sensors of the last caption and the last event, and for each of the `wanted` sounds a binary
     one with the state TOPIC/sound/NAME: ON or OFF.
     """
@@ -34,7 +34,7 @@ class Mqtt:
         wanted: Sequence[Wanted] = (),
         home_assistant: bool = False,
     ) -> None:
-        """Connects. Raises ConfigError: not an address, or the broker does not take us."""
+        """Connects. Raises ConfigError: not an address, or the broker refuses."""
         client = _paho()
         host, port, secure, user, password, topic = _parts(url)
         self._topic, self._wanted, self._say = topic, wanted, say
@@ -53,7 +53,7 @@ class Mqtt:
         self._connect(host, port)
 
     def add(self, record: LiveRecord) -> None:
-        """Publishes the record, or lets it wait; the sounds that were asked for change state."""
+        """Publishes or queues the record, and updates the states of the requested sounds."""
         self._publish(record["type"], json.dumps(record, ensure_ascii=False))
         for one in self._wanted if record["type"] in ("start", "end") else ():
             if record["event"] in one.names:
@@ -61,7 +61,7 @@ class Mqtt:
                 self._publish(f"sound/{_slug(one.phrase)}", state, retain=True)
 
     def close(self) -> None:
-        """Says that nobody listens any more."""
+        """Publishes that nobody is listening anymore."""
         self._publish("status", "offline", retain=True).wait_for_publish(5.0)
         self._ready = False
         self._client.disconnect()
@@ -85,7 +85,7 @@ class Mqtt:
             raise ConfigError(f"--mqtt: {host} port {port} refuses the connection ({reason})")
 
     def _on(self, _c: object, _u: object, _f: object, reason: Any, _p: object) -> None:
-        """At each connection, the first and later ones."""
+        """On every connection, the first and later ones."""
         self._refusal = str(reason) if reason.is_failure else ""
         if not self._refusal:
             if self._answered.is_set():

@@ -1,4 +1,4 @@
-"""What is reported of a stream: an event begins, an event is over, a sound has its caption."""
+"""What is reported about a stream: an event begins, an event is over, a sound is captioned."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,7 +8,7 @@ Kind = Literal["start", "end", "caption"]
 
 @dataclass(frozen=True)
 class Report:
-    """Something heard, in seconds of the stream; `end` is None for an event that goes on.
+    """Something heard, in seconds of the stream; `end` is None for an ongoing event.
 
     `text` is the caption, or AudioSet's name of the event, and `label` our own name of its class;
     `score` is that of the caption, or the highest probability of the event so far.

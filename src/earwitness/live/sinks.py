@@ -74,7 +74,7 @@ class JsonLines:
 class GrowingVtt:
     """A WebVTT file to which each caption, and each event that is over, is appended as a cue.
 
-    Players want cues in the order of their starts: one that would break it starts with the last.
+    Players expect cues in order of start: one that would be out of order starts with the last.
     """
 
     def __init__(self, path: Path, overwrite: bool) -> None:
@@ -100,9 +100,9 @@ class GrowingVtt:
 
 
 class Worker:
-    """Gives records to `deliver` in a thread of its own; where 100 wait, the oldest is dropped.
+    """Passes records to `deliver` in its own thread; once 100 wait, the oldest is dropped.
 
-    `deliver` returns what went wrong, None if nothing did; `say` is told, and in the end how many
+    `deliver` returns what went wrong, None if nothing did; `say` gets that, and in the end how many
     records were lost.
     """
 

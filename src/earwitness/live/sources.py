@@ -69,11 +69,11 @@ class Source(Protocol):
 
     @property
     def reconnects(self) -> bool:
-        """Whether it is worth another try once it has ended: devices and the network."""
+        """Whether to retry it once it has ended: true for devices and the network."""
         ...
 
     def blocks(self) -> Iterator[Block]:
-        """The sound from now on, as it arrives. Raises AudioError where it cannot be had."""
+        """The sound from now on, as it arrives. Raises AudioError if it is unavailable."""
         ...
 
 
@@ -142,7 +142,7 @@ class SoundFile:
 class Pipe:
     """Standard input (`path` None), a FIFO, or a file of samples without a header.
 
-    A stream that begins as WAV, Ogg, FLAC, WebM and the like is decoded as that.
+    A stream that begins as WAV, Ogg, FLAC, WebM and the like is decoded as such.
     """
 
     path: Path | None

@@ -5,7 +5,7 @@ from jaxtyping import Float32
 
 
 class Tail:
-    """The last `room` samples of a stream, at least; `end` is the place of the next one."""
+    """The last `room` samples of a stream, at least; `end` is the position of the next one."""
 
     def __init__(self, room: int, end: int = 0) -> None:
         self.end = end

@@ -33,7 +33,7 @@ def built(make: Callable[[], Module], state: dict[str, Tensor], source: str) -> 
 def check_foreign_size(
     make: Callable[[], nn.Module], tensors: dict[str, Stored], source: Path
 ) -> None:
-    """Raises CheckpointError where the network that `make` makes is far larger than `tensors`."""
+    """Raises CheckpointError if the network that `make` makes is far larger than `tensors`."""
     with torch.device("meta"):
         network = make()
     check_total(sum(weight.numel() for weight in network.parameters()), tensors, source)

@@ -21,7 +21,7 @@ from earwitness.io.digests import sha256_of
 from earwitness.models.hub import HubPart
 from earwitness.models.json_files import read_json, read_settings
 
-UNKNOWN = "Unknown: whoever saved this model did not say."
+UNKNOWN = "Unknown: not stated when this model was saved."
 
 _PAPERS = {
     "lamb": ("LAMB", "2601.04658"),
@@ -86,14 +86,14 @@ class CardFacts(Strict):
     data: str = ""
     """what it was trained on"""
     datasets: tuple[str, ...] = ()
-    """names of data sets on the hub"""
+    """names of datasets on the hub"""
     limits: str = ""
     versions: dict[str, str] = {}
     """of the packages that saved it"""
     made_from: dict[str, HubPart] = {}
     """parts that began as weights of the hub and are copied here"""
     min_score: float | None = None
-    """captions that score less are withheld"""
+    """captions with a lower score are withheld"""
 
 
 def facts_of(card: dict[str, Any], facts: CardFacts | None) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def model_card(folder: Path) -> str:
 
 
 def _front_matter(name: str, settings: dict[str, Any], facts: CardFacts) -> str:
-    """What the hub reads. It has no task of audio captioning: a tag says it."""
+    """What the hub reads. It has no audio-captioning task, so a tag names it."""
     from huggingface_hub import ModelCardData
 
     bases = sorted({part.hub for part in _bases(settings, facts).values()})
@@ -208,7 +208,7 @@ def _opening(name: str, settings: dict[str, Any], facts: CardFacts) -> str:
     system = str(settings.get("system"))
     paper, number = _PAPERS.get(system, (system, ""))
     arxiv = f" ([arXiv {number}](https://arxiv.org/abs/{number}))" if number else ""
-    what = f"Says in a sentence what is heard in a recording: a {paper} captioner{arxiv}."
+    what = f"Describes a recording in one sentence: a {paper} captioner{arxiv}."
     return "\n\n".join(
         text for text in (f"# {name}", facts.summary, what, facts.description) if text
     )
@@ -320,7 +320,7 @@ def _slug(text: str) -> str:
 
 
 def min_score(card: dict[str, Any], model: str) -> float:
-    """The lowest score that the card of `model` lets pass; 0 where it names none.
+    """The minimum score in the card of `model`; 0 if it has none.
 
     Raises:
         CheckpointError: the card's `min_score` is not a number from 0 to 1.

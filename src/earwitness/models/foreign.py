@@ -31,10 +31,10 @@ _WIDTHS = (
     *("vocab_size", "hidden_size", "intermediate_size", "n_embd", "d_model", "d_ff"),
     *("n_positions", "n_inner", "embedding_size", "type_vocab_size", "ffn_dim"),
 )
-"""settings that are sides of weights"""
+"""settings that are dimensions of weights"""
 
 _LARGEST = 2**24
-"""of any other whole number but the base of a rotation"""
+"""of any other whole number, except the base of a rotation"""
 
 _CODE = (
     *("attn_implementation", "_attn_implementation", "experts_implementation"),
@@ -44,14 +44,14 @@ _CODE = (
 
 
 def check_foreign(folder: Path) -> dict[str, Stored]:
-    """The tensors of a Hugging Face folder by name, once nothing in it can harm.
+    """The tensors of a Hugging Face folder by name, once the folder is known to be harmless.
 
     Every file that is read is in the folder; JSON holds finite numbers only; the index names
     plain `.safetensors` files; weights are floating-point numbers; sizes do not go beyond the
     weights.
 
     Raises:
-        CheckpointError: one sentence on the first thing that is not so.
+        CheckpointError: one sentence on the first violation.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; expected a Hugging Face model folder")
@@ -77,7 +77,7 @@ def check_foreign(folder: Path) -> dict[str, Stored]:
 
 
 def check_files(folder: Path) -> None:
-    """Raises CheckpointError where a file that may be read is outside `folder`, or is JSON that
+    """Raises CheckpointError if a file that may be read is outside `folder`, or is JSON that
     is damaged or holds numbers that are not finite.
     """
     for path in sorted(folder.iterdir()):
@@ -93,7 +93,7 @@ def foreign_errors(source: Path | str, what: str) -> Generator[None]:
     one sentence: it is not `what`.
 
     Raises:
-        CheckpointError: any error but a lack of GPU memory, which passes: batches shrink by it.
+        CheckpointError: any error except a lack of GPU memory, which passes and shrinks batches.
         MissingDependencyError: a package is not installed.
     """
     try:
@@ -111,9 +111,9 @@ def foreign_errors(source: Path | str, what: str) -> Generator[None]:
 
 
 def check_total(count: int, tensors: dict[str, Stored], source: Path) -> None:
-    """Raises CheckpointError where a network of `count` weights is far larger than its files.
+    """Raises CheckpointError if a network of `count` weights is far larger than its files.
 
-    Tied weights are stored once, so that a network may have twice what is stored.
+    Tied weights are stored once, so a network may have twice what is stored.
     """
     stored = sum(tensor.size for tensor in tensors.values())
     if count > 2 * stored + 2**20:

@@ -95,7 +95,7 @@ def resolve(name: Path | str, record: Path | None = None) -> Path:
     wanted = hub_name(name)
     if wanted is None:
         raise CheckpointError(
-            f"{name}: no such folder; expected a folder, or a name of the Hugging Face hub: "
+            f"{name}: no such folder; expected a folder, or a name on the Hugging Face hub: "
             "owner/name or owner/name@revision"
         )
     known = read_json(record) if record and record.is_file() else {}
@@ -172,7 +172,7 @@ def push(
 
 
 def _fetched(wanted: HubName, revision: str | None) -> Path:
-    """The snapshot of `wanted` in the hub's cache, whole."""
+    """The complete snapshot of `wanted` in the hub's cache."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -216,8 +216,8 @@ def _not_cached(wanted: HubName, revision: str | None, error: Exception) -> str:
         why = "huggingface.co cannot be reached"
     at = f" --revision {revision}" if revision else ""
     return (
-        f"no such folder, not (or not whole) in the cache {constants.HF_HUB_CACHE}, and {why}; "
-        f"with a network connection, run 'hf download {wanted.repo}{at}'"
+        f"no such folder, not (or not completely) in the cache {constants.HF_HUB_CACHE}, and "
+        f"{why}; with a network connection, run 'hf download {wanted.repo}{at}'"
     )
 
 

@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _LONGEST = 256 * 2**20
 """bytes; the largest tokenizers of the hub have 35 MB"""
 _LARGEST = 2**24
-"""of a setting that is a whole number"""
+"""of a whole-number setting"""
 _LAYERS = dict.fromkeys(("depth", "layers", "gru_layers", "blocks"), 1000)
 _SEARCH = {"beam_size": 256, "n_best": 256, "max_new_tokens": 4096, "draws": 1000, "steps": 10_000}
 _FRONT_END = {"n_fft": 65_536, "n_mels": 1024, "sample_rate": 768_000, "diffusion_steps": 100_000}
@@ -30,8 +30,8 @@ _LISTS = {"dilations": 64, "kernels": 64, "targets": 64}
 
 
 def write_json(path: Path, value: dict[str, Any], compact: bool = False) -> None:
-    """Writes `value`, indented, in one step: a reader never meets half a file; `compact`: a line
-    for each key, however long its value.
+    """Writes `value`, indented, atomically: a reader never sees half a file; `compact`: one line
+    per key, however long its value.
     """
     if compact:
         lines = (f"  {json.dumps(key)}: {json.dumps(part)}" for key, part in value.items())
@@ -42,7 +42,7 @@ def write_json(path: Path, value: dict[str, Any], compact: bool = False) -> None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`. Raises CheckpointError where it is missing, damaged, no object, or
+    """The object in `path`. Raises CheckpointError if it is missing, damaged, not an object, or
     holds a number that is not finite.
     """
     value = read_any_json(path)
@@ -75,7 +75,7 @@ def read_any_json(path: Path) -> Any:
 
 
 def read_settings(model: type[Model], value: Any, source: Path, *, builds: bool = True) -> Model:
-    """`value`, a part of the JSON file `source`, as a `model`. Raises CheckpointError where it does
+    """`value`, a part of the JSON file `source`, as a `model`. Raises CheckpointError if it does
     not fit, or a network that it `builds` would be larger than any there is.
     """
     if not is_object(value):
@@ -100,7 +100,7 @@ def _not_finite(name: str) -> NoReturn:
 
 
 def check_sizes(value: Any, source: Path, key: str = "") -> None:
-    """Raises CheckpointError where a size in the settings `value` is beyond all reason: building a
+    """Raises CheckpointError if a size in the settings `value` is beyond all reason: building a
     network of it would take all memory, or forever, before its weights could be compared.
     """
     if is_object(value):

@@ -22,7 +22,7 @@ POCKET_MODELS = ("pocket-lamb", "pocket-link")
 """models that ship inside the package"""
 
 PARTS = ("encoder", "encoder/audio", "decoder")
-"""sub-folders of a model folder that may be shared"""
+"""subfolders of a model folder that may be shared"""
 
 
 def model_folder(model: Path | str) -> Path:
@@ -49,12 +49,12 @@ def model_folder(model: Path | str) -> Path:
         return resolve(model)
     raise CheckpointError(
         f"{model}: no such model folder; expected a folder, one of {', '.join(POCKET_MODELS)}, or "
-        "a model of the Hugging Face hub: owner/name or owner/name@revision"
+        "a model on the Hugging Face hub: owner/name or owner/name@revision"
     )
 
 
 def weights_version(folder: Path) -> str:
-    """Eight hex digits that all weights of a model folder have in common with no other weights."""
+    """Eight hex digits that identify the weights of a model folder."""
     digests = [sha256_of(path) for path in sorted(folder.rglob("*.safetensors"))]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:8]
 
@@ -92,7 +92,7 @@ def part_folder(folder: Path, part: str, settings: dict[str, Any]) -> Path:
 
 
 def share_part(folder: Path, part: str, model: str, its_part: str) -> None:
-    """Replaces `part` of the model in `folder` by a reference to the same weights in a pocket
+    """Replaces `part` of the model in `folder` with a reference to the same weights in a pocket
     model.
 
     Raises:

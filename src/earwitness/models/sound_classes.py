@@ -1,7 +1,7 @@
 """What an encoder's frames sound like: a linear head over classes of sound, beside the encoder.
 
 `classes.json` and `classes.safetensors` in an encoder's folder. The head sees the mean and the
-maximum of frames, so that it says the same of a whole recording as of a second of it. Computed in
+maximum of frames, so it works alike on a whole recording and on one second of it. Computed in
 numpy, whatever makes the frames.
 """
 
@@ -24,7 +24,7 @@ from earwitness.models.sound_events import SoundEvent as SoundEvent
 SETTINGS, WEIGHTS = "classes.json", "classes.safetensors"
 
 PART_S = 1.28
-"""length of the parts in which the highest probability is looked for; they overlap by half"""
+"""length of the parts in which the highest probability is searched for; they overlap by half"""
 
 WINDOW_S = 0.96
 """length of the stretch around a frame by which its events are found"""
@@ -54,7 +54,7 @@ class ClassHeadConfig(Strict):
     sentences: tuple[tuple[str, ...], ...]
     words: tuple[tuple[str, ...], ...]
     temperature: PositiveFloat = 1.0
-    """that makes the probabilities right as often as they say, on held-out recordings"""
+    """calibrates the probabilities, on held-out recordings"""
     frame_rate: PositiveFloat = 6.25
     """frames per second"""
     calibration: tuple[FiniteFloat, FiniteFloat] = (1.0, 0.0)
@@ -96,7 +96,7 @@ class SoundClassifier:
     def load(
         cls, folder: Path, read: Read, frames: Frames, sample_rate: int
     ) -> "SoundClassifier | None":
-        """The head in an encoder's folder, whose weights `read` reads; None where it has none.
+        """The head in an encoder's folder, whose weights `read` reads; None if it has none.
 
         Raises:
             CheckpointError: one of its two files is missing or damaged, or does not fit the other.
@@ -124,7 +124,7 @@ class SoundClassifier:
 
     @property
     def sentences(self) -> Sequence[Sequence[str]]:
-        """For each class, what is said of it alone."""
+        """For each class, the sentences that describe it alone."""
         return self.config.sentences
 
     @property

@@ -1,4 +1,4 @@
-"""Sound events with their borders: of whole files, read in blocks and joined over their edges."""
+"""Sound events with their borders: of whole files, read in blocks and joined across their edges."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -65,7 +65,7 @@ def events_in(
 
 
 def joined(events: Iterable[SoundEvent]) -> list[SoundEvent]:
-    """Events of one class that touch, such as over the edge of two blocks, as one."""
+    """Events of one class that touch, such as across the edge of two blocks, as one."""
     found: list[SoundEvent] = []
     last: dict[str, int] = {}
     for event in sorted(events, key=lambda one: one.start_s):

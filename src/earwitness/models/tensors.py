@@ -97,7 +97,7 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
 
 
 def check_numbers(path: Path, tensors: dict[str, Stored]) -> None:
-    """Raises CheckpointError where a weight of the file `path` is not a floating-point number: the
+    """Raises CheckpointError if a weight of the file `path` is not a floating-point number: the
     networks would accept whole numbers as weights.
     """
     for name, tensor in tensors.items():

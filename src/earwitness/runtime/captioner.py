@@ -49,18 +49,18 @@ class InTorch(Protocol):
 class RuntimeCaptioner(CaptionCalls):
     """Captions sounds with the graphs of a model folder.
 
-    A captioner in the sense of `earwitness.Captioner`, with the captions of the torch captioner of
-    the same folder. Sampled ones follow random generators of their own (numpy's PCG64, one for each
-    clip): a seed gives other draws than there, and the same ones whatever else is in the batch.
+    An `earwitness.Captioner` with the same captions as the torch captioner of the same folder.
+    Sampled ones use their own random generators (numpy's PCG64, one per clip): a seed gives
+    different draws than in torch, and the same ones whatever else is in the batch.
     """
 
     in_torch: Callable[[], InTorch] | None = None
-    """loads the torch captioner, where `Captioner.load` knows of one"""
+    """loads the torch captioner, if `Captioner.load` knows of one"""
     audio_text: AudioTextEncoder | None = None
-    """the model's own CLAP, where `Captioner.load` knows of one: the graphs hold no text tower"""
+    """the model's own CLAP, if `Captioner.load` knows of one: the graphs hold no text tower"""
 
     def __init__(self, files: ModelFiles, threads: int | None = None) -> None:
-        """Opens the graphs. Raises CheckpointError where a file is missing, damaged or foreign."""
+        """Opens the graphs. Raises CheckpointError if a file is missing, damaged or foreign."""
         self.name, self.card, self.folder = files.name, files.card, files.folder
         self._decoding, self._max_seconds = files.decoding, files.max_seconds
         self._settings = files.runtime
@@ -121,7 +121,7 @@ class RuntimeCaptioner(CaptionCalls):
 
     @property
     def min_score(self) -> float:
-        """The lowest score that the model's card lets pass. Raises CheckpointError."""
+        """The minimum score in the model's card. Raises CheckpointError."""
         return min_score(self.card, self.name)
 
     @property
@@ -131,7 +131,7 @@ class RuntimeCaptioner(CaptionCalls):
 
     @property
     def batch_limit(self) -> int:
-        """The most clips that are worth gathering for one batch."""
+        """The most clips worth collecting for one batch."""
         return _BATCH
 
     @contextmanager
@@ -203,14 +203,14 @@ class RuntimeCaptioner(CaptionCalls):
     ) -> list[tuple[str, float]]:
         """The whole words that the Token Guide boosts most, and their boosts; none without one.
 
-        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
-        same for every sound, and what is left says what this one has that others have not.
+        Boosts are relative to the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and the rest shows what sets this one apart.
         """
         _, bias = self.audio_tokens([waveform, *against])
         if bias is None:
             return []
         boosts = bias[0] - bias[1:].mean(0) if against else bias[0]
-        # Pieces of words are boosted too, but say nothing to a reader.
+        # Word pieces are boosted too, but mean nothing to a reader.
         words = np.where(self._content, boosts, -np.inf)
         best = np.argsort(-words, kind="stable")[:count]
         return [
@@ -250,7 +250,7 @@ class RuntimeCaptioner(CaptionCalls):
     def audio_tokens(
         self, waveforms: Sequence[Float[np.ndarray, " _"]]
     ) -> tuple[list[Float[np.ndarray, "_ E"]], Float[np.ndarray, "B V"] | None]:
-        """What the language model reads of each waveform, and the Token Guide's bias, if any."""
+        """What the language model reads for each waveform, and the Token Guide's bias, if any."""
         frames = self._encoder.frames(waveforms)
         z: list[np.ndarray] = [np.empty(0)] * len(frames)
         bias: list[np.ndarray] = [np.empty(0)] * len(frames)

@@ -25,7 +25,7 @@ class Cache:
     steps: int = 0
 
     def keep(self, clips: Int[np.ndarray, " kept"]) -> None:
-        """Forgets all clips but `clips`; their beams' rows are chosen by the next step."""
+        """Drops all clips except `clips`; their beams' rows are chosen by the next step."""
         for name, value in self.prompt.items():
             kept = np.ascontiguousarray(value.numpy()[clips])
             self.prompt[name] = ort.OrtValue.ortvalue_from_numpy(kept)
@@ -38,7 +38,7 @@ class LanguageModel:
     def __init__(
         self, session: ort.InferenceSession, table: Rows, settings: RuntimeSettings
     ) -> None:
-        """Raises CheckpointError where `settings` are not those of the graph."""
+        """Raises CheckpointError if `settings` are not those of the graph."""
         self._session, self._table, self._settings = session, table, settings
         _check_fit(session, table, settings)
         layers = range(settings.layers)
@@ -46,7 +46,7 @@ class LanguageModel:
         self._outputs = ["logits", *(f"new_{name}" for name in self._keys)]
 
     def start(self, z: list[Float[np.ndarray, "_ E"]]) -> tuple[Float[np.ndarray, "B V"], Cache]:
-        """Logits of the first word after each clip's audio tokens, and what was read so far.
+        """Logits of the first word after each clip's audio tokens, and the cache so far.
 
         Prompts of different lengths are padded on the left.
         """

@@ -22,17 +22,17 @@ class Encoder:
     """The graph, or two, of a model's encoder; each is opened when it is first needed."""
 
     def __init__(self, files: ModelFiles, sessions: Sessions) -> None:
-        """Raises CheckpointError where the float32 graph cannot be opened."""
+        """Raises CheckpointError if the float32 graph cannot be opened."""
         self._files, self._sessions = files, sessions
         self._opened: dict[Kind, ort.InferenceSession] = {}
         self._kept: tuple[Kind | None, list[np.ndarray], list[np.ndarray]] = (None, [], [])
         self.kind: Kind = "fp32"
-        """what is computed in from now on"""
+        """the number format from now on"""
         self.names = [one.name for one in self._session(self.kind).get_outputs()]
 
     @contextmanager
     def computing(self, kind: Kind) -> Generator[None]:
-        """Frames made inside are computed in this number format. Raises ConfigError where the
+        """Frames made inside are computed in this number format. Raises ConfigError if the
         folder has no such graph.
         """
         if kind == "int8" and INT8 not in self._files.runtime.graphs:
@@ -50,7 +50,7 @@ class Encoder:
     def frames(self, waveforms: Sequence[np.ndarray]) -> list[Float[np.ndarray, "_ D"]]:
         """The frames of each waveform, or its one embedding.
 
-        Those of the last call are kept: the class head asks for what a caption was made from.
+        Those of the last call are kept: the class head reuses the frames of a caption.
         """
         waveforms = list(waveforms)
         kind, kept, frames = self._kept
@@ -104,7 +104,7 @@ class Encoder:
 
 
 def alike(keys: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Places of equal keys, together."""
+    """Positions of equal keys, grouped."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for place, key in enumerate(keys):
         groups[key].append(place)

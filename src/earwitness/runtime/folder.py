@@ -17,7 +17,7 @@ _PARTS = ("encoder", "encoder/audio", "decoder")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where everything is, and what the folder says of itself."""
+    """Where everything is, and what the folder says about itself."""
 
     folder: Path
     name: str
@@ -26,7 +26,7 @@ class ModelFiles:
     max_seconds: float
     runtime: RuntimeSettings
     places: dict[str, Path]
-    """weight files by the names that graphs have for them"""
+    """weight files by the names that graphs use for them"""
     tokenizer: Path
 
     @property
@@ -90,7 +90,7 @@ def _max_seconds(config: dict[str, Any], folder: Path) -> float:
 
 
 def _check_inside(folder: Path, places: dict[str, Path], tokenizer: Path) -> None:
-    """Raises CheckpointError where a file that is read is a link out of its folder."""
+    """Raises CheckpointError if a file that is read is a link out of its folder."""
     graphs = [folder / f"{name}.onnx" for name in (*GRAPHS, INT8)]
     for path in (*places.values(), *graphs, tokenizer):
         if path.exists() or path.is_symlink():

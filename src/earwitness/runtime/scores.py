@@ -28,14 +28,14 @@ class Scores:
     content: Bool[np.ndarray, " V"] | None
 
     def keep(self, clips: Int[np.ndarray, " kept"]) -> None:
-        """Forgets all clips but `clips`."""
+        """Drops all clips except `clips`."""
         if self.bias is not None:
             self.bias = self.bias[clips]
 
     def __call__(
         self, logits: Float[np.ndarray, "R V"], said: Int[np.ndarray, "R t"], normal: bool
     ) -> Float[np.ndarray, "R V"]:
-        """Scores of the next token after the tokens `said`; log-probabilities where `normal`."""
+        """Scores of the next token after the tokens `said`; log-probabilities if `normal`."""
         scores = logits
         penalized = self.settings.repetition_penalty != 1.0 or self.settings.no_repeat_ngram > 0
         if penalized:
@@ -46,7 +46,7 @@ class Scores:
             rows = len(scores) // len(self.bias)
             by_clip = scores.reshape(len(self.bias), rows, -1) + self.bias[:, None]
             scores = by_clip.reshape(scores.shape)
-        # The guide normalizes in every search; adding a bias in between makes one of two.
+        # The guide normalizes in every search; with a bias added, one normalization does for both.
         if self.bias is not None or (normal and not penalized):
             scores = log_softmax(scores)
         elif scores is logits:

@@ -45,7 +45,7 @@ class _Beams:
     The rules are those of transformers 5 (`_beam_search`, early_stopping False): of the 2 K best
     continuations, those among the first K that end are finished captions, and the K best others
     run on; a clip is done when its K finished captions cannot be beaten by its best running one at
-    its present length. What is left of a clip's search cannot change its captions, so it is dropped
+    its current length. What is left of a clip's search cannot change its captions, so it is dropped
     from the batch.
     """
 
@@ -109,7 +109,7 @@ class _Beams:
         ends: Bool[np.ndarray, "B J"],
         step: int,
     ) -> None:
-        """Takes captions that end now among the K best finished ones."""
+        """Adds captions that end now to the K best finished ones."""
         ends = np.logical_and(ends, np.arange(value.shape[1]) < self.beams)
         if not ends.any():
             return
@@ -164,7 +164,7 @@ def _walk(
     settings: Decoding,
     end: int,
 ) -> list[list[Found]]:
-    """Captions that are drawn, `n_best` for each clip, or the one of always the likeliest token."""
+    """Sampled captions, `n_best` for each clip, or the greedy one."""
     rows = settings.n_best
     place = np.arange(len(logits))
     dice = [np.random.default_rng(settings.seed) for _ in place]
@@ -210,7 +210,7 @@ def _walk(
 def _drawn(
     log_probabilities: Float[np.ndarray, "R V"], dice: "list[np.random.Generator]", rows: int
 ) -> Int[np.ndarray, " R"]:
-    """A token for each row: where its clip's random number falls on the summed probabilities."""
+    """A token for each row: where its clip's random number falls in the summed probabilities."""
     summed = np.exp(log_probabilities, dtype=np.float64).cumsum(axis=1)
     numbers = np.concatenate([one.random(rows) for one in dice])[:, None] * summed[:, -1:]
     return (summed <= numbers).sum(axis=1).clip(max=log_probabilities.shape[1] - 1)
@@ -219,7 +219,7 @@ def _drawn(
 def _largest(
     x: Float[np.ndarray, "B n"], count: int
 ) -> tuple[Float[np.ndarray, "B J"], Int[np.ndarray, "B J"]]:
-    """The `count` largest numbers of each row, falling, and their places."""
+    """The `count` largest numbers of each row, in descending order, and their places."""
     count = min(count, x.shape[1])
     places = np.argpartition(x, -count, axis=1)[:, -count:]
     values = np.take_along_axis(x, places, axis=1)

@@ -19,7 +19,7 @@ _FATAL = 4
 class Sessions:
     """Opens graphs that share weight files.
 
-    `places` says where the files are that graphs name: a part that two models share lies in the
+    `places` says where the files that graphs name are: a part that two models share is in the
     folder of one of them. `threads` None: OMP_NUM_THREADS, or as many as the machine has cores.
     """
 
@@ -77,7 +77,7 @@ class Sessions:
         options.intra_op_num_threads = self.threads or _threads()
         options.log_severity_level = _FATAL
         # An arena keeps its memory between calls: asking the system for fresh pages at every call
-        # costs a tenth of the time. Patterns of memory would reserve it for every shape once more.
+        # costs a tenth of the time. Memory patterns would reserve it again for every shape.
         options.enable_mem_pattern = False
         # Threads that spin while they wait slow down whoever decodes the next sounds.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -94,8 +94,8 @@ class Sessions:
         stored = file.tensors.get(name)
         if stored is None:
             raise CheckpointError(f"{file.path}: weight '{name}' is missing, which {path} needs")
-        # By name, not by the place that the graph knows: a file that was saved again may be packed
-        # in another way.
+        # By name, not by the offset in the graph: a file that was saved again may be packed
+        # differently.
         if (stored.dtype, stored.shape) != (weight.dtype, weight.shape):
             raise CheckpointError(
                 f"{file.path}: weight '{name}' is {stored.dtype} of shape {list(stored.shape)}; "
@@ -121,7 +121,7 @@ def computed(
 
 
 def _threads() -> int:
-    """As many threads as OMP_NUM_THREADS says, as in torch; 0, all cores, where it says nothing."""
+    """The number of threads in OMP_NUM_THREADS, as in torch; 0, all cores, if it is not set."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdecimal() else 0
 

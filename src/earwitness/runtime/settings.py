@@ -1,4 +1,4 @@
-"""`runtime.json` of a model folder: what the torch-free captioner must know beside its graphs."""
+"""`runtime.json` of a model folder: what captioning without torch needs besides the graphs."""
 
 from pydantic import FiniteFloat, NonNegativeInt, PositiveInt, model_validator
 
@@ -44,7 +44,7 @@ class RuntimeSettings(Strict):
     before: tuple[NonNegativeInt, ...]
     """prompt in front of the audio tokens"""
     after: tuple[NonNegativeInt, ...]
-    """prompt behind them"""
+    """prompt after them"""
     special: tuple[NonNegativeInt, ...]
     """tokens that are not text"""
     content: tuple[NonNegativeInt, ...]
@@ -55,7 +55,7 @@ class RuntimeSettings(Strict):
     """whether `prefix.onnx` gives its tokens without a bridge too"""
 
     ranges: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
-    """least and greatest activations that the int8 graph was written for"""
+    """smallest and largest activations that the int8 graph was written for"""
 
     @model_validator(mode="after")
     def _tokens_exist(self) -> "RuntimeSettings":

@@ -33,7 +33,7 @@ class WeightFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises CheckpointError where `path` is missing or not a whole safetensors file."""
+        """Raises CheckpointError if `path` is missing or not a whole safetensors file."""
         self.path = path
         try:
             with path.open("rb") as file:
@@ -49,7 +49,7 @@ class WeightFile:
         return np.frombuffer(self._bytes, np.uint8, size, offset)
 
     def release(self) -> None:
-        """Gives back the memory of what was read; it is read again where it is needed."""
+        """Releases the memory of what was read; it is read again when needed."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._bytes.madvise(mmap.MADV_DONTNEED)
 
@@ -132,7 +132,7 @@ def not_finite(dtype: str, data: Shaped[np.ndarray, " bytes"]) -> bool:
     """Whether the bytes of a tensor hold a number that is not finite."""
     if dtype == "I64":
         return False
-    # All exponent bits set: infinite or no number. Faster than asking half-precision numbers.
+    # All exponent bits set: infinity or NaN. Faster than testing half-precision numbers.
     kind, bits = {
         "F16": (np.uint16, 0x7C00),
         "BF16": (np.uint16, 0x7F80),

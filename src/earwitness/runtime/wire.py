@@ -12,7 +12,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GRAPH, _INITIALIZER = 7, 5
 _NAME, _DIMS, _DATA_TYPE, _EXTERNAL_DATA, _DATA_LOCATION = 8, 1, 2, 13, 14
 DTYPES = {1: "F32", 7: "I64", 10: "F16", 16: "BF16"}
-"""`TensorProto.DataType` in the words of safetensors"""
+"""`TensorProto.DataType` by safetensors' names"""
 
 
 class External(NamedTuple):

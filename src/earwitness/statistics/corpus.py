@@ -31,8 +31,8 @@ class Sums:
 class Coverage:
     """The number of distinct items (words, n-grams, captions) among the weighted clips.
 
-    `items[k]` occurs in clip `clips[k]`. `totals` None counts the items; else they are divided by
-    the weighted sum of `totals`. A resample repeats clips and so loses rare items: intervals are
+    `items[k]` occurs in clip `clips[k]`. `totals` None counts the items; otherwise they are divided
+    by the weighted sum of `totals`. A resample repeats clips and so loses rare items: intervals are
     recentered on the value, and end at `top`.
     """
 

@@ -13,7 +13,7 @@ from earwitness.statistics.resamples import Resamples
 def interval(
     draws: Float[np.ndarray, " K"], top: float = np.inf, holding: float | None = None
 ) -> tuple[float, float]:
-    """The percentile interval of replicates: ends at `top` at the latest, and holds `holding`."""
+    """The percentile interval of replicates: capped at `top`, and containing `holding`."""
     low, high = np.minimum(np.quantile(draws, [0.025, 0.975]), top)
     if holding is not None:
         low, high = min(low, holding), max(high, holding)
@@ -24,7 +24,7 @@ def recentered(draws: Float[np.ndarray, " K"], center: float) -> Float[np.ndarra
     """Replicates moved so that their mean is `center`.
 
     Drawing with replacement adds to every distance the sampling noise that the value itself already
-    has once, and loses rare words: unmoved, the interval would lie beside the value.
+    has once, and loses rare words: unmoved, the interval would be off the value.
     """
     return draws + (center - draws.mean())
 
@@ -58,7 +58,7 @@ class Estimate:
         """The 95 % interval around the value.
 
         Bootstrap: percentiles of the recentered draws, the value included.
-        Jackknife: Student's t with one degree of freedom less than groups.
+        Jackknife: Student's t with one degree of freedom fewer than groups.
         """
         if not self.jackknife:
             return interval(recentered(self.draws, self.value), holding=self.value)

@@ -1,6 +1,6 @@
 """Clips drawn with replacement, as counts: one set of resamples for every score and distance.
 
-The clip is the unit that is drawn: a clip takes all its captions along.
+The clip is the unit that is drawn: a clip keeps all its captions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ class Resamples:
     ) -> "Resamples":
         """K times N clips with replacement; the same clips for the same N and seed.
 
-        So two systems that are compared meet the same resamples. With `pairs`, a resample of one
+        So two systems that are compared see the same resamples. With `pairs`, a resample of one
         clip alone, which has no pair i != j, is drawn again.
         """
         rng = np.random.default_rng(seed)
