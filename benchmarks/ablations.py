@@ -6,7 +6,7 @@ Each row is a recipe of recipes/ablations over several seeds; frames of the scen
 Scores on the 43 development recordings (five captions each) and on held-out scenes (one caption
 each): pooled over seeds, with bootstrap 95 % intervals over recordings and seeds; p: against the
 full system, over recordings and seeds together, corrected by Holm for all rows of the table. The
-loss is that of the human captions in nats per token, less that of the full system, with the 95 %
+loss is that of the human captions in nats per token, minus that of the full system, with the 95 %
 interval over recordings and seeds; below zero is better. The gap is that of held-out scenes at the
 best validation.
 """

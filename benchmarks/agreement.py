@@ -1,11 +1,11 @@
-"""Whether captions name what an independent tagger hears, on real recordings that nobody labelled.
+"""Whether captions name what an independent tagger hears, on real recordings that nobody labeled.
 
     python benchmarks/agreement.py pocket-lamb+events pocket-lamb pocket-link --data ../shared/data
 
 No human caption is needed: YAMNet (AudioSet's classes, taught on two million recordings) and the
 class head each give probabilities of sounds, and a caption agrees with one as far as the classes
 that it names are heard (their highest probability anywhere, at most 1). The recordings are those of
-`distill_audio` and the unlabelled ones of `more_audio`, a fixed random choice; the encoder learnt
+`distill_audio` and the unlabeled ones of `more_audio`, a fixed random choice; the encoder learned
 YAMNet's answers from recordings of the same sources, captioner and class head have not met them.
 Recall is the share of recordings whose likeliest sound of YAMNet's the caption names.
 """
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=1000)
     args = parser.parse_args()
     classes = sound_classes("pocket-lamb")
-    files = unlabelled(args.data, args.recordings)
+    files = unlabeled(args.data, args.recordings)
     clips = readable(files)
     own = np.maximum(*classes.heard(clips)[:2])
     teacher = Yamnet(args.data / "yamnet")
@@ -60,7 +60,7 @@ def main() -> None:
         print(f"| {model} | " + " | ".join(map(with_interval, columns)) + " |")
 
 
-def unlabelled(data: Path, count: int) -> list[Path]:
+def unlabeled(data: Path, count: int) -> list[Path]:
     """A fixed random choice of the recordings without a label."""
     files = sorted((data / "distill_audio").glob("*.opus"))
     files += [sound.path for sound in real_sounds(data) if not sound.label]
@@ -82,7 +82,7 @@ def readable(files: Sequence[Path]) -> list[Float[np.ndarray, " _"]]:
 def of_our_classes(
     scores: Float[np.ndarray, "N 521"], classes: SoundClassifier, table: Path
 ) -> Float[np.ndarray, "N K"]:
-    """YAMNet's scores of the AudioSet class that each of ours is called by; 0 where it has none."""
+    """YAMNet's scores of the AudioSet class that each of ours is called by; 0 if it has none."""
     with table.open(newline="", encoding="utf-8") as file:
         place = {row["display_name"]: int(row["index"]) for row in csv.DictReader(file)}
     empty = np.zeros(len(scores), scores.dtype)

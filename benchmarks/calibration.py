@@ -2,12 +2,12 @@
 
     python benchmarks/calibration.py pocket-lamb --data ../shared/data --ears ~/ears --store
 
-The recordings are labelled ones that no training heard. A caption is right where it holds a word
+The recordings are labeled and not used in any training. A caption is right if it has a word
 for the recording's class. The logistic function of the support (`SoundClassifier.chance`) is fitted
 on one half of them, by recording, and measured on the other half; with `--ears` also on the single
 sounds of ears.py, which come from other sources. Captions that are
-right less than one time in seven are not worth saying: that is the least score. `--store` writes
-slope, shift and least score into the head's `classes.json`, `--out` draws how often captions are
+right less than one time in seven are not worth saying: that is the minimum score. `--store` writes
+slope, shift and minimum score into the head's `classes.json`, `--out` draws how often captions are
 right against what their score says.
 """
 
@@ -77,7 +77,7 @@ def main() -> None:
     if args.ears:
         parts["single sounds"] = single_sounds(captioner, args.ears)
     print(f"{len(sounds)} recordings; slope and shift {calibration[0]:.3f}, {calibration[1]:.3f}")
-    print(f"least score {LEAST:g}\n")
+    print(f"minimum score {LEAST:g}\n")
     print("| recordings | n | right | AUROC | ECE of the support | ECE of the score | gated |")
     print("|---|---|---|---|---|---|---|")
     for name, (s, r) in parts.items():
@@ -166,7 +166,7 @@ def draw(parts: dict[str, tuple[Supports, Right]], classes: SoundClassifier, pat
 
 
 def store(model: str, calibration: tuple[float, float]) -> None:
-    """Writes the calibration and the least score into the head of the model's own encoder."""
+    """Writes the calibration and the minimum score into the head of the model's own encoder."""
     path = model_folder(model) / "encoder" / SETTINGS
     settings = read_json(path) | {"calibration": list(calibration), "least_score": LEAST}
     write_json(path, settings)

@@ -1,4 +1,4 @@
-"""Seconds to a first caption, for a 10 s clip once loaded, and clips a second from a folder.
+"""Seconds to a first caption, for a 10 s clip once loaded, and clips per second from a folder.
 
     python benchmarks/caption_speed.py [--model pocket-lamb] [--clips 64] [--threads 2]
 

@@ -17,9 +17,9 @@ PACKAGE = Path(earwitness.__file__).parent / "models"
 FIGURES = Path(__file__).resolve().parent.parent / "docs" / "figures"
 
 NOTE = """One to five captions each, never trained on. Settings of the search and of the choice by
-the class head were chosen on these recordings, so the scores flatter the model. 95 % intervals by
+the class head were chosen on these recordings, so the scores are optimistic. 95 % intervals by
 bootstrap over recordings; one training seed. Of {sounds} single sounds of {kinds} kinds that no
-model was trained on, {right:.0%} are named right. `python benchmarks/dev.py {name}+events`."""
+model was trained on, {right:.0%} are named correctly. `python benchmarks/dev.py {name}+events`."""
 
 SUMMARY = "{system}, {size}, CIDEr-D {cider:.2f} on {recordings} real recordings"
 

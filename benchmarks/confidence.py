@@ -1,15 +1,16 @@
-"""Finds the `min_score` of a model: how sure it is of recordings, and of sounds of no content.
+"""Finds the `min_score` of a model: how confident it is on recordings, and on sounds without
+content.
 
     python benchmarks/confidence.py pocket-lamb --data ../shared/data --out docs/images
 
 The recordings are the development set with its human captions. The noise is made here: white and
 pink noise, noise with the long-term spectrum of speech, and silence with the hiss of a recorder,
-each at several levels. The score is the caption's own, as `earwitness caption` tells it.
+each at several levels. The score is the caption's own, as `earwitness caption` reports it.
 
 Prints the highest threshold that keeps 95 % of the recordings (`--keep`), with its bootstrap
-interval, the share of noise that it gates, and how far the score tells right captions from wrong
-ones. Writes `confidence.json` and three figures. With `--store` the threshold goes into the card of
-the model folder as `min_score`, which the command line, the service and the page then use.
+interval, the share of noise that it gates, and how well the score separates right captions from
+wrong ones. Writes `confidence.json` and three figures. With `--store` the threshold goes into the
+card of the model folder as `min_score`, which the command line, the service and the page then use.
 """
 
 import argparse
@@ -133,20 +134,20 @@ def _ranks(x: np.ndarray) -> np.ndarray:
 
 
 def is_right(caption: str, references: list[str]) -> bool:
-    """Whether at least half of the caption's content words stand in some human caption."""
+    """Whether at least half of the caption's content words occur in some human caption."""
     said = content_words(caption)
     known = set().union(*map(content_words, references))
     return bool(said) and 2 * len(said & known) >= len(said)
 
 
 def content_words(caption: str) -> set[str]:
-    """The words that tell something, endings of number and tense taken off."""
+    """The content words, without endings of number and tense."""
     words = [w for w in normalize(caption).split() if len(w) > 2 and w not in REPEATABLE_WORDS]
     return {w.removesuffix("ing").removesuffix("s").removesuffix("e") for w in words}
 
 
 def noises(count: int) -> dict[str, list[tuple[np.ndarray, int]]]:
-    """Sounds of no content by kind: `count` clips at each level."""
+    """Sounds without content by kind: `count` clips at each level."""
     rng = np.random.default_rng(0)
     kinds = {"white": LEVELS_DB, "pink": LEVELS_DB, "speech-shaped": LEVELS_DB}
     kinds["silence"] = SILENCE_LEVELS_DB
@@ -157,7 +158,7 @@ def noises(count: int) -> dict[str, list[tuple[np.ndarray, int]]]:
 
 
 def noise(kind: str, level_db: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of the kind's spectrum; `level_db` is its RMS in dB of full scale."""
+    """Gaussian noise of the kind's spectrum; `level_db` is its RMS in dBFS."""
     count = round(RATE * SECONDS)
     spectrum = np.fft.rfft(rng.standard_normal(count))
     hertz = np.maximum(np.fft.rfftfreq(count, 1 / RATE), 20.0)

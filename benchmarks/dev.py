@@ -8,11 +8,10 @@ their scores are means over seeds. `@0` after a folder switches the Token Guide 
 puts 4 in order by the class head beside its encoder too, and FOLDER&FOLDER takes the consensus of
 the N best of both (4 without `+N`).
 
-One table a set with bootstrap 95 % intervals over recordings, and one with paired differences from
-the first model. `--keep` remembers captions in a folder; `--json` writes the
-scores on the last set, as docs/figures/dev.json holds them; `--captions out.md` writes the first
-model's captions with their scores; `--show` prints them beside a human one, which stays out of any
-file.
+One table per set with bootstrap 95 % intervals over recordings, and one with paired differences
+from the first model. `--keep` remembers captions in a folder; `--json` writes the scores on the
+last set, as docs/figures/dev.json holds them; `--captions out.md` writes the first model's captions
+with their scores; `--show` prints them beside a human one, which stays out of any file.
 """
 
 import argparse
@@ -43,7 +42,7 @@ BATCH = 8
 
 
 class Said(NamedTuple):
-    """A caption, and its score: with consensus the agreement, else the mean probability a token."""
+    """A caption, and its score: with consensus the agreement, else the mean token probability."""
 
     text: str
     score: float
@@ -193,7 +192,7 @@ def changed(decoding: Decoding, changes: Sequence[str]) -> Decoding:
 def caption_losses(
     captioner: TorchCaptioner, files: list[Path], references: list[list[str]]
 ) -> np.ndarray:
-    """Mean loss (nats a token) of the references of each recording, with the guide where there is
+    """Mean loss (nats per token) of the references of each recording, with the guide if there is
     one. It varies far less from run to run than scores of single captions do.
     """
     found = []

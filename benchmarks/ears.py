@@ -1,12 +1,12 @@
-"""Whether captions name single everyday sounds: 270 recordings of Debian packages, by kind.
+"""Whether captions name single everyday sounds: 270 recordings from Debian packages, by kind.
 
     python benchmarks/ears.py --fetch ~/ears                # apt-get download and unpack, once
     python benchmarks/ears.py --sounds ~/ears pocket-lamb pocket-lamb+4 pocket-link
 
 No model was trained on these sounds. `ears.csv` lists package, path and kind, `ears_words.toml` the
-words that name a kind; a caption is right where it holds one of them. Of sounds beyond 10 s the
+words that name a kind; a caption is right if it has one of them. Of sounds beyond 10 s the
 loudest 10 s are heard. Kinds come from file names, checked against another network's classes.
-`--picture` draws what is taken for what, `--wrong` lists the captions that are wrong.
+`--picture` draws what is mistaken for what, `--wrong` lists the captions that are wrong.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python benchmarks/encoder_report.py runs/pocket_encoder/best --data ../shared/data
 
 Agreement with YAMNet on the 43 development recordings (top-5 overlap and correlation of clip-level
-scores), and a linear probe: ESC-50 classes over the official folds, and apart, clips of recordings
-that no training heard; mean and maximum of the frames, logistic regression. The teacher's embedding
-goes through the same probe.
+scores), and a linear probe: ESC-50 classes over the official folds, and separately, clips from
+recordings not used in any training; mean and maximum of the frames, logistic regression. The
+teacher's embedding goes through the same probe.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def probe(encoder: torch.nn.Module, teacher: Yamnet, data: Path) -> None:
         right = guess == labels
         print(
             f"linear probe, ESC-50 part ({len(set(labels))} classes), {name}: "
-            f"{right.mean():.3f} (n = {len(right)}); on recordings that no training heard: "
+            f"{right.mean():.3f} (n = {len(right)}); on recordings not used in any training: "
             f"{right[unheard].mean():.3f} (n = {unheard.sum()})"
         )
 

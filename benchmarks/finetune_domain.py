@@ -1,11 +1,11 @@
-"""What fine-tuning the shipped captioner on a few hundred clips of one's own brings.
+"""What fine-tuning the shipped captioner on a few hundred clips of your own brings.
 
     python benchmarks/finetune_domain.py --data ../shared/data --out runs/finetune
 
 Builds the domain (a home monitor: eight kinds of sounds, sentences in a house style), runs the
 commands of docs/finetune.md for each seed, and prints scores before and after: on the test clips,
 and on the 43 development recordings for what is forgotten. Test recordings are among those that
-no pocket model was trained on; one clip a recording.
+no pocket model was trained on; one clip per recording.
 """
 
 import argparse
@@ -119,8 +119,8 @@ def main() -> None:
 def build_domain(sounds: Path, out: Path, seed: int = 0) -> None:
     """Writes `out`/clips.csv and `out`/test.csv with the clips that they name.
 
-    Test: one clip of each recording that the pocket models' training left out, at most twelve a
-    kind. Training: two clips of each of at most twenty-five other recordings a kind.
+    Test: one clip of each recording that the pocket models' training left out, at most twelve per
+    kind. Training: two clips of each of at most twenty-five other recordings per kind.
     """
     rng = np.random.default_rng(seed)
     rows = read_manifest(sounds)
@@ -218,7 +218,7 @@ def named(caption: str, label: str, alone: bool) -> bool:
 
 
 def interval(values: np.ndarray, resamples: int = 1000) -> tuple[float, float, float]:
-    """Mean of `values`, one a clip, with its 95 % bootstrap interval over clips."""
+    """Mean of `values`, one per clip, with its 95 % bootstrap interval over clips."""
     rng = np.random.default_rng(0)
     means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -247,7 +247,7 @@ def report(out: Path, data: Path, runs: dict[str, list[tuple[Path, Path]]]) -> N
 def measure(
     made: tuple[Path, Path], truth: dict[str, list[str]], dev: dict[str, list[str]]
 ) -> list[np.ndarray]:
-    """What the columns of the table are means of: a number a test clip, or a recording of dev."""
+    """What the columns of the table are means of: a number per test clip or dev recording."""
     said, old = map(read_captions, made)
     per_clip = scores(said, truth)
     cells = [np.array([clip[metric] for clip in per_clip]) for metric in METRICS]

@@ -1,4 +1,4 @@
-"""Does closing the modality gap pay, and when? Relative gains in CIDEr-D against the gap.
+"""Does closing the modality gap help, and when? Relative gains in CIDEr-D against the gap.
 
     python benchmarks/gap_gain.py --data ../shared/data
     python benchmarks/gap_gain.py --data ../shared/data --part equal
@@ -6,8 +6,8 @@
 Small CLAPs are trained at temperatures and batch sizes that leave centroid distances of about 0.3,
 0.5 and 0.8; as a control an offset along the gap is added to the audio of the first. In each
 space bridges and captioners are trained anew, with three seeds. `--part equal` is the comparison
-at equal pairs, in the first space. Each cell is a file in `--runs`; a stopped run goes on with the
-cell that is missing. The tables are printed and written to docs/link_results.md, those of the
+at equal pairs, in the first space. Each cell is a file in `--runs`; a stopped run resumes with the
+missing cell. The tables are printed and written to docs/link_results.md, those of the
 second part to docs/link_equal.md, the figure to docs/images.
 
 Reduced to what one slow core can do, and equally for all rows: the budgets below, a frozen language

@@ -178,7 +178,7 @@ def updates_table(rows: Mapping[str, Seeds]) -> str:
 
 
 def equal_table(rows: Mapping[str, Seeds], name: str, references: list[list[str]]) -> str:
-    """Both protocols; a supervised gain is only read where supervised beats zero-shot."""
+    """Both protocols; a supervised gain is only interpreted if supervised beats zero-shot."""
     captioned = {row: seeds for row, seeds in rows.items() if row.count("/") == 2}
     scores = Scores(captioned, name, references)
     found: dict[str, Gain] = {}

@@ -29,8 +29,8 @@ from earwitness_lab.pocket.scene_pool import FrameRows, Scenes
 from earwitness_lab.scenes.lexicon import Lexicon
 
 SCENES, SINGLES, HELDOUT = 2000, 4000, 300
-"""training pairs: scenes along AudioCaps captions, then recordings of one sound with a sentence for
-its class; held-out scenes, of which even ones choose and odd ones are reported on"""
+"""training pairs: scenes of AudioCaps captions, then recordings of one sound with a sentence for
+its class; held-out scenes, even ones for selection and odd ones for reporting"""
 DIM, HIDDEN = 64, 256
 RECORDINGS, TEST_SCENES = "recordings", "scenes"
 TITLES = {RECORDINGS: "development recordings", TEST_SCENES: "held-out scenes"}
@@ -122,7 +122,7 @@ class World:
 
     @cached_property
     def alike(self) -> list[list[int]]:
-        """For each training pair up to five whose captions tell of the same sounds, its own first:
+        """For each training pair up to five whose captions describe the same sounds, its own first:
         equal plans of the lexicon, so that one mix is described by all of them.
         """
         lexicon, captions = Lexicon.load(), self.sets["train"].captions

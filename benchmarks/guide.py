@@ -5,13 +5,13 @@
     python benchmarks/guide.py --data ../shared/data --forms
 
 A model is a name or a folder, or NAME=FOLDER; several seeds of one recipe are NAME=FOLDER,FOLDER.
-`--forms` goes on from pocket-lamb with either form of the guide, all else alike, with three seeds,
-and compares the two.
+`--forms` continues from pocket-lamb with either form of the guide, all else alike, with three
+seeds, and compares the two.
 
 The guide: the loss of content words of human captions (tokens that are whole words and no function
-words) with the guide less that without, and less that with another clip's guide, which a guide that
-raises the same words for every clip does not survive; then greedy captions by CIDEr-D. `own` is the
-model's guide, `centered xS` S times the part of it that tells the clip from the others.
+words) with the guide minus that without, and minus that with another clip's guide, which a guide
+that raises the same words for every clip does not survive; then greedy captions by CIDEr-D. `own`
+is the model's guide, `centered xS` S times the part of it that differs between clips.
 
 Alignment: cosine of mean audio tokens to the own caption, its margin over other clips' captions and
 the cosine without either side's mean, beside two controls: the mean of all captions in the audio's
@@ -210,7 +210,7 @@ def print_forms(
     first: tuple[Sequence[Losses], Sequence[dict[str, Evaluation]]],
     second: tuple[Sequence[Losses], Sequence[dict[str, Evaluation]]],
 ) -> None:
-    """The second form less the first, each with its own guide."""
+    """The second form minus the first, each with its own guide."""
     runs = [{"1": a["own"], "2": b["own"]} for a, b in zip(first[0], second[0], strict=True)]
     loss = difference(runs, "2", "1")
     captions = [[found["own"] for found in form[1]] for form in (second, first)]

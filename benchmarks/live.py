@@ -1,4 +1,4 @@
-"""Latency and memory of listening: a day simulated at speed, and the command in real time.
+"""Latency and memory of listening: a day simulated at full speed, and the command in real time.
 
     python benchmarks/live.py [--hours 24] [--model pocket-lamb] [--real-time 60]
 
@@ -53,7 +53,7 @@ class Day:
 
 
 def simulated(hours: float, every: int, model: str) -> dict[str, object]:
-    """A day at speed."""
+    """A day at full speed."""
     captioner = Captioner.load(model)
     live = LiveCaptioner(captioner, class_head(captioner))
     process, day = psutil.Process(), Day(every)
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=24.0)
     parser.add_argument("--every", type=int, default=60, help="seconds from sound to sound")
     parser.add_argument("--model", default="pocket-lamb")
-    parser.add_argument("--real-time", type=float, default=0.0, help="seconds; 0 leaves it out")
+    parser.add_argument("--real-time", type=float, default=0.0, help="seconds; 0 skips it")
     options = parser.parse_args()
     if options.hours:
         print(json.dumps(simulated(options.hours, options.every, options.model)))

@@ -2,11 +2,11 @@
 
     python benchmarks/onsets.py pocket-lamb --data ../shared/data
 
-A scene mixes recordings that no training heard along a human caption. An event of a scene is found
-where the model tells of its class while it sounds; its onset is right within 0.5 s. Printed for
+A scene mixes recordings not used in any training to match a human caption. An event of a scene is
+found if the model reports its class while it sounds; its onset is right within 0.5 s. Printed for
 several thresholds: the share of events that are found, of those the share with a right onset and a
-right end, the share of all events with a right onset, whatever class is told there, and how many
-told events are of no class in the scene at that time.
+right end, the share of all events with a right onset, whatever class is reported there, and how
+many reported events are of no class in the scene at that time.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LEAST_S = 0.3
 
 
 class Found(NamedTuple):
-    """What became of one event of a scene: distances in seconds, infinite where it is not told."""
+    """What became of one event of a scene: distances in seconds, infinite if it is not reported."""
 
     start_s: float
     onset: float
@@ -101,7 +101,7 @@ def row(
 
 
 def of_event(event: SceneEvent, told: Sequence[SoundEvent]) -> Found:
-    """How far the told events of its class are from the borders of an event."""
+    """How far the reported events of its class are from the borders of an event."""
     own = [one for one in told if same(event, one)]
     onset = min((abs(one.start_s - event.start_s) for one in own), default=np.inf)
     end = min((abs(one.end_s - event.end_s) for one in own), default=np.inf)
@@ -110,7 +110,7 @@ def of_event(event: SceneEvent, told: Sequence[SoundEvent]) -> Found:
 
 
 def same(event: SceneEvent, told: SoundEvent) -> bool:
-    """Whether an event of that class is told of while it sounds."""
+    """Whether an event of that class is reported while it sounds."""
     return event.label == told.label and told.start_s < event.end_s and told.end_s > event.start_s
 
 

@@ -4,7 +4,7 @@
     python benchmarks/paper_size.py --size tiny --out paper_size_tiny  # the same script on a CPU
 
 LLaMA-2-7B from its shapes, CED-Base, the Two-Stream Adapter, Token Guide and aligner, LoRA on the
-language model; clips of 10 s of noise. A random language model seldom ends a caption, so every
+language model; clips of 10 s of noise. A random language model rarely ends a caption, so every
 caption has `--tokens` tokens: an upper bound. Writes OUT.json and OUT.md; what does not fit on the
 card says so.
 """
@@ -75,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("paper_size"))
     parser.add_argument("--train", type=int, nargs="+", metavar="BATCH")
     parser.add_argument("--caption", type=int, nargs="+", metavar="BATCH")
-    parser.add_argument("--tokens", type=int, metavar="N", help="new tokens a caption")
+    parser.add_argument("--tokens", type=int, metavar="N", help="new tokens per caption")
     parser.add_argument("--steps", type=int, default=5, help="timed runs of each kind")
     args = parser.parse_args()
     tiny = args.size == "tiny"
@@ -176,7 +176,7 @@ def _caption(
 
 
 def _timed(call: Callable[[], None], times: int, clips: int) -> dict[str, Any]:
-    """Median seconds after two warm-up calls, clips a second, peak GiB."""
+    """Median seconds after two warm-up calls, clips per second, peak GiB."""
     for _ in range(2):
         call()
     if torch.cuda.is_available():
@@ -193,7 +193,7 @@ def _timed(call: Callable[[], None], times: int, clips: int) -> dict[str, Any]:
 
 
 def _profiles(args: argparse.Namespace, device: str) -> dict[str, list[dict[str, Any]]]:
-    """Where the time of a training step and of beam search goes: the ten dearest operations."""
+    """Where the time of a training step and of beam search goes: the ten costliest operations."""
     _free()
     size = args.train[0]
     model = _build(args, device, checkpointing=False)
@@ -225,7 +225,7 @@ def _profile(call: Callable[[], None], device: str) -> list[dict[str, Any]]:
 
 
 def _markdown(found: dict[str, Any]) -> str:
-    lines = [f"{found['device']}, size {found['size']}, {found['tokens']} tokens a caption", ""]
+    lines = [f"{found['device']}, size {found['size']}, {found['tokens']} tokens per caption", ""]
     for kind, name in (("training", "checkpointing"), ("captioning", "beam")):
         lines += [
             f"| {kind}: batch | {name} | seconds | clips/s | peak GiB |",

@@ -1,4 +1,4 @@
-"""Rebuilds the pocket models: `make pocket DATA=...`. Every stage goes on where it was stopped."""
+"""Rebuilds the pocket models: `make pocket DATA=...`. Every stage resumes where it stopped."""
 
 import argparse
 import subprocess

@@ -96,7 +96,7 @@ def scale(args: argparse.Namespace, folder: Path) -> None:
 def _cpu_seconds(*roots: subprocess.Popen[bytes]) -> dict[int, float]:
     """CPU time so far of these processes and all below them, by process.
 
-    Unlike the time on the clock it does not depend on what else the machine does.
+    Unlike wall-clock time it does not depend on what else the machine does.
     """
     used: dict[int, float] = {}
     for process in _family(*roots):

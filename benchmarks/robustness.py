@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/robustness.py [--inputs 5000] [--kills 300] [--seed 0]
 
-Prints Markdown, a row per section. Inputs are tried in processes apart with limits on time and
+Prints Markdown, a row per section. Inputs are tried in separate processes with limits on time and
 memory. A refusal is one error of earwitness of one line (of the service: a status below 500 with
 one sentence); a hang, a dead process or a missing result counts as lost. `--section "killed jobs"`
-tries that row alone. Another seed gives other inputs, so that the figures of several runs add up.
-Exit status 1 when anything was lost or ended in a traceback.
+tries that row alone. Another seed gives different inputs, so that the figures of several runs add
+up. Exit status 1 when anything was lost or ended in a traceback.
 """
 
 import argparse

@@ -35,7 +35,7 @@ one training seed. Captions with a repeated content word: {repeats:.1%}. `{comma
 
 DATA = """Text: human captions of the AudioCaps training split, without those of the recordings that
 it was measured on; the language model began with those of Clotho too. Sound: scenes mixed from
-{clips:,} labeled sounds of {sources} sources along these captions, and, for the encoder,
+{clips:,} labeled sounds of {sources} sources to match these captions, and, for the encoder,
 unlabeled everyday sounds; for the class head beside the encoder also the labeled recordings of
 `more_audio`. No AudioCaps or Clotho audio was used. Twelve percent of the recordings were kept
 apart for validation.
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """What every script that ships a model is told."""
+    """The arguments of every script that ships a model."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -41,9 +41,9 @@ SCORES = """Five captions each, never trained on. 95 % intervals by bootstrap ov
 training seed. pocket-lamb captions better: this model is here to try the bridge on. The comparison
 with other bridges is in docs/link_results.md."""
 
-DATA = """The same scenes and captions as pocket-lamb: {clips:,} labeled sounds mixed along human
-captions of the AudioCaps training split, without those of the recordings that it was measured on;
-the language model began with those of Clotho too.
+DATA = """The same scenes and captions as pocket-lamb: {clips:,} labeled sounds mixed to match
+human captions of the AudioCaps training split, without those of the recordings that it was measured
+on; the language model began with those of Clotho too.
 
 Sources: {names}."""
 

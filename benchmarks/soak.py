@@ -7,7 +7,7 @@ It ends when both the time and the number of requests are reached. One client se
 fields, uploads that break off and uploads to the page. Prints Markdown: the memory (resident set of
 the process, MiB) every so many requests, and how that after the last one compares with that after
 the first 1,000. Writes the curve to docs/images/soak.svg. Linux only. Exit status 1 when a request
-gets another answer than it should, or when the memory grew by more than 5 %.
+gets a different answer than it should, or when the memory grew by more than 5 %.
 """
 
 import argparse

@@ -13,15 +13,14 @@ from earwitness import Captioner
 captioner = Captioner.load("pocket-lamb")
 print(captioner.caption("examples/siren.flac").text)
 
-# The score is the probability of what the caption names: how sure the model is, not whether it is right.
+# The score is the probability of what the caption names: how confident the model is, not whether it is right.
 
 for caption in captioner.n_best("examples/storm.flac", 3):
     print(f"{caption.score:.2f}  {caption.text}")
 
 # ## A long recording
 #
-# Three sounds with a pause between stand for one. Every second of it belongs to one segment; a silent segment says so in
-# `gate`.
+# Here, three sounds with pauses between them. Every second belongs to one segment; a silent segment says so in `gate`.
 
 import numpy as np
 import soundfile
@@ -40,8 +39,8 @@ for segment in segments:
 
 # ## Subtitles
 #
-# Sounds go into the gaps between the lines of speech, in brackets, as subtitles for the deaf and hard of hearing have
-# them.
+# Sounds go into the gaps between the lines of speech, in brackets, as in subtitles for the deaf and hard of
+# hearing.
 
 from earwitness.captioning.subtitles import Cue, add_sounds, parse, to_srt
 

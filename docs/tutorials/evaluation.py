@@ -40,7 +40,7 @@ for name, clip in zip(references, scores.per_clip, strict=True):
 
 # ## Is another captioner better?
 #
-# `compare` pairs the two over the same clips. A difference whose interval holds 0 is none that these clips can show.
+# `compare` pairs the two over the same clips. A difference whose interval contains 0 is not one that these clips can show.
 
 from earwitness.evaluation import compare
 

@@ -1,7 +1,7 @@
 """# Fine-tune on five clips
 
-The shipped captioner goes on with your own clips and your own sentences. Five clips teach it nothing about the world; they
-show the whole way in seconds. [Fine-tune on your own clips](../finetune.md) does it with hundreds and measures the result.
+Continue training the shipped captioner on your own clips and sentences. Five clips teach it nothing about the world; they
+show the whole workflow in seconds. [Fine-tune on your own clips](../finetune.md) does it with hundreds and measures the result.
 This needs `earwitness[train]`.
 """
 
@@ -52,7 +52,7 @@ print(f"CIDEr-D on the validation clips: {scores['cider_d']:.2f}")
 
 # ## After
 #
-# The folder of the best weights is a model like any other. It has forgotten nearly all else: use it for its own sounds.
+# The folder of the best weights is a model like any other. It has forgotten nearly everything else: use it for its own sounds.
 # After so few updates a word may still come out short.
 
 after = Captioner.load("runs/mine/best")

@@ -1,1 +1,1 @@
-"""The laboratory next door: training scenes, the pocket models, reproducing the papers."""
+"""Companion of earwitness: training scenes, the pocket models, reproducing the papers."""

@@ -39,7 +39,7 @@ _NPM_SECONDS = 300
 
 
 def write_page(model: Path | str, folder: Path, library: Path | None = None) -> None:
-    """Writes the page for `model` into `folder`, to be served by any web server of static files.
+    """Writes the page for `model` into `folder`, ready for any static web server.
 
     `library` is the npm tarball of onnxruntime-web; None lets npm fetch it.
 

@@ -82,10 +82,10 @@ def _noted(notes: Sequence[str]) -> dict[str, str]:
 
 
 def verbose_segment(number: int, segment: Segment, temperature: float) -> dict[str, Any]:
-    """A segment with the fields that OpenAI's have.
+    """A segment with the fields of OpenAI's.
 
-    `avg_logprob` is the mean log-probability of the caption's tokens, 0 where no model was
-    asked; `no_speech_prob` is 1 where a gate (field `gate`) closed the segment, else 0.
+    `avg_logprob` is the mean log-probability of the caption's tokens, 0 if no model was
+    run; `no_speech_prob` is 1 if a gate (field `gate`) closed the segment, else 0.
     """
     raw = segment.caption.encode()
     return {
@@ -110,14 +110,14 @@ class Deltas:
         self._gists: set[tuple[str, ...]] = set()
 
     def of(self, segment: Segment) -> str:
-        """The text that `segment` adds; empty for silence, and for what was there before."""
+        """The text that `segment` adds; empty for silence and for repeated captions."""
         if segment.gate is not None or (words := gist(segment.caption)) in self._gists:
             return ""
         self._gists.add(words)
         return segment.caption if len(self._gists) == 1 else f"; {segment.caption}"
 
     def rest(self) -> str:
-        """The text of a sound in which nothing was distinct, else nothing."""
+        """The text of a sound in which nothing was distinct, otherwise empty."""
         return "" if self._gists else NOTHING
 
 

@@ -1,4 +1,4 @@
-"""The HTTP application: sound captions over a small API of its own and over OpenAI's."""
+"""The HTTP application: sound captions through a small API of its own and through OpenAI's."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
@@ -53,7 +53,7 @@ _READ_SECONDS = 10.0
 
 
 class LateError(EarwitnessError):
-    """The captions of a stream that took too long."""
+    """The captions of a stream took too long."""
 
 
 def create_app(
@@ -115,7 +115,7 @@ def create_app(
 
 
 async def _captions(request: Request, form: CaptionRequest) -> Response:
-    """Says in a sentence what is in a sound.
+    """Describes a sound in one sentence.
 
     The fields are the options of `earwitness caption`. With `stream` the answer is a series of
     events: `segment` for each, then `done` with the record, or `error`.
@@ -126,7 +126,7 @@ async def _captions(request: Request, form: CaptionRequest) -> Response:
     settings = request_settings(service, form, form.stream or kind in ("srt", "vtt"))
     if form.merge is not None and (kind not in ("srt", "vtt") or form.stream):
         raise ConfigError(
-            "merge gives subtitles; expected response_format=srt or vtt, and no stream"
+            "merge produces subtitles; expected response_format=srt or vtt, and no stream"
         )
     if form.stream:
         return _streamed(service, _caption_events(service, upload, settings))
@@ -139,7 +139,7 @@ SoundFile = Annotated[UploadFile, File(description="A sound or video file.")]
 ModelName = Annotated[str, Form(description="Name of the served model, or an alias of it.")]
 TranscriptionFormat = Annotated[answers.TranscriptionFormat, Form()]
 Temperature = Annotated[
-    float, Form(ge=0, le=2, description="Above 0: captions are sampled, not searched for.")
+    float, Form(ge=0, le=2, description="Above 0: captions are sampled instead of searched.")
 ]
 
 
@@ -196,7 +196,7 @@ def _sampled(service: Service, temperature: float, timed: bool) -> CaptionSettin
 
 @asynccontextmanager
 async def _working(service: Service, jobs: Jobs | None) -> AsyncIterator[None]:
-    """Jobs are worked on meanwhile, where there are any."""
+    """Works on jobs meanwhile, if the service takes any."""
     if jobs is None:
         yield
         return
@@ -226,12 +226,12 @@ def _model_object(name: str) -> dict[str, Any]:
 
 
 async def _health() -> dict[str, str]:
-    """That the process lives."""
+    """Answers while the process lives."""
     return {"status": "ok"}
 
 
 async def _ready(request: Request) -> Response:
-    """Whether sounds are taken: 503 while the model loads and after the signal to stop."""
+    """Whether sounds are accepted: 503 while the model loads and after the signal to stop."""
     service = _service(request)
     if service.draining or not service.ready:
         return problem(
@@ -300,7 +300,7 @@ async def _transcription_events(
 async def _in_time(
     service: Service, upload: Upload, sound: SoundInProgress
 ) -> AsyncGenerator[Segment, None]:
-    """The segments of a sound. Raises LateError when the time of the request is over."""
+    """The segments of a sound. Raises LateError when the request times out."""
     limit = service.settings.timeout_seconds
     clock = asyncio.get_running_loop().time
     end = clock() + limit
@@ -316,7 +316,7 @@ async def _in_time(
 
 
 class Events(StreamingResponse):
-    """Server-sent events; a client that does not read them loses its connection."""
+    """Server-sent events; a client that does not read them is disconnected."""
 
     def __init__(self, events: AsyncIterator[str], longest: float) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -337,7 +337,7 @@ def _late(limit: float) -> str:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is stopped when its time is over or the client hangs up."""
+    """The result of `work`, which is stopped when it times out or the client hangs up."""
     limit = _service(request).settings.timeout_seconds
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hung_up(request))
     try:

@@ -23,7 +23,7 @@ class _Waiting:
     found: "asyncio.Future[list[Caption]]"
 
     def joins(self, first: "_Waiting") -> bool:
-        """Whether a batch with `first` pays: the same search, at most twice its length."""
+        """Whether a batch with `first` pays off: the same search, at most twice its length."""
         if self is first:
             return True
         short, long = sorted((len(self.waveform), len(first.waveform)))
@@ -38,7 +38,7 @@ class Batcher:
         self._captioner, self._settings, self._metrics = captioner, settings, metrics
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
-        # A number format of torch holds in the thread that enters it.
+        # A number format of torch applies only in the thread that enters it.
         self._computing = captioner.precision(settings.precision)
         self._thread = ThreadPoolExecutor(
             1, thread_name_prefix="earwitness-model", initializer=self._computing.__enter__
@@ -63,7 +63,7 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     async def close(self) -> None:
-        """Ends the worker after the batch in hand."""
+        """Ends the worker after the current batch."""
         self._task.cancel()
         await asyncio.wait([self._task])
         await self.run(self._computing.__exit__, None, None, None)

@@ -1,4 +1,4 @@
-"""A brake on guessing keys: an address that tries too many wrong ones is not listened to."""
+"""A brake on guessing keys: an address that tries too many wrong ones is blocked for a while."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Brake:
     """Counts wrong keys and passwords per address (for IPv6, per /64 network).
 
     After `TRIES` of them within `WAIT_SECONDS` the address waits until none of them is younger than
-    that. It remembers 10,000 addresses, the latest.
+    that. It remembers the latest 10,000 addresses.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:

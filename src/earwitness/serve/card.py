@@ -1,4 +1,4 @@
-"""The result on the web page as HTML: picture, time line, captions, guide words, downloads."""
+"""The result on the web page as HTML: picture, timeline, captions, guide words, downloads."""
 
 import json
 import math
@@ -83,7 +83,7 @@ def result(
         ticks=_ticks(seconds),
         bridge=insight.bridge,
         guide=guide,
-        # Words of which the caption holds none say nothing of the sound.
+        # If the caption holds none of these words, they say nothing about the sound.
         pushed=pushed if any(spoken for *_, spoken in pushed) else [],
         highest_boost=max((boost for _, boost, _ in pushed), default=1.0),
         downloads=_downloads(sound, model),
@@ -105,7 +105,7 @@ def headline(segments: Sequence[Segment]) -> str:
 
 
 def ordered(candidates: Sequence[Candidate], second: str) -> list[Candidate]:
-    """The candidates by the first number that the page shows of them, highest first."""
+    """The candidates by the first number that the page shows for them, highest first."""
 
     def shown(one: Candidate) -> float:
         if not second:

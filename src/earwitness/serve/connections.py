@@ -1,4 +1,4 @@
-"""Connections as the service keeps them: so many, and none that waits forever for its request."""
+"""Limits on connections: a maximum number, and none that waits forever for its request."""
 
 import asyncio
 import errno
@@ -42,7 +42,7 @@ def options(settings: Settings) -> dict[str, Any]:
 
 
 def most_connections(settings: Settings) -> int:
-    """The limit of `settings`, less where the process may not open that many files."""
+    """The limit of `settings`, or less if the process may not open that many files."""
     try:
         import resource
     except ImportError:
@@ -56,8 +56,8 @@ def most_connections(settings: Settings) -> int:
 class Limited(H11Protocol):
     """uvicorn's HTTP protocol with a time limit for the head of a request, and a cap.
 
-    A connection too many takes the place of the one that has waited longest for its request; where
-    all are at work it gets 503.
+    A connection over the cap replaces the one that has waited longest for its request; if all are
+    busy it gets 503.
     """
 
     longest: float
@@ -125,7 +125,7 @@ class Limited(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server that says once, not once a second, that it has run out of files."""
+    """uvicorn's server that logs once, not once a second, that it has run out of files."""
 
     async def startup(self, sockets: Any = None) -> None:
         """Starts to listen."""
@@ -134,7 +134,7 @@ class Server(uvicorn.Server):
 
 
 class Complaints:
-    """An exception handler for an event loop: what the system lacks is logged once."""
+    """An exception handler for an event loop: a lack of system resources is logged once."""
 
     def __init__(self) -> None:
         self._said: set[int] = set()
@@ -147,5 +147,5 @@ class Complaints:
         elif number not in self._said:
             self._said.add(number)
             logging.getLogger("uvicorn.error").error(
-                "new connections must wait: %s (said once)", context["exception"]
+                "new connections must wait: %s (logged once)", context["exception"]
             )

@@ -1,4 +1,4 @@
-"""The web page: a sound in, its captions on the time line out; Gradio, inside the service."""
+"""The web page: a sound in, its captions on a timeline out; Gradio, inside the service."""
 
 import asyncio
 import re
@@ -53,7 +53,7 @@ ICON = (
     'stroke-width="2.4" stroke-linecap="round"/></svg>'
 )
 _HEAD = (
-    '<meta name="description" content="Says in a sentence what is heard in a sound.">'
+    '<meta name="description" content="Describes any sound in a sentence.">'
     f'<link rel="icon" href="data:image/svg+xml;base64,{b64encode(ICON.encode()).decode()}">'
 )
 
@@ -96,7 +96,7 @@ def mount(app: FastAPI, service: Service) -> None:
         block.async_move_resource_to_block_cache = _local_only(block)
     app.add_middleware(UploadGate, service=service, folder=Path(get_upload_folder()))
     app.add_middleware(PageGuard, service=service)
-    # Without this Gradio leaves out its own check of the files that a client names.
+    # Without this Gradio skips its own check of the files that a client names.
     blocks.has_launched = True
     mounted: Any = next(r for r in app.routes if isinstance(r, Mount) and r.path == PATH)
     gradio_app = mounted.app
@@ -142,7 +142,7 @@ class PageGuard:
 
 
 def _local_only(block: Any) -> Any:
-    """Gradio's way of taking in a file that a client names, for uploaded ones alone."""
+    """Gradio's way of taking in a file that a client names, limited to uploaded ones."""
     take_in = block.async_move_resource_to_block_cache
 
     async def checked(path: Any) -> Any:
@@ -200,15 +200,15 @@ def _options(service: Service) -> dict[str, Any]:
     beam = min(own.beam_size, 10)
     with gr.Row():
         n_best = gr.Slider(1, 10, value=5, step=1, label="Captions to compare", min_width=260)
-        beams = gr.Slider(1, 10, value=beam, step=1, label="Beams of the search", min_width=260)
+        beams = gr.Slider(1, 10, value=beam, step=1, label="Search beams", min_width=260)
     with gr.Row():
         guide = gr.Slider(
-            0, 4, value=1, step=0.1, label="Token Guide", info="0 switches it off", min_width=260,
+            0, 4, value=1, step=0.1, label="Token Guide", info="0 turns it off", min_width=260,
             visible=service.has_guide,
         )  # fmt: skip
         window = gr.Slider(
             2, 30, value=10, step=1, label="Window", min_width=260,
-            info="seconds of a segment in a longer sound",
+            info="seconds per segment in longer sounds",
         )  # fmt: skip
     names = [("Probability", ""), ("Agreement among the captions", CONSENSUS)]
     names += [(_second_name(name), name) for name in service.rerankers if name != CONSENSUS]
@@ -267,7 +267,7 @@ async def _captioned(service: Service, path: Path, settings: CaptionSettings) ->
 async def _insight(
     service: Service, samples: np.ndarray, rate: int, segments: list[Segment]
 ) -> card.Insight:
-    """Guide and bridge for the longest captioned segment, half a minute of it at most."""
+    """Guide and bridge for the longest captioned segment, at most half a minute of it."""
     captioned = [segment for segment in segments if segment.gate is None]
     if not captioned:
         return card.Insight()
@@ -281,7 +281,7 @@ async def _insight(
 
 @cache
 def _others(rate: int) -> list[np.ndarray]:
-    """The example sounds, which tell what the guide does for any sound."""
+    """The example sounds, which show what the guide does for any sound."""
     return [audio.load(path, rate) for _, path in _example_files()]
 
 

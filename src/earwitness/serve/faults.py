@@ -32,7 +32,7 @@ _SEND_A_FILE = "expected a file, as curl -F file=@dog.wav sends it"
 
 
 def handle(app: FastAPI) -> None:
-    """Lets every error be answered in OpenAI's format."""
+    """Answers every error in OpenAI's format."""
     app.add_exception_handler(EarwitnessError, expected)
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -46,7 +46,7 @@ async def expected(_: Request, error: Exception) -> Response:
 
 
 async def refused(request: Request, error: Exception) -> Response:
-    """What there is not."""
+    """A path or method that does not exist."""
     assert isinstance(error, HTTPException)
     sentence = str(error.detail)
     if sentence in ("Not Found", "Method Not Allowed"):
@@ -83,5 +83,5 @@ def _unknown_field(name: str, request: Request) -> str:
 
 
 async def fault(_: Request, error: Exception) -> Response:
-    """A fault of the service, without its details."""
-    return problem(500, f"a fault of the service ({type(error).__name__}); it is in its log")
+    """An internal error, without its details."""
+    return problem(500, f"internal error ({type(error).__name__}); see the service's log")

@@ -12,7 +12,7 @@ from earwitness.serve.settings import Settings
 
 
 class HostCheck:
-    """ASGI middleware: 400 for a request whose `Host` is none of the service's names.
+    """ASGI middleware: 400 for a request whose `Host` is not one of the service's names.
 
     A site that lets its own name point at this machine (DNS rebinding) sends its own name. Requests
     without the header, which browsers always send, pass.
@@ -69,7 +69,7 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
 
 
 class Outside:
-    """ASGI middleware: the path below which a proxy shows the service, and HEAD as GET.
+    """ASGI middleware: the path under which a proxy serves this, and HEAD as GET.
 
     The proxy may take that path off or leave it. The server leaves the body of HEAD out.
     """
@@ -83,7 +83,7 @@ class Outside:
         if scope["type"] in ("http", "websocket") and self._root_path:
             path = scope["path"]
             if not f"{path}/".startswith(f"{self._root_path}/"):
-                # Mounted applications find their own part in a path that is whole.
+                # Mounted applications find their own part in a complete path.
                 path = f"{self._root_path}{path}"
             scope = {**scope, "root_path": self._root_path, "path": path}
         await self._app(scope, receive, send)

@@ -27,10 +27,10 @@ _READ = schema.problems(400, 401, 404, 429)
 
 @router.post("", status_code=202, responses=schema.JOB)
 async def create(request: Request, form: JobRequest) -> Response:
-    """Takes a sound to caption it later: hours of it, if need be.
+    """Accepts a sound to be captioned later; it may be hours long.
 
     The fields are the options of `earwitness caption`. The answer is the job; its `id` leads to its
-    status and result. Jobs survive a restart; one that was under way is begun anew.
+    status and result. Jobs survive a restart; one that was running starts over.
     """
     service, jobs = _service(request), _jobs(request)
     settings = service.settings
@@ -55,14 +55,14 @@ async def create(request: Request, form: JobRequest) -> Response:
 
 @router.get("", responses=_READ)
 def listed(request: Request) -> dict[str, Any]:
-    """The latest hundred jobs of the key that asks."""
+    """The latest hundred jobs of the requesting key."""
     jobs = _jobs(request).of(_owner(request))
     return {"object": "list", "data": [job.public() for job in jobs]}
 
 
 @router.get("/{job}", responses=_READ)
 def status(request: Request, job: str) -> dict[str, Any]:
-    """How a job stands: queued, running, done or failed; seconds of sound so far; the error."""
+    """The state of a job: queued, running, done or failed; seconds of sound so far; the error."""
     return _found(request, job).public()
 
 
@@ -79,13 +79,13 @@ def result(
     if found.state == "failed":
         raise HTTPException(409, f"the job failed: {found.error}")
     if found.state != "done":
-        raise HTTPException(409, f"the job is {found.state}; its result is there when it is done")
+        raise HTTPException(409, f"the job is {found.state}; its result is ready when it is done")
     return answers.captioned(found.result(), response_format)
 
 
 @router.delete("/{job}", status_code=204, responses=_READ)
 def delete(request: Request, job: str) -> Response:
-    """Forgets a job with its sound and result; one that is under way is stopped."""
+    """Deletes a job with its sound and result; one that is running is stopped."""
     _jobs(request).remove(_found(request, job).id)
     return Response(status_code=204)
 
@@ -111,7 +111,7 @@ def _found(request: Request, job: str) -> Job:
 
 
 def _owner(request: Request) -> str:
-    """Whose jobs a request may see: those of its key, everybody's where no key is asked for."""
+    """Whose jobs a request may see: those of its key, everybody's if no key is required."""
     if not _service(request).settings.api_keys:
         return ""
     key = request.headers.get("authorization", "").partition(" ")[2].strip()
@@ -119,7 +119,7 @@ def _owner(request: Request) -> str:
 
 
 def _kept(file: BinaryIO, folder: Path) -> Path:
-    """The upload as a file in `folder`. Raises ConfigError where there is no room for it."""
+    """The upload as a file in `folder`. Raises ConfigError if there is no room for it."""
     number, name = tempfile.mkstemp(prefix="upload-", dir=folder)
     try:
         with os.fdopen(number, "wb") as copy:

@@ -32,7 +32,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Job:
-    """A job as its row says."""
+    """A job as its row describes it."""
 
     id: str
     owner: str
@@ -50,7 +50,7 @@ class Job:
     answer: str | None
 
     def public(self) -> dict[str, Any]:
-        """What the service says of it: times in Unix seconds, `seconds` of sound captioned."""
+        """What the service says about it: times in Unix seconds, `seconds` of sound captioned."""
         told: dict[str, Any] = {"id": self.id, "status": self.state, "file": self.file}
         told |= {"created": round(self.created, 3), "ended": self.ended and round(self.ended, 3)}
         told |= {"seconds": round(self.seconds, 3), "error": self.error}
@@ -80,7 +80,7 @@ class Jobs:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection whose changes are on disk once it is left."""
+        """A connection whose changes are on disk once it is closed."""
         table = sqlite3.connect(self._folder / "jobs.sqlite", timeout=30)
         table.row_factory = sqlite3.Row
         try:
@@ -90,7 +90,7 @@ class Jobs:
             table.close()
 
     def sound(self, job: str) -> Path:
-        """Where the sound of a job lies."""
+        """Where the sound of a job is."""
         return self._folder / f"{job}.sound"
 
     def add(self, owner: str, file: str, options: str, webhook: str | None, sound: Path) -> Job:
@@ -107,7 +107,7 @@ class Jobs:
         return self.find(job, owner)  # type: ignore[return-value]
 
     def find(self, job: str, owner: str | None = None) -> Job | None:
-        """The job; None where there is none, or where it is another's."""
+        """The job; None if there is none, or if it is someone else's."""
         with self._open() as table:
             row = table.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone()
         found = None if row is None else Job(**row)
@@ -126,19 +126,19 @@ class Jobs:
             return table.execute(query).fetchone()[0]
 
     def change(self, job: str, **fields: object) -> None:
-        """Writes fields of a job; of one that was deleted meanwhile, nothing."""
+        """Writes fields of a job; nothing if it has been deleted meanwhile."""
         names = ", ".join(f"{name} = ?" for name in fields)
         with self._open() as table:
             table.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*fields.values(), job))
 
     def remove(self, job: str) -> None:
-        """Forgets a job, with its sound and result."""
+        """Deletes a job, with its sound and result."""
         with self._open() as table:
             table.execute("DELETE FROM jobs WHERE id = ?", (job,))
         self.sound(job).unlink(missing_ok=True)
 
     def tidy(self, days: float) -> None:
-        """Forgets the jobs that ended more than `days` ago, and sounds that no job took."""
+        """Deletes the jobs that ended more than `days` ago, and sounds without a job."""
         query, now = "SELECT id FROM jobs WHERE ended < ?", time.time()
         with self._open() as table:
             old = [row["id"] for row in table.execute(query, (now - days * _DAY,))]
@@ -150,7 +150,8 @@ class Jobs:
                     path.unlink()
 
     def claim(self, most_tries: int) -> tuple[Job, LockedFile] | None:
-        """The oldest job with work to do that nobody works on, and its lock; None: there is none.
+        """The oldest job with work left that nobody is working on, and its lock; None if there is
+        none.
 
         A job whose process died is free again, as its lock ended with it.
         """

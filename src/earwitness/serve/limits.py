@@ -52,7 +52,7 @@ def slow_down(seconds: int) -> JSONResponse:
 
 
 def knows_key(keys: tuple[str, ...], offered: str) -> bool:
-    """Whether `offered` is one of the keys; the time it takes says nothing about them."""
+    """Whether `offered` is one of the keys; the time it takes reveals nothing about them."""
     digest = sha256(offered.encode()).digest()
     matches = [hmac.compare_digest(sha256(key.encode()).digest(), digest) for key in keys]
     return any(matches)
@@ -196,7 +196,7 @@ class _Body:
         )
 
     def draining(self, send: Send) -> Callable[[Message], Awaitable[None]]:
-        """`send` that lets an unread upload run out: a reset would take the answer with it."""
+        """`send` that drains an unread upload: a reset would take the answer with it."""
 
         async def sending(message: Message) -> None:
             last = message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -210,7 +210,7 @@ class _Body:
 
 
 async def refuse(response: JSONResponse, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers at once; what the client still sends is thrown away for a few seconds."""
+    """Answers at once; what the client still sends is discarded for a few seconds."""
     status, headers = response.status_code, response.raw_headers
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})

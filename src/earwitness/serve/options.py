@@ -48,13 +48,13 @@ class CaptionForm(SoundForm):
 
 
 class JobForm(SoundForm):
-    """The form of /v1/jobs: the options of `earwitness caption`, and who is told of the end."""
+    """The form of /v1/jobs: the options of `earwitness caption`, and who is notified of the end."""
 
     webhook: str | None = Field(
         None,
         max_length=2000,
-        description="URL that gets the job as JSON once it has ended, on a host that the service "
-        "knows.",
+        description="URL that receives the job as JSON when it ends, on a host that the service "
+        "allows.",
     )
 
 
@@ -68,7 +68,7 @@ def request_settings(
     """The settings of a request, completed with those of the model and the service.
 
     Raises:
-        ConfigError: options that do not fit together, a value out of range or beyond a limit of the
+        ConfigError: incompatible options, a value out of range or beyond a limit of the
             service, or a reranker that it does not have.
     """
     conflict = options.conflict()
@@ -121,7 +121,7 @@ def check_granularities(form: FormData, values: list[str] | None) -> None:
 
 
 def _reranker(service: Service, name: str | None, weight: float | None) -> Reranker | None:
-    """The reranker that a request asks for. Raises ConfigError where the service has none such."""
+    """The reranker that a request asks for. Raises ConfigError if the service does not have it."""
     if not name or name == "none":
         return None
     if name not in service.rerankers:

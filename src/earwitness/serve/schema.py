@@ -24,13 +24,13 @@ _WHY = {
     400: "the form cannot be read, or the host is not served here",
     401: "no valid key",
     404: "no such path, model or job",
-    409: "the job has no result: it waits, is under way, or has failed",
+    409: "the job has no result: it is queued, running or failed",
     408: "the upload took too long to arrive",
     413: "larger or longer than the service accepts",
     415: "not a sound, damaged, or cut off",
     422: "a field that is missing, misspelled or out of range",
     429: "as many requests as the service takes are in progress, or too many wrong keys",
-    500: "a fault of the service",
+    500: "an internal error",
     503: "still loading, stopping, or longer in the queue than the limit",
 }
 _SOUND = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503)

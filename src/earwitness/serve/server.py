@@ -1,4 +1,4 @@
-"""The process around the application: a private temporary folder, a stop that loses no request."""
+"""The process around the application: a private temporary folder, a graceful shutdown."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ def run(
 
         class Draining(Server):
             def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-                # Not uvicorn's own: it ends the process by the same signal, before it is tidied up.
+                # Not uvicorn's own: it ends the process by the same signal, before cleanup.
                 self.force_exit = self.should_exit
                 self.should_exit = app.state.service.draining = True
                 for hook in app.state.on_drain:
@@ -53,7 +53,7 @@ def run(
 
 @contextmanager
 def _private_folder() -> Iterator[None]:
-    """All temporary files, the web page's included, in one folder that only this user reads."""
+    """All temporary files, the web page's included, in one folder that only this user can read."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="earwitness-serve-") as folder:
         tempfile.tempdir = folder

@@ -36,7 +36,7 @@ _NAME_LENGTH = 80
 
 @dataclass
 class Upload:
-    """A sound that a request brought: its name, cut to a sane length, and its bytes."""
+    """A sound from a request: its name, cut to a sane length, and its bytes."""
 
     name: str
     file: BinaryIO
@@ -74,9 +74,9 @@ class Service:
         self, captioner: Captioner, settings: Settings, reranker: Reranker | None = None
     ) -> None:
         self.captioner, self.settings, self.metrics = captioner, settings, Metrics()
-        _ = captioner.min_score  # a card that is wrong shows at the start, not at a request
+        _ = captioner.min_score  # a wrong card shows at startup, not at a request
         self.rerankers = _rerankers(captioner, reranker, min(CANDIDATES, settings.max_beams))
-        """by the name under which a request may ask for it"""
+        """by the name that requests use"""
         self.bridging = Bridging.of(captioner)
         self.ready = self.draining = False
         self.brake = Brake()
@@ -113,7 +113,7 @@ class Service:
             self._decoders.shutdown()
 
     def sound(self, name: str, settings: CaptionSettings) -> SoundInProgress:
-        """A sound whose segments are to be asked for."""
+        """A sound that is about to be segmented."""
         return SoundInProgress(name, settings, self.captioner.sample_rate, self._count_seconds)
 
     async def result(self, upload: Upload, settings: CaptionSettings) -> SoundResult:
@@ -208,7 +208,7 @@ class Service:
         )
 
     async def _caption(self, opened: Sequence[OpenWindow], settings: CaptionSettings) -> None:
-        """Gives each window its segment, by way of the queue."""
+        """Gives each window its segment, through the queue."""
         if not opened:
             return
         decoding = settings.decoding or self.captioner.decoding

@@ -30,7 +30,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 class Settings(BaseSettings):
     """Limits and switches of `create_app`; the defaults suit a machine with two cores.
 
-    What is not given comes from the environment: `EARWITNESS_MAX_BEAMS=4`, say.
+    What is not given comes from the environment, for example `EARWITNESS_MAX_BEAMS=4`.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="EARWITNESS_")
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     max_streams: PositiveInt = 8
     """live streams at a time, among the requests"""
     max_connections: PositiveInt = 512
-    """open connections; fewer where the process may not open that many files"""
+    """open connections; fewer if the process may not open that many files"""
     timeout_seconds: PositiveFloat = 300.0
     """time for an upload to arrive, and again for its captions"""
     precision: Precision = "fp32"
@@ -64,17 +64,17 @@ class Settings(BaseSettings):
     silence_db: float = -60.0
     """silence threshold: the level of the loudest 0.1 s, in dBFS"""
     allowed_hosts: Names = ("localhost", "127.0.0.1", "::1")
-    """names, or `*.example.org`, under which the service may be asked; `*` for any"""
+    """names, or `*.example.org`, under which the service answers; `*` for any"""
     any_address: bool = False
-    """whether it may also be asked by any IP address instead of a name"""
+    """whether it also answers to any IP address instead of a name"""
     api_keys: Names = Field(default=(), repr=False)
-    """a request needs one of them as a bearer token; none: no key is asked for"""
+    """a request needs one of them as a bearer token; none: no key is required"""
     aliases: Names = ("whisper-1",)
     """further names of the model, for tools with a fixed model name"""
     cors_origins: Names = ()
-    """web sites whose scripts may ask the service, as `https://sounds.example.org`; `*` for any"""
+    """websites whose scripts may call the service, as `https://sounds.example.org`; `*` for any"""
     root_path: str = ""
-    """path below which a proxy shows the service, as `/sounds`"""
+    """path under which a proxy serves this, as `/sounds`"""
     jobs: Path | None = None
     """folder in which jobs and their sounds are kept; None: no jobs"""
     job_max_bytes: PositiveInt = 4_000_000_000
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     webhook_hosts: Names = ()
     """names, or `*.example.org`, of the hosts to which a job may report; none: no webhooks"""
     webhook_waits: tuple[NonNegativeFloat, ...] = (2.0, 20.0, 200.0)
-    """seconds before each further try of a webhook that did not answer"""
+    """seconds before each retry of a webhook that did not answer"""
     demo: bool = True
     """whether the web page is served"""
     demo_max_seconds: PositiveFloat = 900.0

@@ -31,7 +31,7 @@ _WRONG, _TOO_LARGE = 1008, 1009
 
 
 class StreamOptions(BaseModel):
-    """What the query of a stream may say."""
+    """The options in the query of a stream."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,7 +77,7 @@ async def stream(socket: WebSocket) -> None:
 
 
 async def _send(socket: WebSocket, record: dict[str, Any]) -> None:
-    """Sends a record. Raises WebSocketDisconnect: the client does not read, or has gone."""
+    """Sends a record. Raises WebSocketDisconnect: the client does not read, or has left."""
     with anyio.move_on_after(_SEND_SECONDS):
         await socket.send_json(record)
         return
@@ -107,7 +107,7 @@ class _Stream:
         self._source = Pushed(self._inbox, options.format, pcm)
 
     async def run(self) -> None:
-        """Raises EarwitnessError for what the client did wrong, WebSocketDisconnect if it went."""
+        """Raises EarwitnessError for what the client did wrong, WebSocketDisconnect if it left."""
         ready = {"type": "ready", "model": self._service.captioner.name}
         await _send(self._socket, ready)
         receiving = asyncio.create_task(self._receive())
@@ -162,7 +162,7 @@ class _Stream:
                 self._inbox.put(data, taken)
 
     async def _caption(self) -> None:
-        """What arrives through the model, to the end."""
+        """Runs what arrives through the model, to the end."""
         pieces = samples(self._source, self._live.rate)
         loop, run = asyncio.get_running_loop(), self._service.batcher.run
         decoder = ThreadPoolExecutor(1, thread_name_prefix="earwitness-stream")

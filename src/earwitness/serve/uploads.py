@@ -1,4 +1,4 @@
-"""The uploads of the web page: the limits of the service, and nothing left of what broke off."""
+"""The uploads of the web page: the limits of the service, and cleanup of what broke off."""
 
 import contextlib
 import time
@@ -39,8 +39,8 @@ class UploadGate(Gate):
 class Tidied:
     """ASGI middleware that removes what is left of uploads that were refused or broke off.
 
-    Gradio writes an upload into `folder` under a passing name and moves it below once it is whole.
-    What keeps its passing name and is older than all uploads under way belongs to none of them.
+    Gradio writes an upload into `folder` under a temporary name and moves it once it is complete.
+    A file that keeps its temporary name and is older than all current uploads belongs to none.
     """
 
     def __init__(self, app: ASGIApp, folder: Path) -> None:
@@ -58,7 +58,7 @@ class Tidied:
                 raise
 
         async def sending(message: Message) -> None:
-            # In the place of what Gradio makes of a refusal, ours follows once all is tidy.
+            # Instead of Gradio's answer to a refusal, ours follows once all is tidy.
             if refusal is None:
                 await send(message)
 

@@ -1,4 +1,4 @@
-"""Several processes that serve on one socket, and the one that starts them anew when they die."""
+"""Several processes that serve on one socket, and the one that restarts them when they die."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ Serve = Callable[[socket.socket], None]
 
 _LOG = logging.getLogger("earwitness.serve")
 _SHORT_SECONDS = 10.0
-"""a worker that dies sooner than that would die again"""
+"""a worker that dies sooner than that would only die again"""
 
 
 def run_workers(count: int, serve: Serve, listener: socket.socket) -> int:
@@ -79,7 +79,7 @@ class _Workers:
 
 
 def _work(serve: Serve, listener: socket.socket) -> None:
-    # Ctrl-C goes to a whole group; here it comes by way of the parent alone, once.
+    # Ctrl-C goes to a whole group; here it comes through the parent alone, once.
     os.setpgrp()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -1,4 +1,4 @@
-"""Work on jobs, one at a time per process, and the webhooks that tell of their end."""
+"""Work on jobs, one at a time per process, and the webhooks that report their end."""
 
 import asyncio
 import hmac
@@ -26,7 +26,7 @@ SIGNATURE = "X-Earwitness-Signature"
 
 
 class Worker:
-    """Takes up jobs until it is cancelled; the next start begins what is under way then anew."""
+    """Works on jobs until it is canceled; the next start restarts the job that was running."""
 
     def __init__(self, service: Service, jobs: Jobs) -> None:
         self._service, self._jobs = service, jobs
@@ -79,7 +79,7 @@ class Worker:
             error = str(refusal)
         except Exception as fault:
             _LOG.exception("job", extra={"fields": {"id": job.id}})
-            error = f"a fault of the service ({type(fault).__name__}); it is in its log"
+            error = f"internal error ({type(fault).__name__}); see the service's log"
         state = "done" if error is None else "failed"
         self._jobs.change(job.id, state=state, ended=time.time(), record=record, error=error)
         self._jobs.sound(job.id).unlink(missing_ok=True)
@@ -124,7 +124,7 @@ class Worker:
 
 
 def post(job: Job, secret: str) -> tuple[bool, str]:
-    """Whether the job's webhook took it (a status of 200 to 299), and its answer in words."""
+    """Whether the job's webhook accepted it (a status of 200 to 299), and its answer in words."""
     body = json.dumps(job.public()).encode()
     stamp = str(round(time.time()))
     answer = send(job.webhook or "", body, {SIGNATURE: signature(secret, stamp, body)})

@@ -16,7 +16,7 @@ from earwitness.models.weights import read_json
 
 
 class TorchAudioText:
-    """An embedding encoder that takes and gives numpy arrays, always in full precision."""
+    """An embedding encoder that takes and returns numpy arrays, always in full precision."""
 
     def __init__(self, encoder: EmbeddingEncoder) -> None:
         self.encoder, self.sample_rate = encoder, encoder.sample_rate

@@ -1,4 +1,4 @@
-"""The seam that carries both papers: audio encoder, prefix, language model, and a guide or none.
+"""The interface behind both papers: audio encoder, prefix, language model, and a guide or none.
 
 LAMB is (CED or CNN, TwoStreamAdapter, causal LM + LoRA, TokenGuide). Diffusion-Link is (CLAP or a
 dual encoder, LinkPrefix, causal LM + LoRA). Training, the command line, the service and the
@@ -38,7 +38,7 @@ from earwitness.system.sound_classes import classifier_of
 
 
 class Batch(NamedTuple):
-    """What training hands over: frames of B clips, one caption each, and each clip's recording."""
+    """What training passes in: frames of B clips, one caption each, and each clip's recording."""
 
     frames: Frames
     captions: list[str]
@@ -55,7 +55,7 @@ class AudioTokens(NamedTuple):
 class TorchCaptioner(nn.Module, Inference):
     """A captioning system: `caption` for users, a call with a `Batch` for training.
 
-    A captioner in the sense of `earwitness.Captioner`; the calls for that come from `Inference`.
+    An `earwitness.Captioner`; the methods for that come from `Inference`.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TorchCaptioner(nn.Module, Inference):
         return AudioTokens(*self.prefix(frames.h, frames.mask))
 
     def guide_bias(self, audio_tokens: AudioTokens) -> Float[Tensor, "B V"] | None:
-        """beta * g of the Token Guide, or None where the system has none."""
+        """beta * g of the Token Guide, or None if the system has none."""
         if self.guide is None:
             return None
         return self.guide(*audio_tokens, self.decoder.table, self.decoder.special)
@@ -108,7 +108,7 @@ class TorchCaptioner(nn.Module, Inference):
     def losses(
         self, z_a: AudioTokens, captions: list[str], clip: Int[Tensor, " B"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The losses of `forward`, of tokens that are there already."""
+        """The losses of `forward`, for audio tokens that are already computed."""
         texts = self.decoder.tokenize(captions)
         logits = self.decoder(*z_a, texts)
         smoothing = self.config.label_smoothing if self.training else 0.0
@@ -150,12 +150,12 @@ class TorchCaptioner(nn.Module, Inference):
         merge: bool | None = None,
         refer: bool = True,
     ) -> None:
-        """Writes a model folder, weights as `dtype` where given.
+        """Writes a model folder, weights as `dtype` if given.
 
         A part that came from the hub and was not trained is named by its commit, not copied;
         `refer=False` copies it. `merge`: LoRA weights are merged into a copy of the language model
-        (True) or kept beside it as a peft folder (False); None keeps them beside what is only
-        named, and merges them into what is copied.
+        (True) or kept beside it as a peft folder (False); None keeps them beside a model that is
+        only named, and merges them into one that is copied.
 
         Raises:
             ConfigError: a quantized language model cannot be merged.
@@ -170,8 +170,8 @@ class TorchCaptioner(nn.Module, Inference):
     ) -> None:
         """Writes a model folder (`options` as in `save`) and its model card, README.md.
 
-        `card` says what the folder cannot: data, license, scores; without it, what the model was
-        loaded with. Raises like `save`, and CheckpointError where its card does not hold together.
+        `card` says what the folder cannot: data, license, scores; without it, the card that the
+        model was loaded with. Raises like `save`, and CheckpointError if its card is invalid.
         """
         self.card = facts_of(self.card, card)
         self.save(folder, **options)
@@ -187,14 +187,13 @@ class TorchCaptioner(nn.Module, Inference):
         **options: Any,
     ) -> str:
         """Uploads the model with its card to the hub's repository `repo`, owner/name; its name
-        there, owner/name@commit, which `load` takes.
+        there, owner/name@commit, which `load` accepts.
 
-        The repository and the branch `revision` are made where they are missing; `options` as in
-        `save`.
+        The repository and the branch `revision` are created if missing; `options` as in `save`.
 
         Raises:
-            CheckpointError: the hub cannot be reached or says no. ConfigError: `repo` is no
-                owner/name.
+            CheckpointError: the hub cannot be reached or refuses. ConfigError: `repo` is not
+            owner/name.
         """
         with TemporaryDirectory() as place:
             folder = Path(place) / self.name
@@ -233,7 +232,7 @@ class TorchCaptioner(nn.Module, Inference):
         return captioner
 
     def try_out(self) -> None:
-        """Captions a second of noise with two words, as a first test of parts that were loaded.
+        """Captions a second of noise with two words, as a smoke test of the loaded parts.
 
         Raises:
             CheckpointError: what comes out is not finite.
@@ -249,7 +248,7 @@ class TorchCaptioner(nn.Module, Inference):
             )
 
     def load_own_parts(self, folder: Path) -> None:
-        """Puts the prefix, guide and aligner of a model folder in the place of fresh ones.
+        """Replaces the fresh prefix, guide and aligner with those of a model folder.
 
         Raises:
             CheckpointError: they are missing, damaged, or of other sizes.

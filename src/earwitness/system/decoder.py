@@ -60,7 +60,7 @@ class DecoderConfig(Strict):
     instruction: str = "Please describe the audio."
     tune: Literal["lora", "full", "frozen"] = "lora"
     word_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """chance that a caption's input token is zeroed in training, so that audio counts"""
+    """chance that a caption's input token is zeroed in training, so that the audio matters"""
     hidden_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """in training, after attention and feed-forward of each layer; without it a language model
     small enough to be tuned whole memorizes its captions"""
@@ -173,7 +173,7 @@ class Decoder(nn.Module):
         processors: Sequence[LogitsProcessor] = (),
     ) -> list[list[Generated]]:
         """The `n_best` captions of each row of `z`, best first; sampling leaves torch's own random
-        numbers alone.
+        state alone.
         """
         inputs, keep = self._inputs(z, mask)
         listed = list(processors)
@@ -315,7 +315,7 @@ def _drop_hidden(model: PreTrainedModel, chance: float) -> None:
 
 
 def _adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a text's first word gets the space before it by itself, as in Llama 2."""
+    """Whether a text's first word gets the space before it automatically, as in Llama 2."""
     pieces = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False).input_ids)
     return pieces[0][:1] in _SPACES
 

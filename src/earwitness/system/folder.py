@@ -33,7 +33,7 @@ from earwitness.system.lora import load_lora, save_lora
 from earwitness.system.settings import FORMAT
 
 LORA = "lora"
-"""sub-folder with the LoRA weights that are not merged"""
+"""subfolder with the LoRA weights that are not merged"""
 
 _KIND = "a readable causal language model"
 
@@ -94,7 +94,8 @@ def save_model(
 def open_decoder(folder: Path, config: DecoderConfig, *, train: bool = False) -> Decoder:
     """The language model of the model in `folder`, with its LoRA weights if it has any.
 
-    With `train` it is set up as `config` says; without, nothing is new, and all but LoRA is frozen.
+    With `train` it is set up as `config` says; without, nothing is added, and all but LoRA is
+    frozen.
 
     Raises:
         CheckpointError: a file is missing or damaged, or does not fit the rest. ConfigError: its
@@ -128,7 +129,7 @@ def load_decoder(folder: Path | str, config: DecoderConfig) -> Decoder:
 
     Raises:
         CheckpointError: the folder is missing or damaged, or holds no causal language model.
-        ConfigError: settings that do not go together.
+        ConfigError: incompatible settings.
         MissingDependencyError: quantization or attention need a package that is not installed.
     """
     folder = Path(folder)

@@ -1,4 +1,4 @@
-"""What a torch captioner answers to the rooms above it: captions, memory, guide words, bridge."""
+"""What a torch captioner offers to the layers above it: captions, memory, guide words, bridge."""
 
 import math
 from collections.abc import Sequence
@@ -69,19 +69,19 @@ class Inference(CaptionCalls):
 
     @property
     def min_score(self) -> float:
-        """The lowest score that the model's card lets pass. Raises CheckpointError."""
+        """The minimum score in the model's card. Raises CheckpointError."""
         return min_score(self.card, self.name)
 
     @property
     def batch_limit(self) -> int:
-        """The most clips that are worth gathering for one batch."""
+        """The most clips worth collecting for one batch."""
         return _CPU_BATCH if self.device.type == "cpu" else _GPU_BATCH
 
     @property
     def batch_hint(self) -> int:
         """How many clips to caption together now.
 
-        On a GPU the first batch is one clip, whose memory use tells how many fit.
+        On a GPU the first batch is one clip, whose memory use shows how many fit.
         """
         first = 1 if self.device.type == "cuda" else _CPU_BATCH
         return min(self._fitting or first, self._ceiling or _GPU_BATCH)
@@ -138,7 +138,7 @@ class Inference(CaptionCalls):
 
     @property
     def audio_text(self) -> TorchAudioText | None:
-        """The model's own CLAP; None for a model that hears in frames."""
+        """The model's own CLAP; None for a model that reads frames."""
         if not isinstance(self.encoder, EmbeddingFrames):
             return None
         return TorchAudioText(self.encoder.encoder)
@@ -162,14 +162,14 @@ class Inference(CaptionCalls):
     ) -> list[tuple[str, float]]:
         """The whole words that the Token Guide boosts most, and their boosts; none without one.
 
-        Boosts are those beyond the mean over the waveforms `against`: nearly all of a boost is the
-        same for every sound, and what is left says what this one has that others have not.
+        Boosts are relative to the mean over the waveforms `against`: nearly all of a boost is the
+        same for every sound, and the rest shows what sets this one apart.
         """
         bias = self.guide_bias(self.audio_tokens(self.encode([waveform, *against])))
         if bias is None:
             return []
         own = bias[0] - bias[1:].mean(0) if against else bias[0]
-        # Pieces of words are boosted too, but say nothing to a reader.
+        # Word pieces are boosted too, but mean nothing to a reader.
         words = own.masked_fill(~self.decoder.content_ids(), -math.inf)
         boosts, ids = words.topk(min(count, len(words)))
         names = self.decoder.tokenizer.batch_decode(ids[:, None])

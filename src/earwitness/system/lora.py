@@ -17,7 +17,7 @@ _KEYS += ("rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_sa
 
 
 def save_lora(model: Any, folder: Path, base: HubPart | Path | None) -> None:
-    """Writes the LoRA weights of peft's wrapper `model`; `base` is what they belong to."""
+    """Writes the LoRA weights of peft's wrapper `model`; `base` is the model they belong to."""
     settings = model.peft_config["default"]
     at_commit = isinstance(base, HubPart)
     settings.base_model_name_or_path = base.hub if at_commit else base and str(base)

@@ -1,7 +1,7 @@
 """The settings of a captioner, and how `earwitness.json` holds them.
 
 Format 2 of a model folder holds the settings of the parts that the model has, and no others.
-Format 1 held those of every prefix and bridge there was; it is still read.
+Format 1 held those of every kind of prefix and bridge; it is still read.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ AnyPrefixConfig: TypeAlias = Annotated[
     TwoStreamConfig | QFormerConfig | LinearPrefixConfig | LinkPrefixConfig,
     Field(discriminator="kind"),
 ]
-"""settings of one prefix; `kind` says which. This is the list of the kinds there are."""
+"""settings of one prefix, selected by `kind`; the list of all kinds"""
 
 _OFF = BeforeValidator(lambda value: None if value == "off" else value)
 """TOML has no null"""
@@ -70,7 +70,7 @@ def read_config(settings: dict[str, Any], source: Path) -> CaptionerConfig:
     `source`.
 
     Raises:
-        CheckpointError: another format, another system, or settings that do not hold together.
+        CheckpointError: another format, another system, or inconsistent settings.
     """
     version = settings.get("format")
     if type(version) is not int or version not in _READABLE:

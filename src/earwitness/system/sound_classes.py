@@ -13,7 +13,7 @@ from earwitness.models.weights import read_weights
 
 
 def classifier_of(encoder: FrameEncoder, place: Path) -> SoundClassifier | None:
-    """The class head in the folder `place` of the frame encoder; None where it has none.
+    """The class head in the folder `place` of the frame encoder; None if it has none.
 
     Raises:
         CheckpointError: one of its files is missing or damaged.

@@ -1,7 +1,7 @@
-"""Stage `audio_language`: LoRA on the language model of an audio-language model that others
-trained, with the question that `--model hf:` asks.
+"""Stage `audio_language`: LoRA on the language model of a third-party audio-language
+model, with the question that `--model hf:` asks.
 
-The best weights are an ordinary peft folder that names the model below; caption with
+The best weights are an ordinary peft folder that names the base model; caption with
 `--model hf:RUN/best`.
 """
 
@@ -66,7 +66,7 @@ class AudioLanguageTraining(PartlyFrozen):
         return {"decode": self.captioner.loss(clips(batch), batch["texts"])}
 
     def frozen(self) -> tuple[Any, ...]:
-        """What hears."""
+        """The audio side."""
         parts = self.tuned.named_modules()
         return tuple(part for name, part in parts if name.endswith("audio_tower"))
 

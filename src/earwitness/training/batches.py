@@ -17,7 +17,7 @@ Collate = Callable[[list[Any]], Any]
 
 @runtime_checkable
 class Measured(Protocol):
-    """Data that knows how long its items are, by index."""
+    """Data that knows the length of its items, by index."""
 
     lengths: np.ndarray
 
@@ -30,7 +30,7 @@ class Ordered(Protocol):
 
 
 class EpochBatches:
-    """Batches of indices, in another order each epoch, the same for a given seed and epoch.
+    """Batches of indices, in a different order each epoch, the same for a given seed and epoch.
 
     With `weights`, indices are drawn with replacement in proportion to them. With `lengths`, the
     shuffled indices are sorted by length within every `bucket` steps, and the steps shuffled again.
@@ -124,9 +124,9 @@ def epoch_batches(
 def training_loader(
     data: Dataset[Any], batches: EpochBatches, collate: Collate, config: FitConfig
 ) -> Any:
-    """The loader that hands `batches` of `data` to the loop."""
+    """The loader that feeds `batches` of `data` to the loop."""
     # Without its own generator each new iterator would draw from the global one, and a resumed
-    # epoch would go on with other dropout masks than an uninterrupted one.
+    # epoch would continue with other dropout masks than an uninterrupted one.
     return DataLoader(
         data,
         batch_sampler=batches,  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ class BridgeRecipe(StageRecipe):
     def prepare(self, folder: Path) -> Job:
         """Opens the embeddings; the run leaves the bridge in `folder`/best/bridge.
 
-        A bridge without anything to train only takes its statistics.
+        A bridge with nothing to train only fits its statistics.
         """
         return _prepare(self, folder)
 
@@ -105,7 +105,8 @@ def _validate(model: nn.Module, pairs: Pairs, recipe: BridgeRecipe) -> dict[str,
 
 
 def _at_best_start(bridge: Bridge, pairs: Pairs, recipe: BridgeRecipe) -> Bridge:
-    """A copy of a Diffusion-Link that starts where validation pairs say; other bridges unchanged.
+    """A copy of a Diffusion-Link with its start chosen on validation pairs; other bridges
+    unchanged.
 
     Only one-step prediction is tried: it is the sampler of the paper's predecessor.
     """

@@ -43,9 +43,9 @@ class ContrastiveRecipe(FrameEncoderKeys, StageRecipe):
     stage: Literal["contrastive"]
     source: Source
     init: Path | None = None
-    """folder of a dual encoder to go on from, over the frames of `encoder`; its sizes hold"""
+    """folder of a dual encoder to start from, over the frames of `encoder`; its sizes apply"""
     tune: Literal["all", "audio"] = "all"
-    """audio: texts keep their embeddings, so that what was trained on these stays valid"""
+    """audio: texts keep their embeddings, so that what was trained on them stays valid"""
     text: Path | None = None
     """folder of a Llama; the text tower starts from its first layers"""
     new_text: LlamaSize | None = None
@@ -53,7 +53,7 @@ class ContrastiveRecipe(FrameEncoderKeys, StageRecipe):
     text_layers: PositiveInt = 2
     dual: DualConfig = DualConfig()
     frame_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """chance that a frame is left out in training"""
+    """chance that a frame is dropped in training"""
 
     def prepare(self, folder: Path) -> Job:
         """Opens the data and the parts; the run leaves a dual encoder in `folder`/best/encoder."""
@@ -129,7 +129,7 @@ def _prepare(recipe: ContrastiveRecipe, run_folder: Path) -> Job:
 def validation(model: nn.Module, items: Any, batch_size: int = 100) -> dict[str, float]:
     """Retrieval both ways on every second held-out item, and `recall`, the mean of the two R@10.
 
-    The others are left to report on, as in the stages that follow.
+    The others are kept for reporting, as in the stages that follow.
     """
     assert isinstance(model, DualTraining)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = [], []

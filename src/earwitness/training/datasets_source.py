@@ -1,8 +1,8 @@
-"""Clips of a Hugging Face data set as a training source: from the hub or from a folder, on disk or
+"""Clips of a Hugging Face dataset as a training source: from the hub or from a folder, on disk or
 streamed.
 
-Sound is decoded by `earwitness.audio`, as everywhere, never by `datasets`. Nothing of a data set is
-executed: `datasets` 4 and later read plain files alone.
+Sound is decoded by `earwitness.audio`, as everywhere, never by `datasets`. No code of a dataset is
+executed: `datasets` 4 and later only read plain files.
 """
 
 from collections.abc import Iterator
@@ -25,17 +25,17 @@ _PASS = 1_000_003
 
 
 class DatasetsSource(SourceConfig):
-    """A data set of the hub, `owner/name`, or a folder of files that `datasets` reads."""
+    """A dataset on the hub, `owner/name`, or a folder of files that `datasets` reads."""
 
     kind: Literal["datasets"]
     dataset: str
     """owner/name on the hub, or a folder with parquet or audio files"""
     config: str | None = None
-    """which configuration of it, where it has several"""
+    """which configuration of it, if it has several"""
     revision: str | None = None
     """a commit, tag or branch on the hub"""
     train: str = "train"
-    """a split; slices such as "train[:90%]" where it is not streamed"""
+    """a split; slices such as "train[:90%]" if it is not streamed"""
     validation: str = "validation"
     audio: str = "audio"
     """the column with the sound"""
@@ -61,7 +61,7 @@ class DatasetsSource(SourceConfig):
         """Training clips in the order asked for, or in that of the stream; validation clips.
 
         Raises:
-            DataError: the data set, a split or a column is missing. MissingDependencyError:
+            DataError: the dataset, a split or a column is missing. MissingDependencyError:
                 `datasets` is not installed.
         """
         train, validation = self._load(self.train), self._load(self.validation)
@@ -118,7 +118,7 @@ class Rows(Dataset[Item]):
 
     @cached_property
     def references(self) -> list[list[str]]:
-        """All captions of each clip, normalized. Raises DataError where a clip has none."""
+        """All captions of each clip, normalized. Raises DataError if a clip has none."""
         columns = list(self.source.caption_columns)
         only = self.rows if isinstance(self.rows, list) else self.rows.select_columns(columns)
         return [texts_of(row, self.source, number) for number, row in enumerate(only)]
@@ -133,9 +133,9 @@ class Rows(Dataset[Item]):
 
 
 class StreamedRows(Dataset[Item]):
-    """Clips in the order of a shuffled stream, another one each epoch; (index, epoch) is a place in
-    it. A place before the last one starts the stream of that epoch anew, so that a resumed run and
-    a worker process get the same clips.
+    """Clips in the order of a shuffled stream, a different one each epoch; (index, epoch) is a
+    place in it. A place before the last one restarts the stream of that epoch, so that a resumed
+    run and a worker process get the same clips.
     """
 
     ordered = True
@@ -181,7 +181,7 @@ class StreamedRows(Dataset[Item]):
         if self.source.train in splits and splits[self.source.train].num_examples:
             return int(splits[self.source.train].num_examples)
         raise ConfigError(
-            f"source.items_per_epoch: the data set '{self.source.dataset}' does not say how many "
+            f"source.items_per_epoch: the dataset '{self.source.dataset}' does not say how many "
             "clips it streams; set how many count as an epoch"
         )
 
@@ -189,7 +189,7 @@ class StreamedRows(Dataset[Item]):
 def item(
     row: dict[str, Any], index: int, source: DatasetsSource, rate: int, rng: np.random.Generator
 ) -> Item:
-    """A row as an item: one of its captions and one cut of its sound."""
+    """A row as an item: one of its captions and one crop of its sound."""
     texts = texts_of(row, source, index)
     waveform = audio.load(_sound(row[source.audio], index, source), rate)
     waveform = cropped(waveform, source.seconds, rate, source.crop, rng)
@@ -197,7 +197,7 @@ def item(
 
 
 def texts_of(row: dict[str, Any], source: DatasetsSource, index: int | None = None) -> list[str]:
-    """The captions of a row, normalized. Raises DataError where it has none."""
+    """The captions of a row, normalized. Raises DataError if it has none."""
     found: list[str] = []
     for column in source.caption_columns:
         value = row[column]

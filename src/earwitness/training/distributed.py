@@ -52,7 +52,7 @@ def main_process_first() -> Iterator[None]:
 
 
 def check_launch() -> None:
-    """Raises ConfigError where `accelerate launch` asks for FSDP, which the recipe decides."""
+    """Raises ConfigError if `accelerate launch` asks for FSDP, which the recipe decides."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise ConfigError(
             "the accelerate config asks for FSDP; weights are sharded with fit.shard = true in the "
@@ -172,7 +172,7 @@ class FSDPModel:
         save_file(own, folder / self._name(), metadata={"format": "pt"})
 
     def load(self, folder: Path) -> None:
-        """Puts back what `save` wrote, bit for bit."""
+        """Restores what `save` wrote, bit for bit."""
         stored = read_weights(folder / self._name())
         for name, parameter in self.model.named_parameters():
             if f"exp_avg.{name}" in stored:

@@ -1,4 +1,4 @@
-"""Embeddings of a frozen encoder, made once and kept on disk: what bridges and Diffusion-Link's
+"""Embeddings of a frozen encoder, computed once and kept on disk: what bridges and Diffusion-Link's
 captioner train on.
 """
 
@@ -54,9 +54,9 @@ class Pairs(NamedTuple):
 
 
 class EmbeddingSplits(NamedTuple):
-    """Pairs to train on, to choose by, and to report on.
+    """Pairs for training, for selection, and for reporting.
 
-    The held-out clips are dealt out in turn: even ones choose, odd ones are reported on.
+    The held-out clips alternate: even ones are for selection, odd ones for reporting.
     """
 
     train: Pairs

@@ -1,4 +1,4 @@
-"""LoRA (arXiv 2106.09685) on a CED encoder, as LAMB's predecessors have it on queries and values.
+"""LoRA (arXiv 2106.09685) on a CED encoder, on queries and values, as in LAMB's predecessors.
 
 CED has one linear map for queries, keys and values together. Each block gets two adapters of its
 own, one that adds to the rows of the queries and one to those of the values, exactly as on separate
@@ -50,7 +50,7 @@ class QueryValueLora(nn.Module):
         return base + torch.cat([q, torch.zeros_like(q), v], dim=-1)
 
     def merged(self) -> nn.Linear:
-        """An ordinary map that does the same."""
+        """An ordinary map that computes the same."""
         q, v = (self.scale * up @ down for down, up in zip(self.down, self.up, strict=True))
         plain = nn.Linear(self.base.in_features, self.base.out_features, device=q.device)
         with torch.no_grad():

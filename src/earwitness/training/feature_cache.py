@@ -1,9 +1,9 @@
-"""Frames of a frozen encoder, made once and kept on disk: an epoch then reads no audio.
+"""Frames of a frozen encoder, computed once and kept on disk: an epoch then reads no audio.
 
 One memory-mapped half-precision file per clip, named by all that its frames depend on: the content
-of the audio file, the encoder's kind, settings (front end included) and weights, and the cut.
-Another encoder or a changed file therefore finds nothing old. Files appear whole or not at all, so
-that two runs may fill one cache at once.
+of the audio file, the encoder's kind, settings (front end included) and weights, and the crop.
+Another encoder or a changed file therefore never reuses old frames. Files are written atomically,
+so two runs may fill one cache at once.
 """
 
 import hashlib
@@ -91,7 +91,7 @@ class FeatureCache:
                 fresh = True
             codes.append(entry[2])
         if fresh:
-            # What another run adds at the same moment is lost, and only hashed once more.
+            # What another run adds at the same moment is lost, and merely hashed again.
             write_text(self.known, json.dumps(known), DataError)
         return codes
 

@@ -1,7 +1,7 @@
 """The one training loop, for every stage: Accelerate, named losses, exact resume.
 
 A model trained here is a module whose call takes a batch and returns named losses; the recipe
-weighs them. On several processes (torchrun, `accelerate launch`) each trains on its own batches;
+weights them. On several processes (torchrun, `accelerate launch`) each trains on its own batches;
 the main process alone validates, prints and writes.
 """
 
@@ -55,12 +55,12 @@ def fit(
     `run`/last.
 
     `model(batch)` returns named losses; their weighted sum is minimized (a name without a weight
-    weighs 1). `data[(index, epoch)]` is one item. `validate` returns scores; from these, `select`
-    chooses the best. A stopped run resumes from its last checkpoint, with the same batches and
-    random numbers; `data` must then draw nothing at random but from its (index, epoch).
+    has weight 1). `data[(index, epoch)]` is one item. `validate` returns scores; from these,
+    `select` chooses the best. A stopped run resumes from its last checkpoint, with the same batches
+    and random numbers; `data` must then draw random numbers only from its (index, epoch).
 
     Raises:
-        TrainingError: a loss is not a finite number, every loss weighs 0, the data holds fewer
+        TrainingError: a loss is not a finite number, every loss has weight 0, the data holds fewer
             items than a batch, or the checkpoints in `run` belong to other settings.
     """
     if config.fit_memory:
@@ -131,7 +131,7 @@ class _Loop:
                     self.log.checkpoint(epoch, done)
 
     def _step(self, batch: Any) -> dict[str, float]:
-        """The losses of a batch; adds its gradients and moves the weights where that is due."""
+        """The losses of a batch; adds its gradients and updates the weights when due."""
         with self.accelerator.accumulate(self.parallel.model):
             losses = self.parallel(batch)
             total = weighted_sum(losses, self.loss_weights)
@@ -169,7 +169,7 @@ def _schedule(parallel: DDPModel | FSDPModel, config: FitConfig, updates: int) -
 def weighted_sum(losses: Losses, weights: dict[str, float]) -> Tensor:
     """Sum of `losses` times their `weights`; a loss that `weights` does not name counts once.
 
-    A weight of 0 leaves the term out altogether, so that not even a not-a-number comes through.
+    A weight of 0 drops the term entirely, so that not even a NaN comes through.
     """
     terms = [
         weights.get(name, 1.0) * loss for name, loss in losses.items() if weights.get(name, 1.0)
@@ -203,7 +203,7 @@ def _accelerator(config: FitConfig, loss_weights: dict[str, float]) -> Any:
             DistributedDataParallelKwargs(find_unused_parameters=0 in loss_weights.values()),
         ],
     )
-    # Each process draws other dropout masks; the main one those of a run on one process.
+    # Each process draws different dropout masks; the main one those of a run on one process.
     set_seed(config.seed, device_specific=True)
     return accelerator
 

@@ -53,7 +53,7 @@ class LambRecipe(FrameEncoderKeys, DecoderKeys, StageRecipe):
     name: str = "lamb"
     source: Source
     init: WeightsName | None = None
-    """model to go on from, also by a pocket model's name: its encoder, language model and prefix"""
+    """model to start from, also by a pocket model's name: its encoder, language model and prefix"""
     encoder_tune: Literal["frozen", "lora"] = "frozen"
     encoder_lora: LoraSize = LoraSize()
     """for `encoder_tune = "lora"`; its weights are merged into the encoder that is saved"""
@@ -64,7 +64,7 @@ class LambRecipe(FrameEncoderKeys, DecoderKeys, StageRecipe):
     channel_dropout: float = 0.0
     """chance that a number of the encoder's frames is zeroed over a whole clip in training"""
     blind: bool = False
-    """zeroes all audio: the baseline that only knows how captions sound"""
+    """zeroes all audio: the baseline that only knows what captions look like"""
     validation: ValidationConfig = ValidationConfig()
 
     def prepare(self, folder: Path) -> Job:
@@ -164,8 +164,8 @@ def _validate(model: nn.Module, splits: Splits, recipe: LambRecipe) -> dict[str,
 
 
 def _take_captions(captioner: TorchCaptioner, splits: Splits) -> None:
-    """Counts the words of the training captions where the aligner wants to know them, and names the
-    first caption without any: it has no part in alignment.
+    """Counts the words of the training captions if the aligner needs the counts, and names the
+    first caption without any words, which is left out of alignment.
     """
     decoder, aligner = captioner.decoder, captioner.aligner
     if aligner is None or not splits.captions:
@@ -184,7 +184,7 @@ def _take_captions(captioner: TorchCaptioner, splits: Splits) -> None:
 
 
 def _whose(splits: Splits, text: str) -> str:
-    """The caption `text`, after normalization, with its clip where that is known."""
+    """The caption `text`, after normalization, with its clip if that is known."""
     clips = splits.train.clips if isinstance(splits.train, Recordings) else []
     for clip in clips:
         for caption in clip.captions:

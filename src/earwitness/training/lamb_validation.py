@@ -23,11 +23,11 @@ from earwitness.training.sources import collate
 
 
 class ValidationConfig(Strict):
-    """Which scores a validation takes, and which of them chooses the weights in `best`."""
+    """Which scores a validation computes, and which of them chooses the weights in `best`."""
 
     select: str = "cider_d"
     """a score of captions (the highest is best) or a loss (the lowest is): a loss would prefer the
-    model that knows best how captions sound over the one that listens best"""
+    model that knows captions best over the one that listens best"""
     metrics: tuple[str, ...] = ("cider_d", "meteor", "sbert_sim", "fense")
     """scores of captions, of those that can run here: METEOR needs Java, the last two `sbert`"""
     sbert: str | None = None
@@ -51,7 +51,8 @@ class Referenced(Protocol):
 def selection(config: ValidationConfig, losses: dict[str, float], items: Sized) -> Selection:
     """The score that chooses the best weights.
 
-    With a single validation clip CIDEr-D is not defined; the loss `decode` stands in, and says so.
+    With a single validation clip CIDEr-D is not defined; the loss `decode` is used instead, with a
+    note.
 
     Raises:
         ConfigError: the chosen score is not a loss and cannot be computed here. DataError: there is
@@ -112,7 +113,7 @@ def validate_lamb(
 
 
 def references_of(items: object, texts: list[str]) -> list[list[str]]:
-    """All captions of each item, where it has several; else its one text."""
+    """All captions of each item, if it has several; otherwise its one text."""
     return items.references if isinstance(items, Referenced) else [[text] for text in texts]
 
 

@@ -72,7 +72,7 @@ def validation_captions(data: Path) -> list[str]:
 def train_tokenizer(captions: list[str], vocabulary: int) -> Any:
     """A byte-level BPE tokenizer: frequent words become single tokens, nothing is unknown.
 
-    Every caption starts with a space, so that a word is the same token wherever it stands.
+    Every caption starts with a space, so that a word is the same token wherever it occurs.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

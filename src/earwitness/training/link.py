@@ -1,8 +1,8 @@
 """Stage `link`: Diffusion-Link's captioner (arXiv 2510.11330), behind a frozen bridge.
 
 Two protocols. "zero_shot": projector and language model learn from text alone - the caption is
-predicted from its own embedding, carried through the bridge - and get audio only in use; the bridge
-itself was trained on pairs. "supervised": they learn from bridged audio embeddings.
+predicted from its own embedding, carried through the bridge - and get audio only at inference; the
+bridge itself was trained on pairs. "supervised": they learn from bridged audio embeddings.
 """
 
 from pathlib import Path
@@ -140,7 +140,7 @@ def validation(model: nn.Module, pairs: Pairs, batch_size: int = 100) -> dict[st
 
 
 def _one_side(pairs: Pairs, protocol: str) -> Pairs:
-    """Zero-shot training has no audio to look at: its place holds not-a-number."""
+    """Zero-shot training has no audio to look at: its place holds NaN."""
     if protocol == "supervised":
         return pairs
     return pairs._replace(audio=pairs.audio * float("nan"))

@@ -1,5 +1,5 @@
 """The batch that a GPU holds, found by trying: less memory first by gradient checkpointing, then by
-smaller batches whose gradients are added.
+smaller batches with accumulated gradients.
 """
 
 import gc
@@ -33,7 +33,7 @@ def fitted_to_memory(
     config: FitConfig,
     run: Path,
 ) -> FitConfig:
-    """`config` with a `batch_size` and an `accumulate` of which the longest batch fits the GPU.
+    """`config` with a `batch_size` and an `accumulate` such that the longest batch fits the GPU.
 
     Their product stays the same. Gradient checkpointing is turned on in the language models of
     `model` before the batch shrinks. Without a GPU nothing is tried and nothing changes.
@@ -58,7 +58,7 @@ def fitted_to_memory(
     if found["checkpointing"]:
         checkpointed(model)
     note(
-        f"memory: batches of {found['batch_size']} clips, gradients of {found['accumulate']} added"
+        f"memory: batches of {found['batch_size']} clips, gradients of {found['accumulate']} summed"
         + (", gradient checkpointing" if found["checkpointing"] else "")
     )
     sizes = {key: found[key] for key in ("batch_size", "accumulate")}
@@ -88,7 +88,7 @@ def _find(
 
 
 def _longest(data: Any, count: int) -> list[int]:
-    """The longest items, as far as lengths are known; else the first ones."""
+    """The longest items, if lengths are known; otherwise the first ones."""
     if isinstance(data, Measured):
         return [int(i) for i in np.argsort(-np.asarray(data.lengths), kind="stable")[:count]]
     return list(range(min(count, len(data))))

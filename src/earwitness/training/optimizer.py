@@ -1,4 +1,4 @@
-"""What moves the weights: parameter groups, the learning-rate schedule, averaged weights."""
+"""What updates the weights: parameter groups, the learning-rate schedule, averaged weights."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -19,11 +19,11 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for AdamW: matrices decay, vectors and scalars (biases, norms, beta) do not.
 
-    `learning_rates` gives parts of the model rates of their own. A part is named by consecutive
-    words of its parameters' dotted names; where several names fit, the longest counts.
+    `learning_rates` gives parts of the model their own rates. A part is named by consecutive
+    words of its parameters' dotted names; if several names match, the longest applies.
 
     Raises:
-        ConfigError: a name fits no trained parameter.
+        ConfigError: a name matches no trained parameter.
     """
     rates = learning_rates or {}
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

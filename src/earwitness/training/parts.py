@@ -37,7 +37,7 @@ class DecoderKeys(Strict):
 
 
 def open_frame_encoder(keys: FrameEncoderKeys) -> FrameEncoder:
-    """The encoder that `keys` name. Raises ConfigError where they name none."""
+    """The encoder that `keys` name. Raises ConfigError if they name none."""
     if keys.encoder:
         return load_frame_encoder(keys.encoder)
     if keys.new_encoder:

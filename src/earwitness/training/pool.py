@@ -1,7 +1,7 @@
 """Rows prepared once on disk by several processes, so that training runs at full speed; continues
 where it stopped.
 
-A pool is a folder of memory-mapped arrays with one row an item, built in blocks. What a row holds
+A pool is a folder of memory-mapped arrays with one row per item, built in blocks. What a row holds
 is up to a row maker: a picklable class with `shapes()` and a call from index to arrays.
 """
 
@@ -21,7 +21,7 @@ from earwitness.models.weights import read_json, write_json
 from earwitness.training.progress import tracked
 
 BLOCK = 100
-"""rows made in one go"""
+"""rows made at a time"""
 
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 """array name -> (shape of a row, NumPy type)"""
@@ -38,7 +38,7 @@ class RowMaker(Protocol):
         ...
 
     def open(self) -> "RowSource":
-        """Loads what is needed to make rows, once a process."""
+        """Loads what is needed to make rows, once per process."""
         ...
 
 

@@ -24,7 +24,7 @@ Save = Callable[[nn.Module, Path], None]
 
 
 def check_trackers(trackers: tuple[Tracker, ...]) -> None:
-    """Raises ConfigError where the library behind a tracker is not installed."""
+    """Raises ConfigError if the library behind a tracker is not installed."""
     for name in trackers:
         if find_spec(name) is None:
             raise ConfigError(
@@ -58,7 +58,8 @@ class RunLog:
         run.mkdir(parents=True, exist_ok=True)
 
     def resume(self, trackers: tuple[Tracker, ...]) -> tuple[int, int]:
-        """(epoch, batches done in it) to go on from; rows of the log beyond that point are dropped.
+        """(epoch, batches done in it) to resume from; rows of the log beyond that point are
+        dropped.
 
         Raises:
             TrainingError: the run was started with other settings.
@@ -87,7 +88,7 @@ class RunLog:
         return epoch, done
 
     def checkpoint(self, epoch: int, done: int) -> None:
-        """Writes all that an exact resume needs; a kill while writing leaves the one before."""
+        """Writes all that an exact resume needs; a kill while writing leaves the previous one."""
         self.accelerator.wait_for_everyone()
         new, state, old = (self.run / f"checkpoint{end}" for end in (".new", "", ".old"))
         if self.accelerator.is_main_process:
@@ -114,7 +115,7 @@ class RunLog:
         self._write(losses | {"learning_rate": rate})
 
     def scores(self, epoch: int, scores: dict[str, float], model: nn.Module, save: Save) -> None:
-        """One row for a validation; the weights go to `last`, and to `best` where they are."""
+        """One row for a validation; the weights go to `last`, and to `best` if they are."""
         self._write({"epoch": epoch, **{f"validation/{k}": v for k, v in scores.items()}})
         save(model, self.run / "last")
         self.stale += 1
@@ -143,7 +144,7 @@ class RunLog:
             later = {"purge_step": self.step + 1} if self.step else {}
             started.append(TensorBoardTracker("tensorboard", logging_dir=self.run, **later))
         if "wandb" in trackers:
-            # The same id each time, so that a resumed run goes on in the same curve.
+            # The same id each time, so that a resumed run continues the same curve.
             name = self.run.resolve().name
             code = hashlib.sha256(str(self.run.resolve()).encode()).hexdigest()[:12]
             started.append(

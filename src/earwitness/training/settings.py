@@ -30,7 +30,7 @@ class FitConfig(Strict):
     warmup_epochs: NonNegativeFloat = 2.0
     """epochs of linear warm-up; a half cosine to zero follows"""
     clip_norm: NonNegativeFloat = 1.0
-    """largest gradient norm; 0 leaves gradients alone"""
+    """largest gradient norm; 0 turns clipping off"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     ema: float = Field(default=0.0, ge=0.0, lt=1.0)
     """decay of the averaged weights that are validated and saved; 0 for none"""
@@ -41,16 +41,16 @@ class FitConfig(Strict):
     workers: NonNegativeInt = 0
     """processes that prepare batches"""
     prefetch: PositiveInt = 4
-    """batches that each of them holds ready"""
+    """batches that each of them prefetches"""
     trackers: tuple[Tracker, ...] = ("tensorboard",)
     """where else losses and scores go; W&B follows its own variables, such as WANDB_MODE"""
     compile: bool = False
     """compiles the model (torch.compile): a slow start, faster steps; for GPUs"""
     fit_memory: bool = False
-    """before training, tries the longest batch on the GPU; where it does not fit, turns gradient
+    """before training, tries the longest batch on the GPU; if it does not fit, turns gradient
     checkpointing on, then halves `batch_size` and doubles `accumulate` until it does"""
     patience: NonNegativeInt = 0
-    """stops after this many validations without a better score; 0 never does"""
+    """stops after this many validations without a better score; 0: never"""
     validate_every: PositiveInt = 1
     """epochs between validations"""
     save_every: NonNegativeInt = 200
@@ -60,7 +60,7 @@ class FitConfig(Strict):
 
     @property
     def saved_dtype(self) -> torch.dtype | None:
-        """Number format of saved weights: half precision where training used a short format."""
+        """Number format of saved weights: half precision if training used a short format."""
         return None if self.precision == "fp32" else torch.float16
 
 
@@ -81,5 +81,5 @@ class Selection(NamedTuple):
     best: Literal["highest", "lowest"] = "highest"
 
     def better(self, new: float, old: float) -> bool:
-        """Whether `new` beats `old`; a number that is not a number never does."""
+        """Whether `new` beats `old`; NaN never does."""
         return new > old if self.best == "highest" else new < old

@@ -25,7 +25,7 @@ class Splits(NamedTuple):
 
 class Opening(NamedTuple):
     """What a source may need to open: `encoder` is the folder of a trained encoder, `frozen` that
-    encoder itself where its frames may be cached, `runs` the folder for caches.
+    encoder itself if its frames may be cached, `runs` the folder for caches.
     """
 
     encoder: Path | None
@@ -46,7 +46,7 @@ class SourceConfig(Strict):
 
         Raises:
             DataError: files are missing, or a clip has no caption. ConfigError: frames are to be
-                kept that are not the same at each visit.
+                cached that differ each time.
         """
 
 

@@ -1,4 +1,4 @@
-"""Where training clips come from: a manifest of recordings, a Hugging Face data set, synthetic
+"""Where training clips come from: a manifest of recordings, a Hugging Face dataset, synthetic
 sounds, or a source that another package registered.
 
 An item is a dict with a caption's `text`, the number of its recording (`clip`), and either cached
@@ -35,11 +35,11 @@ class ManifestSource(SourceConfig):
 
     kind: Literal["manifest"]
     train: Path | Annotated[tuple[Path, ...], Field(min_length=1)]
-    """a manifest, or several that are trained on together"""
+    """a manifest, or several to train on together"""
     validation: Path
     seconds: PositiveFloat = 10.0
     crop: Literal["random", "start"] = "random"
-    """which part of a longer clip is used: another one at each visit, or the first"""
+    """which part of a longer clip is used: a different one each time, or the first"""
     cache: bool = False
     """keeps the frames of the frozen encoder on disk, in the folder of the runs"""
 
@@ -80,9 +80,9 @@ else:
 
 
 class Recordings(Dataset[Item]):
-    """Clips of a manifest as waveforms, one of their captions and one cut at each visit.
+    """Clips of a manifest as waveforms, with one of their captions and one crop each time.
 
-    With `cached`, the places of their frames, items hold these in the waveforms' place.
+    With `cached`, the places of their frames, items hold these instead of waveforms.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Recordings(Dataset[Item]):
         source: Path | str,
         crop: str = "random",
     ) -> None:
-        """Raises DataError where a clip has no caption."""
+        """Raises DataError if a clip has no caption."""
         for clip in clips:
             if not clip.captions:
                 raise DataError(
@@ -106,7 +106,7 @@ class Recordings(Dataset[Item]):
 
     @cached_property
     def durations(self) -> np.ndarray:
-        """Seconds of each recording, before any cut."""
+        """Seconds of each recording, before any crop."""
         files = [clip.audio for clip in self.clips]
         quick = len(files) < _MANY
         return np.array([audio.duration(f) for f in tracked(files, "measuring", disable=quick)])
@@ -207,8 +207,8 @@ def _cache(
         for clip, seconds in zip(part.clips, part.durations, strict=True):
             if seconds > source.seconds:
                 raise ConfigError(
-                    f"source.cache: clip '{clip.id}' lasts {seconds:.1f} s and would be cut at "
-                    f"random to {source.seconds:g} s, another part at each visit; set "
+                    f"source.cache: clip '{clip.id}' lasts {seconds:.1f} s and would be cropped "
+                    f"at random to {source.seconds:g} s, differently each time; set "
                     "source.crop = 'start', a longer source.seconds, or no cache"
                 )
     module: Any = frozen

@@ -77,9 +77,9 @@ def recipe_class(stage: object, source: str) -> type[StageRecipe]:
 def read_recipe(
     path: Path, overrides: list[str] | None = None, data: Path | None = None
 ) -> StageRecipe:
-    """The recipe at `path`. Raises ConfigError where it is not one.
+    """The recipe at `path`. Raises ConfigError if it is not one.
 
-    The key `data` of any recipe is its folder of sounds and captions; the argument takes its place.
+    The key `data` of any recipe is its folder of sounds and captions; the argument overrides it.
     """
     tables = apply_overrides(read_toml(path), overrides or [])
     found = recipe_class(tables.get("stage"), str(path))
@@ -93,7 +93,7 @@ def run_recipe(
 ) -> dict[str, float]:
     """Trains the recipe at `path` in the run folder `folder`; the scores of the best weights.
 
-    `data` takes the place of the recipe's key of that name. On several processes all call this; the
+    `data` overrides the recipe's key of that name. On several processes all call this; the
     main one prepares the data, and it alone gets scores.
     """
     recipe = read_recipe(path, overrides, data)

@@ -1,1 +1,1 @@
-"""Commands that the laboratory adds to `earwitness`."""
+"""Commands that this package adds to `earwitness`."""

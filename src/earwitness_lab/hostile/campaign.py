@@ -1,4 +1,4 @@
-"""Campaigns of hostile inputs, tried in processes apart and counted."""
+"""Campaigns of hostile inputs, tried in separate processes and counted."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ _TOGETHER = 250
 
 
 class Attempt(NamedTuple):
-    """An input, and what `attempt` answers to it: "captioned", or an error of earwitness."""
+    """An input, and what `attempt` returns for it: "captioned", or an error of earwitness."""
 
     name: str
     attempt: Callable[[], Outcome]
@@ -62,7 +62,7 @@ class Section:
 
     @contextmanager
     def timed(self) -> "Iterator[Section]":
-        """The section itself; on leaving it knows how long it took."""
+        """The section itself; on exit it records how long it took."""
         start, cpu = time.monotonic(), _cpu_seconds()
         yield self
         self.seconds, self.cpu = time.monotonic() - start, _cpu_seconds() - cpu
@@ -79,7 +79,7 @@ Campaign = Callable[[Path, range, int], Section]
 
 @contextmanager
 def workers(number: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that live through several sections: what they import, they import once."""
+    """Processes for several sections, so that imports are paid for once."""
     with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
         yield pool
 
@@ -125,8 +125,8 @@ def run(
 def together(
     name: str, attempts: Iterable[Attempt], limit_s: float = 300.0, gigabytes: float = 16.0
 ) -> Section:
-    """The counts of `attempts`, hundreds of them in one process; where it dies or hangs, the input
-    in hand is lost and another process continues with the next.
+    """The counts of `attempts`, hundreds of them in one process; if it dies or hangs, the current
+    input is lost and another process continues with the next.
     """
     arriving = iter(attempts)
     with Section(name).timed() as section:
@@ -148,7 +148,7 @@ def report(sections: Iterable[Section]) -> str:
 
 
 def judged(attempt: Callable[[], Outcome]) -> tuple[Outcome, str]:
-    """What `attempt` came to: an error of earwitness of one line is a refusal."""
+    """The outcome of `attempt`: a one-line error of earwitness is a refusal."""
     try:
         return attempt(), ""
     except EarwitnessError as error:
@@ -229,7 +229,7 @@ def _child(attempt: Callable[[], Outcome], write: int, gigabytes: float) -> None
 
 
 def _confine(gigabytes: float) -> None:
-    """A limit on the memory of this process, and no more words from it."""
+    """Limits the memory of this process and silences it."""
     memory = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     silent = os.open(os.devnull, os.O_WRONLY)

@@ -43,7 +43,7 @@ def section(place: Path, numbers: range, seed: int) -> Section:
 def answered(kind: str, folder: Path) -> Outcome:
     """ "captioned" if the folder gives an answer, "lost" if that holds NaN.
 
-    Raises RuntimeError where a pickle was run, whatever else happened.
+    Raises RuntimeError if a pickle was run, whatever else happened.
     """
     try:
         numbers = np.asarray(KINDS[kind].use(folder), dtype=float)

@@ -21,7 +21,7 @@ from earwitness_lab.hostile.folders import KINDS
 
 _CLIPS = 60
 _KILLS_PER_JOB = 12
-# The share of a job's captioning within which it is killed, so that a job lives through several.
+# The share of a job's captioning within which it is killed, so that a job survives several kills.
 _KILLED_WITHIN = 0.3
 _LIMIT_S = 300.0
 _KINDS = ("jsonl", "csv", "text", "json", "parquet")

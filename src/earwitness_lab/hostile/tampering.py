@@ -66,7 +66,7 @@ def json_key(folder: Path, rng: random.Random) -> str:
 
 
 def json_nested(folder: Path, rng: random.Random) -> str:
-    """A JSON file is 100,000 lists in each other, or a list of small numbers."""
+    """A JSON file is 100,000 nested lists, or a list of small numbers."""
     path, _ = _some_json(folder, rng)
     path.write_text("[" * 100_000 if rng.random() < 0.5 else "[1]")
     return str(path.relative_to(folder))

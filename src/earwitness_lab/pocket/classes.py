@@ -43,7 +43,7 @@ class ClassesRecipe(StageRecipe):
     crops: PositiveInt = 1
     """parts of each recording that are learned beside the whole, of 0.6 s and more"""
     plain: PositiveInt = 1400
-    """computed sounds"""
+    """synthetic sounds"""
     decay: NonNegativeFloat = 0.01
     """of the weights of standardized features; half of it times their squares is added"""
     steps: PositiveInt = 80
@@ -130,13 +130,13 @@ def naming_words(data: Path, sentences: Sequence[Sequence[str]]) -> tuple[tuple[
 
 
 def audioset_names() -> dict[str, str]:
-    """Our class -> the name of AudioSet's."""
+    """Our class -> AudioSet's name."""
     file = resources.files("earwitness_lab.pocket").joinpath("audioset_names.toml")
     return tomllib.loads(file.read_text("utf-8"))
 
 
 def read_examples(recipe: ClassesRecipe, runs: Path, dim: int) -> Examples:
-    """The examples of all labeled recordings and of the computed sounds.
+    """The examples of all labeled recordings and of the synthetic sounds.
 
     A recording with many excerpts counts by the square root of their number, and so does a class.
     """
@@ -184,7 +184,7 @@ def pooled(frames: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " F"]:
 
 
 def part_of(frames: Float[np.ndarray, "N D"], rng: np.random.Generator) -> np.ndarray:
-    """A random part; short ones are as frequent as long ones on a scale of octaves."""
+    """A random part, of log-uniform length."""
     longest = len(frames)
     wanted = np.exp(rng.uniform(np.log(SHORTEST_FRAMES), np.log(max(longest, SHORTEST_FRAMES))))
     size = min(longest, round(float(wanted)))

@@ -23,7 +23,7 @@ class Agreed(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A caption of one captioner and its log-probability a token."""
+    """A caption of one captioner and its log-probability per token."""
 
     text: str
     log_probability: float
@@ -33,7 +33,7 @@ def agreed(captioners: Sequence[Sequence[Candidate]]) -> Agreed:
     """The candidate with the highest `consensus` among all of one recording.
 
     Each captioner's log-probabilities are taken relative to its own best, so that no captioner
-    counts for more because it is surer of everything. The agreement is the mean over the *other*
+    counts for more because it is more confident overall. The agreement is the mean over the *other*
     captioners of the best match they offer, so that a captioner's own beams do not vouch for each
     other; with one captioner it is the consensus itself.
     """

@@ -42,14 +42,14 @@ class DistillRecipe(StageRecipe):
     data: Path
     encoder: CNNConfig = CNNConfig()
     init: Path | None = None
-    """`best` folder of another distillation to start from; with `hints` its heads are learned anew,
+    """`best` folder of another distillation to start from; with `hints` its heads are trained anew,
     as they mean something else"""
     random_scenes: PositiveInt = 16000
     caption_scenes: NonNegativeInt = 0
     unlabeled_scenes: NonNegativeInt = Field(
         default=0, validation_alias=AliasChoices("unlabeled_scenes", "unlabelled_scenes")
     )
-    """unlabeled recordings, each under a faint labeled sound: the nearest there is to what the
+    """unlabeled recordings, each under a faint labeled sound: the closest there is to what the
     encoder will hear in use"""
     heldout_scenes: PositiveInt = 500
     unlabeled_share: NonNegativeFloat = Field(
@@ -58,7 +58,7 @@ class DistillRecipe(StageRecipe):
     scene_seed: int = 1
     hints: bool = False
     """the teacher's maps as a target too, the embedding above zero as the teacher's is, and scenes
-    as they are: the teacher hears how loud a scene is, so what it says holds for no other level"""
+    as they are: the teacher hears how loud a scene is, so its answers hold only at that level"""
     gain_db: NonNegativeFloat = 6.0
     """without `hints`, scenes are made louder or quieter by up to this much"""
     losses: dict[str, float] = {"scores": 1.0, "embedding": 10.0, "classes": 0.5, "maps": 5.0}
@@ -93,7 +93,7 @@ class Distillation(nn.Module):
         self.classes = nn.Linear(config.dim, n_classes)
         self.maps = nn.Linear(config.channels[-1], MAP_SHAPE[-1]) if hints else None
         if self.maps is not None:
-            # Most of what there is to tell is nothing; heads that begin there leave the encoder be.
+            # Most targets are zero; heads that start there do not disturb the encoder.
             for head, bias in ((self.scores, -5), (self.classes, -5), (self.embedding, -3)):
                 nn.init.constant_(head.bias, bias)
             nn.init.constant_(self.maps.bias, -1)
@@ -126,7 +126,7 @@ class Distillation(nn.Module):
         }
 
     def heads(self) -> nn.ModuleDict:
-        """What the encoder is trained through, and what stays behind when it is done."""
+        """What the encoder is trained through; not part of the finished encoder."""
         parts = {"scores": self.scores, "embedding": self.embedding, "classes": self.classes}
         return nn.ModuleDict(parts)
 
@@ -157,7 +157,7 @@ class Distillation(nn.Module):
         return nn.functional.mse_loss(told.float(), target) / target.var().clamp(min=1e-6)
 
     def _augmented(self, log_mel: Float[Tensor, "B M F"]) -> Float[Tensor, "B M F"]:
-        """Another gain for each clip; one band of up to 8 mels and two spans of up to 24 frames
+        """A random gain for each clip; one band of up to 8 mels and two spans of up to 24 frames
         blanked.
         """
         clips, mels, frames = log_mel.shape
@@ -212,7 +212,7 @@ def _pools(recipe: DistillRecipe, runs: Path) -> dict[str, Pool]:
     cache, seed = runs / "cache", recipe.scene_seed
     labels = known_labels(recipe.data, cache)
     random = Scenes(recipe.data, cache, seed, unlabeled_share=recipe.unlabeled_share)
-    # Another seed, so that no scene of the random mixes comes again.
+    # Another seed, so that no scene of the random mixes is repeated.
     unlabeled = Scenes(recipe.data, cache, seed + 1, unlabeled_share=1.0)
     wanted = {
         "random": (recipe.random_scenes, random),
@@ -243,7 +243,7 @@ def save(model: nn.Module, folder: Path) -> None:
 
 
 def agreement(model: nn.Module, pool: Pool, batch_size: int = 50) -> dict[str, float]:
-    """How well the heads tell the teacher's answers and the true classes, on scenes of unheard
+    """How well the heads predict the teacher's answers and the true classes, on scenes of unheard
     recordings.
 
     `embedding_r2`: share of the variance of the teacher's embedding that is explained. `scores_r`:

@@ -1,4 +1,4 @@
-"""Real recordings of one sound, computed sounds and scenes together, as a source of recipes."""
+"""Real recordings of one sound, synthetic sounds and scenes together, as a source of recipes."""
 
 import hashlib
 from collections import defaultdict
@@ -20,8 +20,8 @@ from earwitness_lab.pocket.single_sounds import PLAIN, sentences
 
 
 class EarsSource(SourceConfig):
-    """Scenes along human captions, beside labeled recordings as they are (at many levels, at
-    their own length) with a sentence for their class, and computed sounds.
+    """Scenes matching human captions, beside labeled recordings as they are (at many levels, at
+    their own length) with a sentence for their class, and synthetic sounds.
 
     Frames of the frozen encoder are cached. Held-out recordings are the validation items.
     """
@@ -31,9 +31,9 @@ class EarsSource(SourceConfig):
     """the data folder: train_audio, more_audio, captions, dev, dev2"""
     scenes: PositiveInt = 3000
     singles: PositiveInt = 2500
-    """labeled recordings an epoch: classes by the square root of how many recordings they have"""
+    """labeled recordings per epoch: classes by the square root of how many recordings they have"""
     plain: NonNegativeInt = 280
-    """computed sounds: beeps, alarms, telephones, sirens, tones, noise, near silence"""
+    """synthetic sounds: beeps, alarms, telephones, sirens, tones, noise, near silence"""
     heldout: PositiveInt = 120
     seed: int = 31
 
@@ -65,7 +65,7 @@ class EarsSource(SourceConfig):
 
 
 class Told(NamedTuple):
-    """A row of a pool, and what may be said of it: `texts`, or the text of the row itself."""
+    """A row of a pool, and what may be said about it: `texts`, or the text of the row itself."""
 
     pool: Pool
     row: int
@@ -79,7 +79,7 @@ class Told(NamedTuple):
 
 
 class ToldSounds(Dataset[Item]):
-    """Frames with one of their sentences, another at each visit."""
+    """Frames with one of their sentences, a different one each time."""
 
     def __init__(self, items: list[Told], seed: int) -> None:
         self.items, self.seed = items, seed

@@ -1,7 +1,7 @@
 """What the Token Guide does to the words of human captions, with another clip's guide as control.
 
 A guide that only raises words that are common everywhere helps every clip alike, and the guide of
-another clip as much as the own one. What it knows of the clip shows in the difference of the two.
+another clip as much as its own. What it knows of the clip shows in the difference of the two.
 """
 
 from collections.abc import Sequence
@@ -106,12 +106,12 @@ class Shape:
     spread: float
     """standard deviation of beta g over tokens, in logits, mean over clips"""
     clip_spread: float
-    """the same of what is left after the mean over clips is taken away"""
+    """the same after subtracting the mean over clips"""
 
 
 @torch.inference_mode()
 def guide_shape(captioner: TorchCaptioner, tokens: Sequence[AudioTokens]) -> Shape:
-    """How much of the guide is the norm of words, and how much tells one clip from others."""
+    """How much of the guide is the norm of words, and how much differs between clips."""
     bias = torch.cat([_bias(captioner, z_a) for z_a in tokens])[:, ~captioner.decoder.special]
     norms = captioner.decoder.table.float().square().sum(1)[~captioner.decoder.special]
     together = torch.corrcoef(torch.stack([bias.mean(0), -norms]))
@@ -131,7 +131,7 @@ class Change(NamedTuple):
 def difference(
     runs: Sequence[Losses], first: str, second: str, draws: int = 2000, seed: int = 0
 ) -> Change:
-    """Mean loss under `first` less that under `second`: a hierarchical bootstrap over clips, the
+    """Mean loss under `first` minus that under `second`: a hierarchical bootstrap over clips, the
     same for all `runs` (training seeds), and over runs.
     """
     gaps = [mean_of(run[first] - run[second]) for run in runs]

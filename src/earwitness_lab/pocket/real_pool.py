@@ -1,4 +1,4 @@
-"""Rows of real recordings, computed sounds and scenes as frames of a frozen encoder, at the length
+"""Rows of real recordings, synthetic sounds and scenes as frames of a frozen encoder, at the length
 that each has.
 """
 
@@ -23,11 +23,11 @@ from earwitness_lab.pocket.single_sounds import plain_sound
 from earwitness_lab.scenes import effects
 
 QUIETEST_DB = -40.0
-"""recordings are heard at their own level down to this much below it"""
+"""recordings are played at their own level down to this much below it"""
 SHORTEST_S = 0.3
 
 Sounds = Callable[[int], tuple[Float32[np.ndarray, " T"], str]]
-"""index -> a waveform at 16 kHz, and the text that it was mixed along (empty for a recording)"""
+"""index -> a waveform at 16 kHz, and the text that it was mixed for (empty for a recording)"""
 
 Change = Callable[[Float32[np.ndarray, " T"], np.random.Generator], Float32[np.ndarray, " T"]]
 """a waveform at 16 kHz and random numbers -> the waveform in another form"""
@@ -39,7 +39,7 @@ class EarRows:
 
     `recordings` are those of `real_sounds`, in its order, each at a random level, `elsewhere` the
     same as another device would have recorded them in another place; `plain` are computed
-    (`single_sounds.plain_sound`); `scenes` are mixed along captions.
+    (`single_sounds.plain_sound`); `scenes` are mixed to match captions.
     """
 
     data: Path = field(repr=False)
@@ -133,8 +133,8 @@ def at_some_level(
 def elsewhere(
     waveform: Float32[np.ndarray, " T"], rng: np.random.Generator
 ) -> Float32[np.ndarray, " T"]:
-    """`waveform` as another device records it in another place: its speed, room, coloring, noise,
-    saturation and level, each by chance.
+    """`waveform` as if recorded by another device in another place: its speed, room, coloring,
+    noise, saturation and level, each by chance.
     """
     longest = round(SECONDS * RATE)
     if rng.random() < 0.4:

@@ -28,7 +28,7 @@ from earwitness_lab.scenes.soundbank import SoundBank, Split
 SECONDS = 10.0
 RATE = 16000
 FRAMES = 1008
-"""log-mel frames of a 10 s scene, filled up to a multiple of 16"""
+"""log-mel frames of a 10 s scene, padded to a multiple of 16"""
 TOKENS = 63
 TOKEN_RATE = 6.25
 PATCHES = 19
@@ -40,7 +40,7 @@ CAPTION_BYTES = 400
 
 @dataclass(frozen=True)
 class Scenes:
-    """Which scenes: mixed at random, or along the captions of a split."""
+    """Which scenes: mixed at random, or to match the captions of a split."""
 
     data: Path = field(repr=False)
     cache: Path = field(repr=False)
@@ -109,7 +109,7 @@ def scene_set(
 @dataclass(frozen=True)
 class TeacherRows:
     """Rows for distillation: log-mel, the teacher's scores and embedding, the classes in each
-    frame, and with `hints` the teacher's maps (a quarter of a megabyte a row).
+    frame, and with `hints` the teacher's maps (a quarter of a megabyte per row).
     """
 
     scenes: Scenes
@@ -172,7 +172,7 @@ def classes_in_frames(
 @dataclass(frozen=True)
 class FrameRows:
     """Rows for captioning with a frozen encoder: its frames, and which caption they were mixed
-    along.
+    to match.
     """
 
     scenes: Scenes

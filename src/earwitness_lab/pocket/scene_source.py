@@ -1,4 +1,4 @@
-"""Training scenes as a source of recipes: real sounds mixed along human captions."""
+"""Training scenes as a source of recipes: real sounds mixed to match human captions."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from earwitness_lab.pocket.scene_pool import FrameRows, Scenes
 
 
 class SceneSource(SourceConfig):
-    """Real sounds mixed along human captions; frames of the frozen encoder are cached."""
+    """Real sounds mixed to match human captions; frames of the frozen encoder are cached."""
 
     kind: Literal["scenes"]
     folder: Path

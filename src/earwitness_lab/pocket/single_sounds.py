@@ -32,7 +32,7 @@ _LABELS = {
 
 
 def plain_label(kind: str) -> str:
-    """The class of a kind of computed sound."""
+    """The class of a kind of synthetic sound."""
     return _LABELS.get(kind, kind)
 
 
@@ -47,7 +47,9 @@ def sentences() -> dict[str, tuple[str, ...]]:
 def plain_sound(
     index: int, seed: int, rate: int, most_seconds: float = 10.0
 ) -> tuple[Float32[np.ndarray, " T"], str, str]:
-    """A computed sound, its kind (one of `PLAIN`) and a sentence; equal for equal index, seed."""
+    """A synthetic sound, its kind (one of `PLAIN`) and a sentence; the same for the same index,
+    seed.
+    """
     rng = np.random.default_rng((seed, index))
     kind = PLAIN[index % len(PLAIN)]
     time = np.arange(int(rng.uniform(0.8, most_seconds) * rate)) / rate

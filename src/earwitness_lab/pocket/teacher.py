@@ -22,7 +22,7 @@ MAP_SHAPE = (6, 4, 512)
 
 class TeacherOutput(NamedTuple):
     """What YAMNet hears in K patches: class probabilities, the embedding before them, and the maps
-    of its twelfth layer, the last at 160 ms and 16 mels a position.
+    of its twelfth layer, the last at 160 ms and 16 mels per position.
     """
 
     scores: Float[np.ndarray, "K 521"]

@@ -1,4 +1,4 @@
-"""What a reproduction needs, looked at before anything is trained: data, weights, disk, GPU memory,
+"""What a reproduction needs, checked before anything is trained: data, weights, disk, GPU memory,
 metrics. Nothing is downloaded unless that is asked for.
 """
 
@@ -41,7 +41,7 @@ _LOOKED_AT = 100
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. "note" does not stop anything, "missing" does."""
+    """One thing that was checked. "note" does not stop anything, "missing" does."""
 
     state: State
     subject: str
@@ -97,7 +97,7 @@ def _folder(folder: Path) -> Check:
 
 def check_manifest(path: Path) -> Check:
     """Whether the manifest is there, its sounds exist, and how far its counts are from those of the
-    release. Of many sounds a hundred are looked for.
+    release. Of many sounds, a hundred are checked.
     """
     dev = path.parent.name == "dev"
     try:
@@ -184,8 +184,8 @@ def _weights(plan: Plan, todo: Sequence[Stage], download: bool) -> Iterator[Chec
 
 
 def check_weights(name: Path, download: bool = False) -> Check:
-    """Whether the weights are a folder here, or whole in the hub's cache; where not, what the hub
-    says without sending them. With `download` they are fetched.
+    """Whether the weights are a folder here, or complete in the hub's cache; if not, what the hub
+    says about them. With `download` they are fetched.
     """
     if name.expanduser().is_dir():
         return Check("ok", str(name), "a folder here")
@@ -316,7 +316,7 @@ def first_missing(checks: Sequence[Check]) -> EarwitnessError | None:
 
 
 def stage_clips(stage: Stage) -> int:
-    """Published number of items that an epoch of the stage visits; 0 where none is known."""
+    """Published number of items that an epoch of the stage visits; 0 if none is known."""
     source = getattr(stage.recipe, "source", None)
     if not isinstance(source, ManifestSource):
         return 0

@@ -3,8 +3,8 @@
     python -m earwitness_lab.reproduce.decode MODEL MANIFEST -o captions.jsonl
     accelerate launch --num_processes 4 -m earwitness_lab.reproduce.decode MODEL MANIFEST -o ...
 
-Each process captions every n-th clip on its own GPU and appends what it has to a file of its own;
-at the end the main one joins them. The same command continues where it stopped, on any number of
+Each process captions every n-th clip on its own GPU and appends its results to its own file;
+at the end the main one merges them. The same command continues where it stopped, on any number of
 processes, as long as the model is the same.
 """
 
@@ -86,7 +86,7 @@ def _line(name: str, text: str, mark: int) -> str:
 
 
 def _known(path: Path, mark: int) -> dict[str, str]:
-    """Captions of the weights that `mark` stands for; half a line that a kill left is none."""
+    """Captions of the weights that `mark` stands for; half a line left by a kill is ignored."""
     known = {}
     for file in (path, *_parts(path)):
         for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():

@@ -37,7 +37,7 @@ _BYTES_A_NUMBER = 34
 
 @dataclass(frozen=True)
 class Need:
-    """What a stage needs of a card: bytes at its batch, and the batch that a given card holds."""
+    """What a stage needs from a card: bytes at its batch, and the batch that a given card holds."""
 
     bytes: float
     parts: Callable[[int], dict[str, float]]
@@ -84,7 +84,7 @@ def card_need(recipe: Any) -> Need | None:
 
 
 def encoder_bytes(seconds: float) -> float:
-    """What autograd keeps of CED-Base behind LoRA for a clip: an estimate, not measured."""
+    """What autograd keeps of CED-Base with LoRA per clip: an estimate, not measured."""
     chunks = -(-seconds // _CED_SECONDS)
     return chunks * _CED_TOKENS * _CED_WIDTH * _CED_DEPTH * _BYTES_A_NUMBER
 

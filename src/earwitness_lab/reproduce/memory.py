@@ -21,9 +21,9 @@ GIB = 2**30
 OVERHEAD = 1.0 * GIB
 """CUDA context, kernels and workspaces"""
 MARGIN = 0.1
-"""share of a card that fragments eat"""
+"""share of a card lost to fragmentation"""
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""bytes a weight: 4 bits, an 8-bit scale for 64 weights, a 32-bit one for 256 scales (QLoRA)"""
+"""bytes per weight: 4 bits, an 8-bit scale for 64 weights, a 32-bit one for 256 scales (QLoRA)"""
 
 LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "llama-2-7b": {
@@ -167,7 +167,7 @@ def activation_bytes(plan: Plan, batch: int) -> float:
     A block keeps, for each token, with E the width, F the feed-forward width, Q and K the widths of
     all query and all key heads: 6 F (gate, its activation, up), 4 Q + 4 K (queries and output, keys
     and values), 16 E (two norms, in float32), 2 E for each LoRA map's dropped-out input, plus 8 Q +
-    8 K where queries and keys are normed (Qwen3). With checkpointing it keeps its input (2 E), and
+    8 K if queries and keys are normalized (Qwen3). With checkpointing it keeps its input (2 E), and
     one block at a time keeps all.
     """
     m = plan.model
@@ -186,7 +186,7 @@ def activation_bytes(plan: Plan, batch: int) -> float:
 def logit_bytes(plan: Plan, batch: int) -> float:
     """Logits and both losses on them (L_dec, and L_tg on guided logits), and the guide's table.
 
-    26 bytes a logit: in bf16 (2); for each loss picked out (2), in float32 (4), as
+    26 bytes per logit: in bf16 (2); for each loss picked out (2), in float32 (4), as
     log-probabilities (4); one gradient (4). The table is in float32 (4) in the guide's graph.
     """
     rows = batch * plan.caption_tokens
@@ -233,8 +233,8 @@ def captioning_bytes(
 
 
 def step_flops(plan: Plan, counted: Counted, batch: int) -> float:
-    """Operations of a training step: 2 a weight and token forwards, as many backwards (frozen
-    weights need no gradient), once more forwards with checkpointing; the head for captions only.
+    """Operations of a training step: 2 per weight and token forward, as many backward (frozen
+    weights need no gradient), once more forward with checkpointing; the head for captions only.
     """
     passes = 3 if plan.checkpointing else 2
     head = plan.model["vocab_size"] * plan.model["hidden_size"]
@@ -247,7 +247,7 @@ def step_flops(plan: Plan, counted: Counted, batch: int) -> float:
 
 
 def largest_batch(needed: Callable[[int], dict[str, float]], card: float, most: int = 512) -> int:
-    """The largest batch whose parts fit on a card of `card` bytes; 0 where not even one does."""
+    """The largest batch whose parts fit on a card of `card` bytes; 0 if not even one does."""
     room = card * (1 - MARGIN) - OVERHEAD
     fitting = [batch for batch in range(1, most + 1) if sum(needed(batch).values()) <= room]
     return max(fitting, default=0)

@@ -92,7 +92,7 @@ class Stage:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are behind it, whoever started it, on however many processes."""
+        """Whether all epochs are done, whoever started it, on however many processes."""
         if not (self.run / "best").is_dir():
             return False
         try:
@@ -132,7 +132,7 @@ class Plan:
         return [stage for stage in self.stages if stage.name in self.chosen]
 
     def maker(self, weights: Path) -> Stage | None:
-        """The stage that leaves `weights` in its run folder; None where it is none of these."""
+        """The stage that leaves `weights` in its run folder; None if it is none of these."""
         return next((stage for stage in self.stages if stage.run in weights.parents), None)
 
 
@@ -153,7 +153,7 @@ def make_plan(
     the batch of each recipe, which is a total.
 
     Raises:
-        ConfigError: a stage or folder that is not there, a recipe that does not hold together, or a
+        ConfigError: a stage or folder that is not there, an inconsistent recipe, or a
             batch that the processes cannot share.
     """
     processes = 1 if size == "tiny" else processes
@@ -207,7 +207,7 @@ def run_stages(plan: Plan, say: Say) -> None:
         if stage.finished:
             say(f"done     {stage.name}: {stage.run}/best is there")
             continue
-        say(f"{'going on' if stage.started else 'training'} {stage.name}: {stage.run}")
+        say(f"{'resuming' if stage.started else 'training'} {stage.name}: {stage.run}")
         if plan.size == "tiny":
             run_recipe(stage.path, stage.run, list(stage.overrides))
             continue
@@ -226,7 +226,7 @@ def launch(processes: int, words: Sequence[str], what: str) -> None:
     code = subprocess.run(command, check=False).returncode
     if code:
         raise TrainingError(
-            f"{what} stopped with exit code {code} (its reason is above); the same command goes on "
+            f"{what} stopped with exit code {code} (its reason is above); the same command resumes "
             "from there"
         )
 

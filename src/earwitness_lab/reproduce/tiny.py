@@ -38,7 +38,7 @@ _SETS = (
     ("clotho.test", "clotho", 10, 5),
     ("clotho.train", "clotho", 16, 5),
 )
-"""manifest, source, clips, captions a clip"""
+"""manifest, source, clips, captions per clip"""
 
 
 def tiny_lamb(tables: dict[str, Any]) -> list[str]:

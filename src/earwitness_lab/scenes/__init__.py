@@ -1,1 +1,1 @@
-"""Training scenes: human captions read by a lexicon, real sounds mixed along them."""
+"""Training scenes: human captions read by a lexicon, real sounds mixed to match them."""

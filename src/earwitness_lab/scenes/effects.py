@@ -1,6 +1,6 @@
 """What a place and a recorder do to sounds: rooms, distance, movement, coloring, noise, clipping.
 
-Everything costly (room responses, equaliser curves, noises) is made once per process from fixed
+Everything costly (room responses, equalizer curves, noises) is made once per process from fixed
 seeds and drawn from afterwards, so that a ten second scene passes one pair of Fourier transforms.
 """
 
@@ -54,7 +54,7 @@ def _tail(rng: np.random.Generator, samples: int, rate: int) -> Float32[np.ndarr
 
 @lru_cache(maxsize=4)
 def color_curves(length: int, rate: int) -> Float32[np.ndarray, "C F"]:
-    """64 gains per frequency bin: gentle equalisers, rumble filters, and band limits of recorders.
+    """64 gains per frequency bin: gentle equalizers, rumble filters, and band limits of recorders.
 
     Half of them only tilt and bend by a few decibels; a third also lose the top octave or more; the
     last few are as narrow as a telephone.
@@ -131,7 +131,7 @@ def approach(
 def varispeed(
     sound: Float32[np.ndarray, " T"], speed: Float32[np.ndarray, " S"]
 ) -> Float32[np.ndarray, " S"]:
-    """`sound` played at the momentary `speed` (1 = as it is), begun again where it ends.
+    """`sound` played at the momentary `speed` (1 = as it is), looped.
 
     The pitch of an engine follows its speed, so a louder and faster stretch is heard as revving.
     """
@@ -165,7 +165,7 @@ def place(
 
 
 def noise(samples: int, rng: np.random.Generator, rate: int) -> Float32[np.ndarray, " T"]:
-    """A cut of a random noise floor, RMS near 1, of any length up to its 24 s."""
+    """An excerpt of a random noise floor, RMS near 1, of any length up to its 24 s."""
     floors = noise_floors(rate)
     offset = int(rng.integers(max(1, floors.shape[1] - samples)))
     cut = floors[int(rng.integers(len(floors))), offset : offset + samples]

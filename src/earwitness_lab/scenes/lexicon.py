@@ -97,7 +97,7 @@ class Lexicon:
             return None
 
     def refusal(self, caption: str) -> str | None:
-        """Why `caption` has no plan, in a few words; None where it has one."""
+        """Why `caption` has no plan, in a few words; None if it has one."""
         try:
             self._read(caption)
         except Untellable as reason:

@@ -38,7 +38,7 @@ def _shown(scene: Scene, rate: int) -> dict[str, object]:
 
 
 def _bar(event: SceneEvent, seconds: float) -> dict[str, object]:
-    """The place of an event on the time line, in percent, and its name and level."""
+    """The place of an event on the timeline, in percent, and its name and level."""
     return {
         "left": 100 * event.start_s / seconds,
         "width": 100 * (event.end_s - event.start_s) / seconds,

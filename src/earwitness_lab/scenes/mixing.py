@@ -1,8 +1,7 @@
-"""Training scenes: labeled clips mixed along the plan of a human caption, or at random.
+"""Training scenes: labeled clips mixed by the plan of a human caption, or at random.
 
-The captions of AudioCaps-like data tell which sounds happen and in which order; a scene realizes
-one with real sounds, over a new mix at each visit, so that real sentences get any number of
-recordings.
+The captions of AudioCaps-like data say which sounds happen and in which order; a scene realizes
+one with real sounds, in a new mix each time, so that real sentences get any number of recordings.
 """
 
 from collections import Counter
@@ -81,7 +80,7 @@ class SceneSet:
         seed: int = 0,
         seconds: float = 10.0,
     ) -> None:
-        """Raises DataError where none of `captions` can be mixed."""
+        """Raises DataError if none of `captions` can be mixed."""
         self.bank, self.seed, self.seconds = bank, seed, seconds
         plans: dict[int, Plan] = {}
         for index, caption in enumerate(captions):
@@ -101,7 +100,7 @@ class SceneSet:
         return len(self.plans)
 
     def scene(self, index: int, visit: int = 0) -> Scene:
-        """The scene of caption `index` at its `visit`; equal for equal seed, index and visit."""
+        """The scene of caption `index` at its `visit`; fixed by seed, index and visit."""
         rng = np.random.default_rng([self.seed, index, visit])
         return compose(self.plans[index], self.bank, rng, self.seconds, self.captions[index])
 
@@ -161,7 +160,7 @@ def _length(group: tuple[PlannedEvent, ...]) -> float:
 
 
 def _place(event: PlannedEvent, start: int, stop: int, rng: np.random.Generator) -> list[Placed]:
-    """`event` within its group's time: one sound a voice; voices that speak take turns."""
+    """`event` within its group's time: one sound per voice; voices that speak take turns."""
     labels = event.candidates[int(rng.integers(len(event.candidates)))]
     voices = labels * event.voices
     level_db = float(rng.uniform(*(_FAR_DB if event.far else _NEAR_DB))) + event.loudness_db

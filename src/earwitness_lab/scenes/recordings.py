@@ -21,7 +21,7 @@ _MIN_SPLIT_RECORDINGS = 4
 
 
 def read_manifest(folder: Path) -> list[Row]:
-    """The rows of `folder`/manifest.csv. Raises DataError where it is missing or lacks a column."""
+    """The rows of `folder`/manifest.csv. Raises DataError if it is missing or lacks a column."""
     path = folder / "manifest.csv"
     table = read_table(path, "manifest").nonempty("one sound per row, with the columns path,label")
     rows = [{name: cell(row, name) for name in table.columns} for row in table.rows]

@@ -54,7 +54,7 @@ class SoundBank:
         rate: int,
         pool_path: Path | None = None,
     ) -> None:
-        """Raises DataError where `clips` is empty. `pool_path` lets a copy in another process share
+        """Raises DataError if `clips` is empty. `pool_path` lets a copy in another process share
         the pool.
         """
         if not clips:
@@ -160,7 +160,7 @@ class SoundBank:
 
     def pick(self, names: Sequence[str], rng: np.random.Generator) -> Clip:
         """A random clip of one of `names` (labels, or "label:word"); those without sounds are
-        passed over.
+        skipped.
 
         A label, and within it a recording, is drawn by the square root of its number of clips, so
         that a recording cut into fifty pieces does not drown one that is whole.

@@ -95,7 +95,7 @@ function misses(classes, best, likeliest, sure) {
   return sure >= classes.sure_probability && !named;
 }
 
-/** The captions, as {caption, score}, best first; where none names what is heard, before them the
+/** The captions, as {caption, score}, best first; if none names what is heard, before them the
  * sentence of its class. `frames` are the encoder's. */
 export function ordered(classes, captions, frames) {
   const { whole, anywhere } = heard(classes, frames);

@@ -31,7 +31,7 @@ export function nextScores(logits, said, bias, content, settings) {
   return row;
 }
 
-/** The `count` best of [value, beam, token], best first; equal ones by beam, then token. */
+/** The `count` best of [value, beam, token], best first; ties by beam, then token. */
 function best(candidates, count) {
   const before = (a, b) => b[0] - a[0] || a[1] - b[1] || a[2] - b[2];
   return candidates.sort(before).slice(0, count);

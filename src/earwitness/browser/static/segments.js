@@ -13,7 +13,7 @@ export function windows(length, rate, { window = 10, whole = 15 } = {}) {
   return found;
 }
 
-/** Level (RMS) of the loudest 0.1 s, in dB of full scale. */
+/** Level (RMS) of the loudest 0.1 s, in dBFS. */
 export function levelDb(samples, rate) {
   const step = Math.max(1, Math.min(samples.length, Math.round(0.1 * rate)));
   let loudest = 0;

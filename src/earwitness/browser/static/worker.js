@@ -1,4 +1,4 @@
-// The captioner beside the page, so that the page stays quick.
+// The captioner beside the page, so that the page stays responsive.
 
 import { openCaptioner } from "./captioner.js";
 import { NOTHING, isSilent, settled, windows } from "./segments.js";
