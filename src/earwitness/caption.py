@@ -29,6 +29,8 @@ Precision = Literal["fp32", "int8", "bf16", "fp16"]
 NOTHING = "no distinct sound"
 """the caption of silence, and of anything that a gate rejects"""
 
+_SEVERAL: tuple[type[object], ...] = (list, Iterator)
+
 
 @dataclass(frozen=True)
 class Caption:
@@ -299,7 +301,7 @@ def is_pair(source: object) -> TypeGuard[tuple[Any, int | float | np.number]]:
 
 def _check_one(source: object) -> None:
     """Raises ConfigError for several sounds instead of one."""
-    several = not hasattr(source, "read") and isinstance(source, list | Iterator)
+    several = not hasattr(source, "read") and isinstance(source, _SEVERAL)
     if is_tuple(source) and source and not is_pair(source):
         several = all(isinstance(one, str | bytes | PathLike | tuple) for one in source)
     if several:

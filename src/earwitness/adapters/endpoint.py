@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -128,7 +129,7 @@ class EndpointCaptioner(CaptionCalls):
             ConfigError: the server does not answer, refuses the key, or has no such model.
         """
         with ThreadPoolExecutor(_TOGETHER) as pool:
-            return list(pool.map(lambda w: self._captions(w, decoding), waveforms))
+            return list(pool.map(self._captions, waveforms, repeat(decoding)))
 
     def _captions(self, waveform: np.ndarray, decoding: Decoding) -> list[Caption]:
         import openai

@@ -33,7 +33,7 @@ from earwitness.errors import AudioError
 from earwitness.io.text_files import url_in
 
 if TYPE_CHECKING:
-    from soundfile import SoundFile  # pyright: ignore[reportMissingTypeStubs]
+    from soundfile import SoundFile
 
 _FRAMES_UNKNOWN = 1 << 62
 # A program that writes to a pipe cannot know the size and states about 2 or 4 GiB in the header.
@@ -101,15 +101,14 @@ def _sndfile(path: Path, name: str, wave: headers.Wave, opened: ExitStack) -> "S
 
     Raises AudioError: a known format, but malformed.
     """
-    import soundfile  # pyright: ignore[reportMissingTypeStubs]
+    import soundfile
 
     try:
         if wave.patches:
             mended = opened.enter_context(headers.Patched(path, wave.patches))
-            # It has every method that soundfile needs: read, seek and tell.
-            file = opened.enter_context(soundfile.SoundFile(mended))  # type: ignore[arg-type]
+            file = opened.enter_context(soundfile.SoundFile(mended))
         else:
-            file = opened.enter_context(soundfile.SoundFile(_as_named(path)))  # type: ignore[arg-type]
+            file = opened.enter_context(soundfile.SoundFile(_as_named(path)))
     except soundfile.LibsndfileError as error:
         # A truncated CAF file, for example; FFmpeg would settle for what is left.
         if error.code == _MALFORMED and not _is_open_ended(path):
@@ -185,7 +184,7 @@ def _check_size(file: "SoundFile", name: str) -> None:
 def _sndfile_blocks(
     file: "SoundFile", name: str, layout: tuple[str, ...] | None, note: Note
 ) -> Iterator[Block]:
-    import soundfile  # pyright: ignore[reportMissingTypeStubs]
+    import soundfile
 
     frames, seen = block_frames(file.channels), 0
     while True:

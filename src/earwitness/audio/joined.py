@@ -46,7 +46,8 @@ def links(path: Path, head: bytes) -> list[tuple[int, int]]:
 def _marked(path: Path, kind: bytes) -> list[tuple[int, int]]:
     """The links of a file that begins with a magic number, whose first four bytes are `kind`."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-        starts, place = [], view.find(kind)
+        starts: list[int] = []
+        place = view.find(kind)
         while place >= 0:
             if _MARKS.match(view[place : place + _MARK_LENGTH]):
                 starts.append(place)

@@ -143,7 +143,7 @@ def _extra(need: Need) -> Finding:
     """Whether the packages of an extra are installed, in suitable versions."""
     from packaging.requirements import Requirement
 
-    missing = []
+    missing: list[str] = []
     for text in metadata.requires("earwitness") or []:
         requirement = Requirement(text)
         marker = requirement.marker

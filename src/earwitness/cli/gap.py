@@ -160,7 +160,7 @@ def _embeddings_from_model(model: Path, manifest: Path) -> Embeddings:
     clips = read_manifest(manifest)
     captions = [text for clip in clips for text in clip.captions]
     owner = np.array([i for i, clip in enumerate(clips) for _ in clip.captions])
-    rows = []
+    rows: list[np.ndarray] = []
     for clip in track(clips, "encoding sounds", console=Console(stderr=True)):
         waveform = audio.load(clip.audio, captioner.encoder.sample_rate)
         rows.append(captioner.pooled_audio(captioner.encode([waveform])).detach().numpy()[0])

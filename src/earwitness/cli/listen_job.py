@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -55,7 +55,7 @@ class ListenJob:
     only: Literal["captions", "events"] | None
     every: float
     silence: float
-    sinks: list[LiveSink] = field(default_factory=list)
+    sinks: list[LiveSink] = field(default_factory=list[LiveSink])
 
     def check(self, outputs: Sequence[Path], webhook: str | None, run: str | None) -> None:
         """Checks everything that needs no model.
@@ -146,19 +146,19 @@ class ListenJob:
 
 
 @contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
+def _stopping(stop: threading.Event) -> Generator[None]:
     """A context in which the first SIGINT or SIGTERM sets `stop`; a second ends the process."""
-    before = {}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(number: int, _: object) -> None:
         stop.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield
     finally:

@@ -99,9 +99,7 @@ def _captions(row: dict[str, Any]) -> tuple[str, ...]:
         texts = list(several)
     else:
         numbered = sorted(
-            (int(match[1] or 0), name)
-            for name in row
-            if isinstance(name, str) and (match := _CAPTION_COLUMN.fullmatch(name))
+            (int(match[1] or 0), name) for name in row if (match := _CAPTION_COLUMN.fullmatch(name))
         )
         texts = [row[name] for _, name in numbered]
     return tuple(one_line(text) for text in texts if text and str(text).strip())

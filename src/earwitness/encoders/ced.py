@@ -128,7 +128,9 @@ class CED(nn.Module):
         parts = [self._chunks(clip) for clip in clips]
         tokens, mask = self._encode([chunk for chunks in parts for chunk in chunks])
         pooled, column_mask = self._by_time(tokens, mask)
-        rows, row_masks, start = [], [], 0
+        rows: list[Tensor] = []
+        row_masks: list[Tensor] = []
+        start = 0
         for clip, chunks in zip(clips, parts, strict=True):
             stop = start + len(chunks)
             rows.append(pooled[start:stop].flatten(0, 1))
@@ -149,7 +151,7 @@ class CED(nn.Module):
         """
         if self.outputlayer is None:
             raise CheckpointError("this CED has no tagging head (outputdim = 0)")
-        by_clip = []
+        by_clip: list[Tensor] = []
         for clip in log_mel:
             tokens, _ = self._encode(self._chunks(clip))
             by_clip.append(self.outputlayer(tokens.mean(1)).sigmoid().mean(0))
@@ -234,7 +236,7 @@ def ced_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Accepts the original layout (`init_bn.1.*`, optionally under a top-level key `model.`) and the
     hub's (`encoder.*`).
     """
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         key = key.removeprefix("model.").removeprefix("encoder.")
         renamed[key.replace("init_bn.1.", "init_bn.")] = value

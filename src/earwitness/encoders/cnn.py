@@ -103,7 +103,8 @@ class CNN(nn.Module):
         """Frames of zero-padded clips; `lengths` in samples. A clip's frames do not depend on its
         batch.
         """
-        chunks, owners = [], []
+        chunks: list[Tensor] = []
+        owners: list[int] = []
         for row, (waveform, length) in enumerate(zip(waveforms, lengths.tolist(), strict=True)):
             clip = self.log_mel(waveform[:length])
             for part in clip.split(self.config.chunk_frames, dim=1):

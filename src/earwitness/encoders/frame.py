@@ -1,5 +1,6 @@
 """Frame encoders by kind, and their folders: `config.json` (with `kind`), `model.safetensors`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,7 +19,10 @@ from earwitness.models.weights import (
     write_weights,
 )
 
-FRAME_ENCODERS = {"ced": (CEDConfig, CED), "cnn": (CNNConfig, CNN)}
+FRAME_ENCODERS: dict[str, tuple[type[CEDConfig | CNNConfig], Callable[..., CED | CNN]]] = {
+    "ced": (CEDConfig, CED),
+    "cnn": (CNNConfig, CNN),
+}
 
 
 def save_frame_encoder(encoder: CED | CNN, folder: Path, dtype: torch.dtype | None = None) -> None:

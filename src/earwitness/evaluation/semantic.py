@@ -10,6 +10,7 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +31,7 @@ FENSE_SBERT = "paraphrase-TinyBERT-L6-v2"
 FENSE_FLUENCY = "echecker_clotho_audiocaps_base"
 ERROR_THRESHOLD = 0.9
 _FLUENCY_TOKENS = 64
-_Kind = TypeVar("_Kind", dict, list)
+_Kind = TypeVar("_Kind")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _BATCH = 64
 _UNUSED = ("pooler.", "embeddings.position_ids")
@@ -233,7 +234,7 @@ def _load_original(folder: Path, weights: Path, device: str | None) -> tuple[Any
     check_finite(state, str(weights))
     with foreign_errors(folder, "the fluency detector"):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        check_foreign_size(lambda: AutoModel.from_config(config), tensors, folder / "config.json")
+        check_foreign_size(partial(AutoModel.from_config, config), tensors, folder / "config.json")
         encoder = AutoModel.from_config(config)
         classes, width = state["clf.weight"].shape
         network = _FlatClassifier(encoder, torch.nn.Linear(width, classes))

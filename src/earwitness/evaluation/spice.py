@@ -7,7 +7,7 @@ of clips has a time limit, because the parser can hang.
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,7 @@ def spice(
 
 
 def _run_batch(
-    program: Path, classes: str, items: list[dict[str, object]], timeout: float
+    program: Path, classes: str, items: Sequence[Mapping[str, object]], timeout: float
 ) -> dict[int, float]:
     with tempfile.TemporaryDirectory(prefix="earwitness-spice-") as folder:
         asked, answered = Path(folder, "in.json"), Path(folder, "out.json")

@@ -33,7 +33,7 @@ def check_sounds(files: Sequence[Path], rate: int) -> list[Float[np.ndarray, " _
     if files:
         return [audio.load(path, rate) for path in files]
     rng = np.random.default_rng(0)
-    sounds = []
+    sounds: list[np.ndarray] = []
     for seconds in _SECONDS:
         times = np.arange(round(seconds * rate)) / rate
         noise = rng.standard_normal(len(times)) * (0.5 + 0.5 * np.sin(2 * np.pi * 0.4 * times))

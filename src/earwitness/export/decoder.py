@@ -48,7 +48,7 @@ class LlamaSizes:
             raise ConfigError(
                 f"cannot export a language model of type {kind!r} to ONNX; expected 'llama'"
             )
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        rope: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
         scaling = rope.get("rope_type", rope.get("type", "default"))
         if scaling != "default" or config.get("hidden_act", "silu") != "silu":
             raise ConfigError(

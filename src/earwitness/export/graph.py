@@ -114,8 +114,8 @@ class Graph:
         tensor.dims.extend(stored.shape)
         tensor.data_location = TensorProto.EXTERNAL
         place = {"location": file, "offset": stored.offset, "length": stored.size}
-        for word, value in place.items():
-            tensor.external_data.add(key=word, value=str(value))
+        for word, part in place.items():
+            tensor.external_data.add(key=word, value=str(part))
         self._initializers.append(tensor)
         value: Value = tensor.name
         if stored.dtype != "F32":

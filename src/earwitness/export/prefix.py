@@ -118,7 +118,8 @@ def _ask(g: Graph, x: Value, name: str, heads: int, dim: int) -> Value:
 def _multi_scale(g: Graph, h: Value, config: TwoStreamConfig) -> Value:
     """`lamb.two_stream.MultiScaleConv`: its kernels, padded to the widest, as one convolution."""
     widest = max(config.kernels)
-    kernels, biases = [], []
+    kernels: list[Value] = []
+    biases: list[Value] = []
     for index, kernel in enumerate(config.kernels):
         name = f"prefix.conv.branches.{index}"
         pad = (widest - kernel) // 2
@@ -189,7 +190,7 @@ def _diffused(g: Graph, e: Value, config: DiffusionLinkConfig) -> Value:
     bars = alpha_bar(config.schedule, config.diffusion_steps, torch.device("cpu"))
     times = ddim_times(config.start_time, config.steps)
     noise = Noise(0)
-    totals = []
+    totals: list[Value] = []
     for _ in range(config.draws if config.add_start_noise else 1):
         x_t = x_0
         if config.add_start_noise:

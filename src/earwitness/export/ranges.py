@@ -52,7 +52,8 @@ def measured_ranges(
         for number, value in enumerate(chunk_graph(graph, config, file))
     ]
     session = Sessions({file: path}).of(graph.model().SerializeToString(), Path("ranges"))
-    least, most = [], []
+    least: list[list[float]] = []
+    most: list[list[float]] = []
     longest = config.chunk_frames * config.log_mel.hop_samples
     for sound in sounds:
         missing = max(0, config.log_mel.n_fft - len(sound))

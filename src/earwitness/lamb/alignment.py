@@ -10,7 +10,7 @@ caption of the same clip (hardly any model could score more).
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity, normalize, pairwise_distance
 
 
 def alignment(
@@ -22,10 +22,8 @@ def alignment(
     to the captions of the other clips. `centered`: the cosine after each side's mean over the
     clips is subtracted. The last two need at least two clips and are otherwise absent.
     """
-    # torch does not type `norm`.
-    distances: Tensor = (audio - text).norm(dim=1)  # pyright: ignore[reportUnknownMemberType]
     found = {
-        "l2": distances.mean(),
+        "l2": pairwise_distance(audio, text, eps=0.0).mean(),
         "cosine": cosine_similarity(audio, text).mean(),
     }
     count = len(audio)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pairwise_distance
 
 from earwitness.config import Strict
 from earwitness.errors import DataError, TrainingError
@@ -133,9 +133,7 @@ class ModalityMeans(nn.Module):
         for name, rows in (("audio", audio), ("text", text)):
             check_rows(name, rows, len(self.audio))
             getattr(self, name).copy_(normalize(rows.float(), dim=1).mean(dim=0))
-        centered = normalize(text.float(), dim=1) - self.text
-        # torch does not type `norm`.
-        radii: Tensor = centered.norm(dim=1)  # pyright: ignore[reportUnknownMemberType]
+        radii = pairwise_distance(normalize(text.float(), dim=1), self.text, eps=0.0)
         self.text_radius.copy_(radii.mean())
         self.fitted.fill_(1)
 

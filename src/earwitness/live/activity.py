@@ -50,7 +50,7 @@ class Activity:
     _level: float = 0.0
     _steps: int = 0
     _rest: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-    _levels: deque[float] = field(default_factory=deque)
+    _levels: deque[float] = field(default_factory=deque[float])
 
     def __post_init__(self) -> None:
         self._size = round(STEP_S * self.rate)

@@ -84,7 +84,8 @@ def frames_of(container: "InputContainer", name: str) -> Iterator[Block]:
 
     with closing(container):
         track = next(iter(container.streams.audio), None)
-        if track is None or track.codec_context is None:
+        # PyAV has no context where FFmpeg knows no decoder.
+        if track is None or track.codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise AudioError(f"{name} holds no sound")
         try:
             yield from _decoded(container, track, name)

@@ -29,7 +29,7 @@ class EventTrack:
     threshold: float
     judged: float = 0.0
     """the second up to which the stream has been judged"""
-    _open: dict[str, Report] = field(default_factory=dict)
+    _open: dict[str, Report] = field(default_factory=dict[str, Report])
 
     def look(
         self, samples: Float32[np.ndarray, " T"], end: float, final: bool = False

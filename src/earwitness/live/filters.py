@@ -82,8 +82,8 @@ class Filter:
 
     wanted: Sequence[Wanted] = ()
     cool_down: float = 0.0
-    _passed: dict[str, float] = field(default_factory=dict)
-    _begun: set[str] = field(default_factory=set)
+    _passed: dict[str, float] = field(default_factory=dict[str, float])
+    _begun: set[str] = field(default_factory=set[str])
 
     def passes(self, report: Report) -> bool:
         """Whether the report passes; called once per report, in order."""

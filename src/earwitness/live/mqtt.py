@@ -114,7 +114,7 @@ class Mqtt:
             "device": {"identifiers": [node], "name": self._topic, "sw_version": __version__},
             "origin": {"name": "earwitness", "sw_version": __version__},
         }
-        found = []
+        found: list[tuple[str, dict[str, Any]]] = []
         for kind, key, name in (("caption", "caption", "Caption"), ("start", "event", "Event")):
             sensor = {
                 "name": name,

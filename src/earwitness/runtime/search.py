@@ -110,7 +110,8 @@ class _Beams:
         step: int,
     ) -> None:
         """Adds captions that end now to the K best finished ones."""
-        ends = np.logical_and(ends, np.arange(value.shape[1]) < self.beams)
+        width: int = value.shape[1]
+        ends = np.logical_and(ends, np.arange(width) < self.beams)
         if not ends.any():
             return
         merit = value / np.float32((step + 1) ** self.settings.length_penalty)

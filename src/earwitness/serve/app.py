@@ -68,7 +68,7 @@ def create_app(
     jobs = Jobs(settings.jobs) if settings.jobs else None
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         async with service.running(), _working(service, jobs):
             yield
 
@@ -195,7 +195,7 @@ def _sampled(service: Service, temperature: float, timed: bool) -> CaptionSettin
 
 
 @asynccontextmanager
-async def _working(service: Service, jobs: Jobs | None) -> AsyncIterator[None]:
+async def _working(service: Service, jobs: Jobs | None) -> AsyncGenerator[None]:
     """Works on jobs meanwhile, if the service takes any."""
     if jobs is None:
         yield
@@ -264,7 +264,8 @@ async def _caption_events(
     service: Service, upload: Upload, settings: CaptionSettings
 ) -> AsyncIterator[str]:
     """`segment` events, then `done` with the whole record, or `error`."""
-    sound, segments = service.sound(upload.name, settings), []
+    sound = service.sound(upload.name, settings)
+    segments: list[Segment] = []
     try:
         async with aclosing(_in_time(service, upload, sound)) as arriving:
             async for segment in arriving:
@@ -281,7 +282,8 @@ async def _transcription_events(
     service: Service, upload: Upload, settings: CaptionSettings
 ) -> AsyncIterator[str]:
     """OpenAI's events: `transcript.text.delta` per new caption, then `transcript.text.done`."""
-    sound, segments, deltas = service.sound(upload.name, settings), [], answers.Deltas()
+    sound, deltas = service.sound(upload.name, settings), answers.Deltas()
+    segments: list[Segment] = []
     try:
         async with aclosing(_in_time(service, upload, sound)) as arriving:
             async for segment in arriving:

@@ -95,7 +95,8 @@ class Limited(H11Protocol):
     @property
     def awaits_request(self) -> bool:
         """Whether no request is being answered."""
-        return self.cycle is None or self.cycle.response_complete
+        # uvicorn sets None at first.
+        return self.cycle is None or self.cycle.response_complete  # pyright: ignore[reportUnnecessaryComparison]
 
     def _watch(self) -> None:
         if self.upgraded or not self.awaits_request:

@@ -69,6 +69,10 @@ _ROUTES = re.compile(
 def mount(app: FastAPI, service: Service) -> None:
     """Puts the page under /demo/; with API keys it asks for one as its password."""
     keys = service.settings.api_keys
+
+    def allowed(_: str, password: str) -> bool:
+        return knows_key(keys, password)
+
     with warnings.catch_warnings():
         # Gradio's own use of names that newer libraries have renamed.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -89,7 +93,7 @@ def mount(app: FastAPI, service: Service) -> None:
             theme=_theme(),
             css=_asset("page.css"),
             head=_HEAD,
-            auth=(lambda _, password: knows_key(keys, password)) if keys else None,
+            auth=allowed if keys else None,
             auth_message="Any user name; the password is an API key." if keys else None,
         )
     for block in blocks.blocks.values():

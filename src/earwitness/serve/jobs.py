@@ -4,7 +4,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ class Jobs:
             raise ConfigError(f"--jobs {folder}: cannot be used ({error})") from None
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Generator[sqlite3.Connection]:
         """A connection whose changes are on disk once it is closed."""
         table = sqlite3.connect(self._folder / "jobs.sqlite", timeout=30)
         table.row_factory = sqlite3.Row

@@ -12,6 +12,7 @@ from earwitness.captioning.options import CaptionOptions
 from earwitness.captioning.pipeline import CaptionSettings, settings_for
 from earwitness.captioning.rerank import Reranker
 from earwitness.errors import ConfigError
+from earwitness.io.kinds import is_object
 from earwitness.serve.service import Service
 
 _OPENAI_FIELDS = (
@@ -32,7 +33,7 @@ class SoundForm(CaptionOptions):
     @model_validator(mode="before")
     @classmethod
     def _without_empty_fields(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict):
+        if not is_object(fields):
             return fields
         return {name: value for name, value in fields.items() if value != ""}
 

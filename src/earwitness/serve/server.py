@@ -3,7 +3,7 @@
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -52,7 +52,7 @@ def run(
 
 
 @contextmanager
-def _private_folder() -> Iterator[None]:
+def _private_folder() -> Generator[None]:
     """All temporary files, the web page's included, in one folder that only this user can read."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="earwitness-serve-") as folder:

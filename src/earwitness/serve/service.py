@@ -1,7 +1,7 @@
 """The running service: uploads in, segments out while the sound is still being decoded."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -96,7 +96,7 @@ class Service:
         return isinstance(self.captioner, Explains) and self.captioner.has_guide
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """The service with its threads; ready once the model has captioned a second of noise."""
         self._batcher = Batcher(self.captioner, self.settings, self.metrics)
         self._decoders = ThreadPoolExecutor(
@@ -127,7 +127,7 @@ class Service:
         source: Upload | tuple[np.ndarray, int],
         sound: SoundInProgress,
         limits: Limits | None = None,
-    ) -> AsyncGenerator[Segment, None]:
+    ) -> AsyncGenerator[Segment]:
         """The segments of a sound in order, each as soon as no later part of it can change it.
 
         Together they are the segments that the command line gives. `limits` None: those of a

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from earwitness.captioning.locked import LockedFile
 from earwitness.captioning.options import CaptionOptions
+from earwitness.captioning.segments import Segment
 from earwitness.errors import ConfigError, EarwitnessError
 from earwitness.io.webhook import send
 from earwitness.serve.hosts import is_named
@@ -92,7 +93,8 @@ class Worker:
         # As many windows for each second as a request may have.
         windows = round(own.max_windows * max(1.0, own.job_max_seconds / own.max_seconds))
         limits = Limits(own.job_max_bytes, own.job_max_seconds, windows)
-        sound, segments = service.sound(job.file, settings), []
+        sound = service.sound(job.file, settings)
+        segments: list[Segment] = []
         with self._jobs.sound(job.id).open("rb") as file:
             arriving = service.segments(Upload(job.file, file), sound, limits)
             async with aclosing(arriving):

@@ -20,6 +20,7 @@ from earwitness.caption import Decoding
 from earwitness.encoders import EmbeddingFrames, load_encoder
 from earwitness.encoders.base import FrameEncoder, Frames
 from earwitness.errors import CheckpointError, ConfigError
+from earwitness.io.kinds import is_object
 from earwitness.lamb.aligner import CrossModalAligner, caption_codes, masked_mean
 from earwitness.lamb.token_guide import GuideProcessor, TokenGuide
 from earwitness.lamb.two_stream import match_token_norm
@@ -284,7 +285,7 @@ def _classes(
 
 def _card(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     card = settings.get("card", {})
-    if not isinstance(card, dict):
+    if not is_object(card):
         found = type(card).__name__
         source = folder / "earwitness.json"
         raise CheckpointError(f"{source}: 'card' is of type {found}; expected a JSON object")

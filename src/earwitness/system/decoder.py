@@ -132,7 +132,7 @@ class Decoder(nn.Module):
 
     def tokenize(self, captions: list[str]) -> Texts:
         """Caption tokens with the end token, padded on the right."""
-        end = self.tokenizer.eos_token_id
+        end: Any = self.tokenizer.eos_token_id
         rows = [[*self._ids(self._space + text if text else ""), end] for text in captions]
         lengths = torch.tensor([len(row) for row in rows])
         padded = nn.utils.rnn.pad_sequence(

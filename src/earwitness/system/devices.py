@@ -1,6 +1,6 @@
 """The device that a model runs on, and the number format it computes in."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -29,7 +29,7 @@ def torch_device(name: str) -> str:
 
 
 @contextmanager
-def autocast(device: torch.device, kind: Precision) -> Iterator[None]:
+def autocast(device: torch.device, kind: Precision) -> Generator[None]:
     """What is computed inside has this number format; fp32 changes nothing.
 
     Raises:

@@ -8,6 +8,7 @@ repository and commit. LoRA weights over such a language model are an ordinary p
 import copy
 import importlib.util
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,7 +210,7 @@ def _load_model(folder: Path, settings: dict[str, Any], tensors: dict[str, Store
     with foreign_errors(folder, _KIND):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         check_foreign_size(
-            lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False),
+            partial(AutoModelForCausalLM.from_config, config, trust_remote_code=False),
             tensors,
             folder / "config.json",
         )

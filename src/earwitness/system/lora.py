@@ -11,8 +11,10 @@ from earwitness.models.weights import check_finite, read_json, read_weights
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """the files of a peft folder"""
 
-_KEYS = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "use_dora", "use_rslora")
-_KEYS += ("rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save")
+_KEYS = (
+    *("peft_type", "r", "lora_alpha", "target_modules", "bias", "use_dora", "use_rslora"),
+    *("rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save"),
+)
 """settings of a peft folder that change what the model says"""
 
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat
 
 from earwitness.config import Strict
 from earwitness.errors import CheckpointError
+from earwitness.io.kinds import is_object
 from earwitness.lamb.aligner import AlignerConfig
 from earwitness.lamb.baselines import LinearPrefixConfig, QFormerConfig
 from earwitness.lamb.token_guide import TokenGuideConfig
@@ -79,7 +80,7 @@ def read_config(settings: dict[str, Any], source: Path) -> CaptionerConfig:
             f"{', '.join(map(str, _READABLE))}"
         )
     found = settings.get("config")
-    if isinstance(found, dict):
+    if is_object(found):
         found = _from_format_1(found) if version == 1 else found
         found = {"guide": "off", "aligner": "off", **found}
     config = read_settings(CaptionerConfig, found, source)
@@ -94,11 +95,11 @@ def read_config(settings: dict[str, Any], source: Path) -> CaptionerConfig:
 def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
     """Format 1 had a section per kind of prefix and of bridge; only the chosen one is kept."""
     prefix = config.get("prefix")
-    kind = prefix.get("kind") if isinstance(prefix, dict) else None
-    if not isinstance(prefix, dict) or not isinstance(kind, str):
+    kind = prefix.get("kind") if is_object(prefix) else None
+    if not is_object(prefix) or not isinstance(kind, str):
         return config
     own = prefix.get(kind)
-    flat = {"kind": kind, **(own if isinstance(own, dict) else {})}
-    if isinstance(flat.get("bridge"), dict):
-        flat["bridge"] = flat_bridge(flat["bridge"])
+    flat = {"kind": kind, **(own if is_object(own) else {})}
+    if is_object(bridge := flat.get("bridge")):
+        flat["bridge"] = flat_bridge(bridge)
     return {**config, "prefix": flat}

@@ -22,7 +22,7 @@ def classifier_of(encoder: FrameEncoder, place: Path) -> SoundClassifier | None:
     @torch.inference_mode()
     def frames(waveforms: Sequence[Float[np.ndarray, " _"]]) -> list[Float[np.ndarray, "N D"]]:
         device = next(encoder.parameters()).device  # type: ignore[attr-defined]
-        found = []
+        found: list[np.ndarray] = []
         for waveform in waveforms:
             clip = torch.from_numpy(np.ascontiguousarray(waveform, np.float32))[None].to(device)
             h = encoder(clip, torch.tensor([clip.shape[1]], device=device)).h[0]

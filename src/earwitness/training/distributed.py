@@ -9,7 +9,7 @@ learns (beta, the temperature), so it is not used.
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -36,7 +36,7 @@ def processes() -> int:
 
 
 @contextmanager
-def main_process_first() -> Iterator[None]:
+def main_process_first() -> Generator[None]:
     """Inside, the main process goes ahead while the others wait at the entrance.
 
     So it makes the caches on disk alone, and the others find them.

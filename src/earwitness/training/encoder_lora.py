@@ -7,7 +7,7 @@ and share its inner directions among the three.)
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,11 +32,11 @@ class QueryValueLora(nn.Module):
         self.scale = config.alpha / config.r
         self.dropout = nn.Dropout(config.dropout)
         dim = base.in_features
-        place = {"device": base.weight.device, "dtype": torch.float32}
-        self.down = nn.ParameterList(
-            nn.Parameter(torch.empty(config.r, dim, **place)) for _ in "qv"
-        )
-        self.up = nn.ParameterList(nn.Parameter(torch.zeros(dim, config.r, **place)) for _ in "qv")
+        place = base.weight.device
+        down = torch.empty(config.r, dim, device=place, dtype=torch.float32)
+        up = torch.zeros(dim, config.r, device=place, dtype=torch.float32)
+        self.down = nn.ParameterList(nn.Parameter(torch.empty_like(down)) for _ in "qv")
+        self.up = nn.ParameterList(nn.Parameter(torch.zeros_like(up)) for _ in "qv")
         for matrix in self.down:
             nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
 
@@ -78,7 +78,7 @@ def add_lora(encoder: FrameEncoder, config: LoraSize) -> None:
 
 
 @contextmanager
-def merged(encoder: FrameEncoder) -> Iterator[None]:
+def merged(encoder: FrameEncoder) -> Generator[None]:
     """Inside, `encoder` is an ordinary CED with its adapters merged in, as it is to be saved."""
     attentions = _attentions(encoder) if isinstance(encoder, CED) else []
     adapted = [a for a in attentions if isinstance(a.qkv, QueryValueLora)]

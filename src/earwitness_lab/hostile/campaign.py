@@ -6,7 +6,7 @@ import select
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ class Section:
         return sum(self.counts.values())
 
     @contextmanager
-    def timed(self) -> "Iterator[Section]":
+    def timed(self) -> "Generator[Section]":
         """The section itself; on exit it records how long it took."""
         start, cpu = time.monotonic(), _cpu_seconds()
         yield self
@@ -78,7 +78,7 @@ Campaign = Callable[[Path, range, int], Section]
 
 
 @contextmanager
-def workers(number: int) -> Iterator[ProcessPoolExecutor]:
+def workers(number: int) -> Generator[ProcessPoolExecutor]:
     """Processes for several sections, so that imports are paid for once."""
     with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
         yield pool

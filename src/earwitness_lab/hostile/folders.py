@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,10 @@ _SENTENCES = [
 ]
 
 
-_CNN: dict[str, Any] = {"stem": 4, "channels": (8, 8, 16), "blocks": (0, 0, 0)}
-_CNN |= {"dim": 24, "dilations": (1,)}
+_CNN: dict[str, Any] = {
+    **{"stem": 4, "channels": (8, 8, 16), "blocks": (0, 0, 0)},
+    **{"dim": 24, "dilations": (1,)},
+}
 
 
 class Kind(NamedTuple):
@@ -228,10 +231,10 @@ def _fluency(folder: Path) -> Any:
 KINDS: dict[str, Kind] = {
     "lamb": Kind(_lamb, _caption),
     "link": Kind(_link, _caption),
-    "sharded": Kind(lambda folder: _lamb(folder, sharded=True), _caption),
-    "runtime": Kind(lambda folder: _lamb(folder, exported=True), _caption_without_torch),
+    "sharded": Kind(partial(_lamb, sharded=True), _caption),
+    "runtime": Kind(partial(_lamb, exported=True), _caption_without_torch),
     "clap": Kind(_clap, _embed),
-    "sentence encoder": Kind(lambda folder: _bert(folder, 0), _similarity),
-    "fluency detector": Kind(lambda folder: _bert(folder, 6), _fluency),
+    "sentence encoder": Kind(partial(_bert, classes=0), _similarity),
+    "fluency detector": Kind(partial(_bert, classes=6), _fluency),
 }
 """the kinds of folders that are loaded"""

@@ -9,6 +9,8 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +50,7 @@ def kills(place: Path, numbers: range, seed: int) -> Section:
     and with the caption of an undisturbed job. Most kills fall while results are being written.
     """
     # Once for all jobs, which are forks of this process.
-    import pyarrow.parquet  # noqa: F401
+    import_module("pyarrow.parquet")
 
     rng = random.Random(f"{seed} {numbers.start}")
     model = tiny_model(place)
@@ -97,7 +99,7 @@ def names(place: Path, numbers: range, seed: int) -> Section:
             out = place / f"names{number}.{kind}"
             yield Attempt(
                 f"{kind} {sorted(wanted)!r}",
-                lambda c=clips, o=out, k=kind, w=wanted: _named(model, c, o, k, w),
+                partial(_named, model, clips, out, kind, wanted),
             )
 
     return run("file names", attempts(), _LIMIT_S)

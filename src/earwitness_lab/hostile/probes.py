@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def _attempts(model: str, jobs: Path, numbers: range, seed: int) -> Iterator[Att
         asked = request(rng, sounds)
         yield Attempt(
             f"{number} {asked['method']} {asked['url'][:60]} {asked.get('data')}",
-            lambda a=asked: _sent(model, jobs, a),
+            partial(_sent, model, jobs, asked),
         )
 
 

@@ -17,8 +17,10 @@ from earwitness_lab.hostile.jobs import tiny_model
 
 _RATE = 16_000
 _SNDFILE = ("WAV", "RF64", "AIFF", "AU", "CAF", "W64", "FLAC", "OGG", "MP3")
-_MUXED = {"mp4": "aac", "matroska": "flac", "mpegts": "mp2", "ogg": "libopus", "avi": "pcm_s16le"}
-_MUXED |= {"adts": "aac", "ac3": "ac3", "asf": "wmav2", "mov": "pcm_s16le"}
+_MUXED = {
+    **{"mp4": "aac", "matroska": "flac", "mpegts": "mp2", "ogg": "libopus", "avi": "pcm_s16le"},
+    **{"adts": "aac", "ac3": "ac3", "asf": "wmav2", "mov": "pcm_s16le"},
+}
 _HEAD = 200
 
 

@@ -20,8 +20,10 @@ HOSTILE: tuple[str, ...] = (
 """JSON values that replace a good one; text, as some are not JSON"""
 
 _MARK = "\u2603here"
-_DTYPES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
-_DTYPES |= {"F8_E4M3": 1, "F4": 1, "X9": 4}
+_DTYPES = {
+    **{"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1},
+    **{"F8_E4M3": 1, "F4": 1, "X9": 4},
+}
 
 
 PICKLE_RAN = Path("pickle-was-run")

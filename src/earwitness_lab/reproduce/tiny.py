@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+_FIT = ['fit.precision="fp32"', "fit.workers=0", "fit.save_every=0", "fit.trackers=[]"]
 TINY_LAMB = [
     "source.seconds=1.0",
     'model.decoder.dtype="float32"',
     "model.decoding.beam_size=2",
     "model.decoding.max_new_tokens=12",
+    *("fit.epochs=2", "fit.warmup_epochs=0.5", "fit.learning_rate=5e-3", *_FIT),
+    *("fit.batch_size=8", "fit.validate_every=2"),
 ]
-_FIT = ['fit.precision="fp32"', "fit.workers=0", "fit.save_every=0", "fit.trackers=[]"]
-TINY_LAMB += ["fit.epochs=2", "fit.warmup_epochs=0.5", "fit.learning_rate=5e-3", *_FIT]
-TINY_LAMB += ["fit.batch_size=8", "fit.validate_every=2"]
 TINY_LINK = {
     "bridge": ["fit.epochs=20", "fit.batch_size=20", "fit.validate_every=20", *_FIT],
     "link": [

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _decode_all(
     folder: Path, paths: Sequence[str], rate: int
 ) -> tuple[Int16[np.ndarray, " P"], list[dict[str, Any]]]:
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        decoded = list(threads.map(lambda path: _decode(folder / path, rate), paths))
+        decoded = list(threads.map(_decode, [folder / path for path in paths], repeat(rate)))
     pool = np.concatenate([samples for samples, _ in decoded])
     measures: list[dict[str, Any]] = []
     start = 0

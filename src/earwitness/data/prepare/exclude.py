@@ -14,8 +14,10 @@ from earwitness.io.suffixes import SOUND_SUFFIXES
 from earwitness.io.tables import Table, cell, read_table, table_of
 from earwitness.io.text_files import read_json, read_text
 
-_NAMESPACES = {"youtube_id": "youtube", "ytid": "youtube", "segment_id": "youtube"}
-_NAMESPACES |= {"sound_id": "freesound", "freesound_id": "freesound"}
+_NAMESPACES = {
+    **{"youtube_id": "youtube", "ytid": "youtube", "segment_id": "youtube"},
+    **{"sound_id": "freesound", "freesound_id": "freesound"},
+}
 _PLAIN = ("id", "clip_id", "file_name", "filename", "fname", "audio", "file", "path", "name")
 _FIRST_IS_ID = re.compile(r"[\w-]+(?:\.\w+)?", re.ASCII)
 

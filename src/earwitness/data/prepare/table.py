@@ -10,8 +10,10 @@ from earwitness.data.prepare.entries import Entry, Reading, split_name
 from earwitness.errors import DataError
 from earwitness.io.tables import Table, cell, read_table
 
-AUDIO = ("audio", "audio_path", "audio_file", "audio_filepath", "path", "file", "file_path")
-AUDIO += ("filepath", "file_name", "filename", "fname", "wav", "wav_path", "location", "name")
+AUDIO = (
+    *("audio", "audio_path", "audio_file", "audio_filepath", "path", "file", "file_path"),
+    *("filepath", "file_name", "filename", "fname", "wav", "wav_path", "location", "name"),
+)
 CAPTION = ("caption", "captions", "text", "sentence", "description")
 ID = ("id", "clip_id", "audio_id", "sound_id", "uid", "key")
 SPLIT = ("split", "subset", "set", "partition")

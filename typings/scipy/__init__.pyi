@@ -1,0 +1,1 @@
+"""The part of scipy that this repository uses; the package itself has no types."""
