@@ -5,7 +5,7 @@ Nothing here depends on the backend: torch and ONNX captioners share this module
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from os import PathLike
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from earwitness import audio
 from earwitness.audio import AudioSource
-from earwitness.audio.levels import SILENCE_DB, level_db, without_offset
+from earwitness.audio.levels import SILENCE_DB, level_db, sounding, without_offset
 from earwitness.audio.tracks import Track
 from earwitness.decoding import Decoding as Decoding
 from earwitness.errors import CheckpointError, ConfigError
@@ -286,12 +286,26 @@ def best_captions(
 ) -> list[list[Caption]]:
     """The n-best captions of each waveform, reranked if `rerank` is given.
 
-    A constant offset that is stronger than the sound is removed first.
+    A constant offset that is stronger than the sound is removed first, and silence at either end.
     """
-    waveforms = [without_offset(waveform, captioner.sample_rate) for waveform in waveforms]
+    rate = captioner.sample_rate
+    waveforms = [without_offset(waveform, rate) for waveform in waveforms]
+    parts = [sounding(waveform, rate) for waveform in waveforms]
+    heard = [waveform[part] for waveform, part in zip(waveforms, parts, strict=True)]
     if rerank is None:
-        return captioner.caption_waveforms(waveforms, decoding)
-    return rerank.captions(captioner, waveforms, decoding)
+        rows = captioner.caption_waveforms(heard, decoding)
+    else:
+        rows = rerank.captions(captioner, heard, decoding)
+    return [
+        [_placed(caption, part.start / rate, len(waveform) / rate) for caption in row]
+        for row, part, waveform in zip(rows, parts, waveforms, strict=True)
+    ]
+
+
+def _placed(caption: Caption, lead: float, seconds: float) -> Caption:
+    """A caption of a part of a sound of `seconds`, which starts `lead` seconds into it."""
+    heard = caption.heard and (caption.heard[0] + lead, caption.heard[1] + lead)
+    return replace(caption, end_s=seconds, heard=heard)
 
 
 def is_pair(source: object) -> TypeGuard[tuple[Any, int | float | np.number]]:

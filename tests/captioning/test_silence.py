@@ -10,8 +10,11 @@ from muxing import Track, mux
 from sounds import tone
 
 from earwitness import Captioner
-from earwitness.audio.levels import SILENCE_DB, level_db, without_offset
+from earwitness.audio import load
+from earwitness.audio.levels import SILENCE_DB, level_db, sounding, without_offset
 from earwitness.caption import NOTHING
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 SILENCES = {
     "zeros": np.zeros(16000),
@@ -25,8 +28,6 @@ SILENCES = {
 @pytest.mark.parametrize("name", SILENCES)
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 96000])
 def test_silence_in_a_file_is_below_the_gate(tmp_path, name: str, rate: int) -> None:
-    from earwitness.audio import load
-
     path = tmp_path / "x.wav"
     soundfile.write(path, SILENCES[name], rate, subtype="FLOAT")
     for own in (16000, 32000, 48000):
@@ -48,6 +49,36 @@ def test_a_strong_offset_is_taken_off_and_sounds_without_one_stay_as_they_are() 
     assert not still[:80].any()
     for same in (sound, 0.001 + sound, np.zeros(0, np.float32), np.zeros(1, np.float32)):
         assert without_offset(same, 16000) is same
+
+
+@pytest.mark.parametrize(
+    ("levels", "kept"),
+    [
+        ([0, 0, 0, -20, -90, -20, 0, 0], (3, 6)),
+        ([-20, 0, 0, 0], (0, 1)),
+        ([0, 0, -59], (2, 3)),
+        ([0, 0, -61], (0, 3)),
+        ([0], (0, 1)),
+    ],
+)
+def test_silence_at_the_ends_is_left_out(levels, kept) -> None:
+    steps = [0.0 if level == 0 else 10 ** (level / 20) for level in levels]
+    sound = np.repeat(np.array(steps, np.float32), 1600)
+    part = sounding(sound, 16000)
+    assert (part.start, part.stop) == (kept[0] * 1600, kept[1] * 1600)
+    assert sounding(np.zeros(0, np.float32), 16000) == slice(0, 0)
+
+
+@pytest.mark.parametrize("name", ["storm", "alarm"])
+def test_silence_around_a_sound_changes_neither_caption_nor_times(name: str) -> None:
+    captioner = Captioner.load("pocket-lamb")
+    sound = load(EXAMPLES / f"{name}.flac", 16000)
+    alone = captioner.n_best((sound, 16000), 3)
+    rows = captioner.n_best((np.pad(sound, (16000 * 2, 16000 * 3)), 16000), 3)
+    assert [(one.text, one.score) for one in rows] == [(one.text, one.score) for one in alone]
+    assert {one.end_s for one in rows} == {len(sound) / 16000 + 5}
+    for one, same in zip(rows, alone, strict=True):
+        assert one.heard == (same.heard and pytest.approx(np.add(same.heard, 2), abs=0.17))
 
 
 def test_noise_on_an_offset_is_no_engine() -> None:

@@ -37,6 +37,19 @@ def test_guide_words_name_this_sound_and_not_every_sound(examples, name, word):
     assert len(shared) > 0
 
 
+def test_pushed_words_of_an_example_stand_in_order_with_those_of_its_caption_in_bold(examples):
+    captioner = RuntimeCaptioner.load("pocket-lamb")
+    words = captioner.guide_words(examples["clock"], 12, list(examples.values()))
+    heard = SoundResult("a.wav", 10.0, (Segment(0.0, 10.0, "a clock is ticking", 0.5),))
+    insight = card.Insight(card.GuideWords(words, 0.0, 10.0))
+    html = card.result(heard, examples["clock"], 16000, insight, "m")
+    rows = re.findall(r'<li class="(.*?)"><span class="ew-label">(\w+)<.*?>\+([\d.]+)<', html)
+    assert [word for _, word, _ in rows] == [word for word, _ in words]
+    assert {word for bold, word, _ in rows if bold == "ew-said"} >= {"clock", "ticking"}
+    boosts = [float(boost) for *_, boost in rows]
+    assert boosts == sorted(boosts, reverse=True)
+
+
 def test_guide_boosts_are_differences_from_the_mean_of_the_others(examples):
     captioner = RuntimeCaptioner.load("pocket-lamb")
     others = [examples["storm"], examples["clock"]]

@@ -154,16 +154,12 @@ def test_downloads_hold_subtitles_and_record(page: Page, long_sound: Path) -> No
     assert '"segments"' in Path(download.value.path()).read_text(encoding="utf-8")
 
 
-def test_example_shows_n_best_and_guide_words_on_a_phone(browser: Any, service: Process) -> None:
+def test_example_shows_n_best_on_a_phone(browser: Any, service: Process) -> None:
     phone = Page(browser, service.url, PHONE)
     assert phone.fits()
     phone.page.get_by_role("button", name="A ticking clock").click()
     phone.page.wait_for_selector(".ew-card")
     assert phone.page.locator("section", has_text="Best captions").locator("li").count() == 5
-    boosts = phone.page.locator(".ew-words .ew-number").all_inner_texts()
-    values = [float(text) for text in boosts]
-    assert len(values) > 0
-    assert values == sorted(values, reverse=True)
     assert phone.fits()
     assert phone.complaints == []
     phone.page.close()

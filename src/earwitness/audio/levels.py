@@ -49,6 +49,20 @@ def without_offset(samples: Float[np.ndarray, " T"], rate: int) -> Float[np.ndar
     return np.pad(inside - inside.mean(), edge).astype(samples.dtype)
 
 
+def sounding(samples: Float[np.ndarray, " T"], rate: int) -> slice:
+    """The part of `samples` from the first to the last 0.1 s above `SILENCE_DB`; all if none is.
+
+    Models hear the silence around a sound as a part of it.
+    """
+    step = max(1, round(_LEVEL_SECONDS * rate))
+    starts = np.arange(0, len(samples), step)
+    energy = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
+    loud = np.flatnonzero(energy >= step * 10 ** (SILENCE_DB / 10))
+    if not len(loud):
+        return slice(0, len(samples))
+    return slice(int(loud[0]) * step, min(len(samples), (int(loud[-1]) + 1) * step))
+
+
 def _is_offset(samples: Float[np.ndarray, " T"], centered: Float[np.ndarray, " T"]) -> bool:
     return bool(np.dot(centered, centered) < np.square(samples, dtype=np.float64).sum() / 2)
 

@@ -124,8 +124,8 @@ def clock(seconds: float) -> str:
 
 def _ticks(seconds: float) -> list[tuple[float, str]]:
     """Places on the time axis in percent, with their labels."""
-    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
-    step = next((s for s in steps if seconds / s <= 6), 600)
+    steps = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+    step = next((s for s in steps if seconds / s <= 6), 600.0)
     places = np.arange(0, seconds * 0.97, step)
     return [(100 * float(at) / seconds, _tick(float(at), step)) for at in places]
 

@@ -27,6 +27,18 @@ export function levelDb(samples, rate) {
 
 export const isSilent = (samples, rate) => levelDb(samples, rate) < SILENCE_DB;
 
+/** The part from the first to the last 0.1 s that is no silence; all if none is. Models hear the silence
+ *  around a sound as a part of it. */
+export function sounding(samples, rate) {
+  const step = Math.round(0.1 * rate);
+  const loud = [];
+  for (let start = 0; start < samples.length; start += step) {
+    const energy = samples.subarray(start, start + step).reduce((sum, x) => sum + x * x, 0);
+    if (energy >= step * 10 ** (SILENCE_DB / 10)) loud.push(start);
+  }
+  return loud.length ? samples.subarray(loud[0], loud.at(-1) + step) : samples;
+}
+
 /** Overlapping neighbors set side by side, and those with the same caption joined. */
 export function settled(segments) {
   const placed = segments.map((segment) => ({ ...segment }));

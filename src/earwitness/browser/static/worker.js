@@ -1,7 +1,7 @@
 // The captioner beside the page, so that the page stays responsive.
 
 import { openCaptioner } from "./captioner.js";
-import { NOTHING, isSilent, settled, windows } from "./segments.js";
+import { NOTHING, isSilent, settled, sounding, windows } from "./segments.js";
 
 let captioner = null;
 
@@ -18,7 +18,7 @@ async function caption(job, samples) {
   const segments = [];
   for (const [index, [first, last]] of parts.entries()) {
     const part = samples.subarray(first, last);
-    const [best] = isSilent(part, rate) ? [{ caption: NOTHING, score: null }] : await captioner.caption(part);
+    const [best] = isSilent(part, rate) ? [{ caption: NOTHING, score: null }] : await captioner.caption(sounding(part, rate));
     segments.push({ start: first / rate, end: last / rate, caption: best.caption || NOTHING, score: best.score });
     postMessage({ kind: "segments", job, segments: settled(segments), done: (index + 1) / parts.length });
   }
