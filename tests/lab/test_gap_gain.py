@@ -43,7 +43,8 @@ def study(study_parts, tmp_path, monkeypatch):
     world.sets = {name: sounds(*sizes) for name, sizes in sets.items()}
     for name, value in {
         "LEVELS": (spaces.Level("0.3", 0.07, 32, 10),),
-        "UPDATES": 5, "BATCH": 16, "LEARNED": 5, "TOGETHER": 16, "CHECKPOINTS": (3, 6),
+        "UPDATES": 5, "BATCH": 16, "LEARNED": 5, "EQUAL_LEARNED": 5, "TOGETHER": 16,
+        "CHECKPOINTS": (3, 6),
         "NOISE_SEEDS": 2, "PAIRS": (30,), "OFFSETS": (0.8,),
     }.items():  # fmt: skip
         monkeypatch.setattr(gain, name, value)
