@@ -20,7 +20,7 @@ caption: $(VENV)/.runtime
 setup: $(VENV)/.everything
 
 test: $(VENV)/.everything
-	$(QUIET) OMP_NUM_THREADS=1 EARWITNESS_DATA="$(DATA)" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= EARWITNESS_DATA="$(DATA)" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.everything
 	$(BIN)/ruff check .

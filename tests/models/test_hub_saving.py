@@ -260,6 +260,8 @@ decoder = "ada/smol@main"
 kind = "synthetic"
 clips = 8
 heldout_clips = 4
+[validation]
+metrics = ["cider_d"]
 [model]
 decoding = {max_new_tokens = 4}
 [model.prefix]

@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    # `datasets` waits 5 s after each pass over parquet files, lest a process that ends then crashes.
+    # `datasets` waits 5 s after each pass over parquet files, lest an ending process crash.
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01)
 
 

@@ -8,7 +8,9 @@ is up to a row maker: a picklable class with `shapes()` and a call from index to
 import hashlib
 import multiprocessing
 import os
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -91,6 +93,11 @@ def build_pool(folder: Path, size: int, maker: RowMaker, workers: int = 0) -> Po
 
 
 def _make_blocks(folder: Path, size: int, maker: RowMaker, blocks: list[int], workers: int) -> None:
+    if len(blocks) == 1:
+        # Another process would take seconds to import what is here already.
+        with _as_in_a_worker():
+            _fill(folder, blocks[0], size, maker, maker.open())
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         futures = [pool.submit(_make_block, folder, block, size, maker) for block in blocks]
@@ -98,6 +105,22 @@ def _make_blocks(folder: Path, size: int, maker: RowMaker, blocks: list[int], wo
             as_completed(futures), f"preparing {folder.name}", total=len(futures)
         ):
             future.result()
+
+
+@contextmanager
+def _as_in_a_worker() -> Iterator[None]:
+    """One thread, so that rows are the same numbers either way, and no draw from the caller's
+    random numbers.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache
@@ -109,7 +132,10 @@ def _opened(maker: RowMaker) -> RowSource:
 
 
 def _make_block(folder: Path, block: int, size: int, maker: RowMaker) -> None:
-    make = _opened(maker)
+    _fill(folder, block, size, maker, _opened(maker))
+
+
+def _fill(folder: Path, block: int, size: int, maker: RowMaker, make: RowSource) -> None:
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in maker.shapes()}
     for index in range(block * BLOCK, min(size, (block + 1) * BLOCK)):
         for name, value in make(index).items():

@@ -29,8 +29,8 @@ SHORTEST_S = 0.3
 Sounds = Callable[[int], tuple[Float32[np.ndarray, " T"], str]]
 """index -> a waveform at 16 kHz, and the text that it was mixed for (empty for a recording)"""
 
-Change = Callable[[Float32[np.ndarray, " T"], np.random.Generator], Float32[np.ndarray, " T"]]
-"""a waveform at 16 kHz and random numbers -> the waveform in another form"""
+Change = Callable[[Float32[np.ndarray, " T"], np.random.Generator], Float32[np.ndarray, " S"]]
+"""a waveform at 16 kHz and random numbers -> the waveform in another form, of any length"""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def at_some_level(
 
 def elsewhere(
     waveform: Float32[np.ndarray, " T"], rng: np.random.Generator
-) -> Float32[np.ndarray, " T"]:
+) -> Float32[np.ndarray, " S"]:
     """`waveform` as if recorded by another device in another place: its speed, room, coloring,
     noise, saturation and level, each by chance.
     """
