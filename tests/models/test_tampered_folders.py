@@ -128,7 +128,7 @@ EXAMPLES: dict[str, tuple[str, Change, str]] = {
         "gru_layers is 1000000",
     ),
     "link of a graph": ("runtime", link_out("prefix.onnx"), "a link out of"),
-    "another graph": ("runtime", set_text("decoder.onnx", "x"), "not the graph"),
+    "another graph": ("runtime", set_text("decoder.onnx", "x"), "not the file"),
     "layers of a graph": ("runtime", set_json("runtime.json", "layers", value=3), "layers is 3"),
     "token of a graph": ("runtime", set_json("runtime.json", "end", value=10**5), "token 100000"),
     "beams": (

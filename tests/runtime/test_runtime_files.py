@@ -95,7 +95,7 @@ def test_missing_or_damaged_graph_is_named(folder: Path, name: str) -> None:
     whole = path.read_bytes()
     for damage in (whole[:-20], whole[:200] + b"\xff" + whole[201:], b""):
         path.write_bytes(damage)
-        with pytest.raises(CheckpointError, match=f"{name}: damaged, or not the graph"):
+        with pytest.raises(CheckpointError, match=f"{name}: damaged, or not the file"):
             RuntimeCaptioner.load(folder)
     path.unlink()
     with pytest.raises(CheckpointError, match=name):
@@ -131,7 +131,7 @@ def test_weights_outside_of_the_folder_are_refused(folder: Path, location: str) 
 def test_other_tokenizer_is_refused(folder: Path) -> None:
     path = folder / "decoder" / "tokenizer.json"
     path.write_text(path.read_text().replace('"a"', '"b"'))
-    with pytest.raises(CheckpointError, match=r"tokenizer.json: damaged, or not the tokenizer"):
+    with pytest.raises(CheckpointError, match=r"tokenizer.json: damaged, or not the file"):
         RuntimeCaptioner.load(folder)
     path.unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer.json"):

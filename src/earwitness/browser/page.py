@@ -22,7 +22,7 @@ from earwitness.errors import ConfigError, MissingDependencyError, one_line
 from earwitness.models.json_files import read_json, read_settings
 from earwitness.models.sound_classes import PART_S, SETTINGS, WEIGHTS, ClassHeadConfig
 from earwitness.runtime.folder import ModelFiles
-from earwitness.runtime.sessions import read_graph
+from earwitness.runtime.sessions import read_known
 from earwitness.runtime.settings import GRAPHS
 from earwitness.runtime.wire import external_weights
 
@@ -67,7 +67,7 @@ def _copy_static(folder: Path) -> None:
 def _write_model(files: ModelFiles, folder: Path) -> None:
     """The graphs, the weight files that they name, and `model.json`, which the page reads first."""
     weights = {
-        name: sorted({part.location for part in external_weights(read_graph(path, digest))})
+        name: sorted({part.location for part in external_weights(read_known(path, digest))})
         for name in GRAPHS
         for path, digest in [(files.folder / f"{name}.onnx", files.runtime.graphs[name])]
     }

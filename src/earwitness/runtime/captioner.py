@@ -1,6 +1,5 @@
 """The captioner of ordinary machines: a model folder's ONNX graphs, without torch."""
 
-import hashlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from earwitness.runtime.encoder import Encoder, alike
 from earwitness.runtime.folder import ModelFiles
 from earwitness.runtime.scores import Scores
 from earwitness.runtime.search import Found, search
-from earwitness.runtime.sessions import Sessions, computed
+from earwitness.runtime.sessions import Sessions, computed, read_known
 from earwitness.runtime.weights import read_arrays
 
 _BATCH = 8
@@ -275,15 +274,7 @@ class RuntimeCaptioner(CaptionCalls):
 
 
 def _tokenizer(path: Path, digest: str) -> Tokenizer:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    if hashlib.sha256(text).hexdigest() != digest:
-        raise CheckpointError(
-            f"{path}: damaged, or not the tokenizer that the model was exported with; export the "
-            "model again"
-        )
+    text = read_known(path, digest)
     try:
         return Tokenizer.from_buffer(text)
     except Exception as error:  # tokenizers raises plain exceptions

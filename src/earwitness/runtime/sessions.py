@@ -42,7 +42,7 @@ class Sessions:
             CheckpointError: it is missing, damaged or another graph, or its weights are missing,
                 not those that it was written for, or outside of the folder.
         """
-        session = self.of(read_graph(path, digest), path)
+        session = self.of(read_known(path, digest), path)
         name = session.get_inputs()[0].name
         if name != first:
             raise CheckpointError(f"{path}: takes {name!r} as its first input; expected {first!r}")
@@ -126,18 +126,18 @@ def _threads() -> int:
     return int(wanted) if wanted.isdecimal() else 0
 
 
-def read_graph(path: Path, digest: str) -> bytes:
-    """The bytes of the graph at `path`.
+def read_known(path: Path, digest: str) -> bytes:
+    """The bytes of the file at `path`, whose SHA-256 runtime.json states.
 
     Raises:
         CheckpointError: it is missing, or its SHA-256 is not `digest`.
     """
     try:
-        model = path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    if hashlib.sha256(model).hexdigest() != digest:
+    if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(
-            f"{path}: damaged, or not the graph that runtime.json describes; export the model again"
+            f"{path}: damaged, or not the file that runtime.json describes; export the model again"
         )
-    return model
+    return data
