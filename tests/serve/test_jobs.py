@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from builders import noise, tiny_captioner, tiny_model_folder
+from builders import noise, tiny_captioner, tiny_exported_folder
 from serving import Process, in_thread, sound, wav
 
 from earwitness.captioning.subtitles import parse
@@ -129,7 +129,7 @@ def test_jobs_are_seen_by_their_own_key_alone(captioner: TorchCaptioner, tmp_pat
 
 
 def test_job_survives_a_killed_service(tmp_path: Path) -> None:
-    model = str(tiny_model_folder(tmp_path / "tiny"))
+    model = str(tiny_exported_folder(tmp_path / "tiny"))
     arguments = ("--model", model, "--no-demo", "--jobs", str(tmp_path / "jobs"))
     first = Process(tmp_path / "first", *arguments)
     long = post(first.url, sound(noise(600.0))).json()["id"]
