@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import soundfile
-from builders import tiny_model_folder
+from builders import tiny_exported_folder
 from link_parts import tiny_dual, untrained_link
 from serving import Process, noise_silence_noise, wav
 
@@ -25,7 +25,7 @@ DESKTOP = {"width": 1280, "height": 900}
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     pytest.importorskip("gradio", reason="the web page needs gradio")
-    model = tiny_model_folder(tmp_path_factory.mktemp("model") / "tiny")
+    model = tiny_exported_folder(tmp_path_factory.mktemp("model") / "tiny")
     running = Process(tmp_path_factory.mktemp("service"), "--model", str(model), "--max-mb", "5")
     yield running
     running.process.kill()

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from builders import tiny_model_folder
+from builders import tiny_exported_folder
 from proxy import below
 from serving import Process, wav
 
@@ -22,7 +22,7 @@ CHROMIUM = next((p for name in ("chromium", "chromium-browser") if (p := shutil.
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     pytest.importorskip("gradio", reason="the web page needs gradio")
     folder = tmp_path_factory.mktemp("service")
-    model = tiny_model_folder(folder / "tiny")
+    model = tiny_exported_folder(folder / "tiny")
     arguments = ["--model", str(model), "--root-path", "/ears", "--jobs", str(folder / "jobs")]
     running = Process(folder, *arguments)
     yield running
