@@ -1,9 +1,9 @@
 """CED (Consistent Ensemble Distillation, arXiv 2308.11957), LAMB's audio encoder, reimplemented.
 
 A vision transformer over 16 x 16 patches of a 64-band log-mel spectrogram. Both public weight
-layouts load: the original checkpoints' keys and those of the hub's `mispeech/ced-*` folders. LAMB
-uses the tokens after the last norm, averaged over the four frequency patches [the paper does not
-say so, but its Conv1D and GRU need time order], 6.25 tokens per second.
+layouts load: the original checkpoints' keys and those of the `mispeech/ced-*` folders on the hub.
+LAMB uses the tokens after the last norm, averaged over the four frequency patches [the paper does
+not say so, but its Conv1D and GRU need time order], 6.25 tokens per second.
 """
 
 from typing import Any, Literal, NamedTuple

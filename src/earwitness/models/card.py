@@ -71,7 +71,7 @@ class CardFacts(Strict):
     summary: str = ""
     """one line"""
     license: str = Field(default="", validation_alias=AliasChoices("license", "licence"))
-    """a license of the hub's list (`apache-2.0`), or a sentence"""
+    """a license from the hub's list (`apache-2.0`), or a sentence"""
     license_note: str = Field(
         default="", validation_alias=AliasChoices("license_note", "licence_note")
     )
@@ -91,7 +91,7 @@ class CardFacts(Strict):
     versions: dict[str, str] = {}
     """of the packages that saved it"""
     made_from: dict[str, HubPart] = {}
-    """parts that began as weights of the hub and are copied here"""
+    """parts that began as weights from the hub and are copied here"""
     min_score: float | None = None
     """captions with a lower score are withheld"""
 
@@ -125,7 +125,7 @@ def write_card(folder: Path) -> None:
 
 
 def model_card(folder: Path) -> str:
-    """The card of the model in `folder`: front matter of the hub, then Markdown.
+    """The card of the model in `folder`: front matter for the hub, then Markdown.
 
     Raises:
         CheckpointError: no model folder, or its card has keys that a card does not have.
@@ -258,7 +258,7 @@ def _parts(folder: Path, settings: dict[str, Any], facts: CardFacts) -> str:
 
 
 def _bases(settings: dict[str, Any], facts: CardFacts) -> dict[str, HubPart]:
-    """Weights of the hub that the model has, or began from, by part."""
+    """Weights from the hub that the model has or started from, by part."""
     named = settings.get("parts", {})
     source = Path("earwitness.json")
     return facts.made_from | {n: read_settings(HubPart, part, source) for n, part in named.items()}

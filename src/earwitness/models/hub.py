@@ -188,7 +188,7 @@ def _fetched(wanted: HubName, revision: str | None) -> Path:
         )
     except errors.RepositoryNotFoundError:
         problem = (
-            "neither a folder here nor a repository of the hub that this login may see; check the "
+            "neither a folder here nor a repository on the hub that this login may see; check the "
             "name, and for a private one run 'hf auth login'"
         )
     except errors.RevisionNotFoundError:

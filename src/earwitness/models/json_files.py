@@ -15,7 +15,7 @@ from earwitness.io.kinds import is_list, is_object
 Model = TypeVar("Model", bound=BaseModel)
 
 _LONGEST = 256 * 2**20
-"""bytes; the largest tokenizers of the hub have 35 MB"""
+"""bytes; the largest tokenizers on the hub have 35 MB"""
 _LARGEST = 2**24
 """of a whole-number setting"""
 _LAYERS = dict.fromkeys(("depth", "layers", "gru_layers", "blocks"), 1000)

@@ -1,4 +1,4 @@
-"""Names of models to folders: a path, a pocket model inside the package, or a model of the hub.
+"""Names of models to folders: a path, a pocket model inside the package, or a model on the hub.
 
 Parts of a model may be stored elsewhere. A part that two pocket models share is stored once: the
 second folder's `earwitness.json` names the other model, the part, and the SHA-256 of its weights

@@ -34,7 +34,7 @@ class Stored(NamedTuple):
 
 
 def check_inside(folder: Path, path: Path) -> Path:
-    """`path`, a regular file that really is in `folder`, or, for a snapshot of the hub's cache,
+    """`path`, a regular file that really is in `folder`, or, for a snapshot in the hub's cache,
     among the blobs of the same repository.
 
     Raises:

@@ -89,7 +89,7 @@ class RuntimeCaptioner(CaptionCalls):
     def load(
         cls, model: Path | str = "pocket-lamb", device: str = "cpu", *, threads: int | None = None
     ) -> "RuntimeCaptioner":
-        """The captioner of a model folder, of a pocket model by name, or of one of the hub.
+        """The captioner of a model folder, of a pocket model by name, or of one from the hub.
 
         `threads` None: as many as the machine has cores.
 

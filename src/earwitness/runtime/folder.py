@@ -37,7 +37,7 @@ class ModelFiles:
 
     @classmethod
     def of(cls, model: Path | str) -> "ModelFiles":
-        """The files of `model`: a folder, a pocket model by name, or one of the hub.
+        """The files of `model`: a folder, a pocket model by name, or one from the hub.
 
         Raises:
             CheckpointError: the folder is missing or damaged, or was not exported.

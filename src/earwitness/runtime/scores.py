@@ -20,7 +20,7 @@ def log_softmax(x: Float[np.ndarray, "R V"]) -> Float[np.ndarray, "R V"]:
 class Scores:
     """Penalties, the Token Guide and forbidden words, for B clips of K rows each.
 
-    `bias` is the guide's, times its strength; `content` is None where words may be repeated.
+    `bias` is the guide's, times its strength; `content` is None if words may be repeated.
     """
 
     settings: Decoding

@@ -203,7 +203,7 @@ class TorchCaptioner(nn.Module, Inference):
 
     @classmethod
     def load(cls, model: Path | str = "pocket-lamb", device: str = "cpu") -> "TorchCaptioner":
-        """The system in a model folder, a pocket model by name, or one of the hub: owner/name or
+        """The system in a model folder, a pocket model by name, or one from the hub: owner/name or
         owner/name@revision.
 
         Raises:

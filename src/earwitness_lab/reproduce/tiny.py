@@ -48,7 +48,7 @@ def tiny_lamb(tables: dict[str, Any]) -> list[str]:
 
 
 def tiny_weights(tables: dict[str, Any], data: Path) -> list[str]:
-    """Overrides that name random weights where the recipe names some of the hub."""
+    """Overrides that name random weights where the recipe names some on the hub."""
     kinds = {"encoder": "ced" if tables["stage"] == "lamb" else "clap", "decoder": "llama"}
     return [
         f"{key}={json.dumps(str(data / 'weights' / kind), ensure_ascii=False)}"
@@ -139,7 +139,7 @@ def _llama(folder: Path) -> None:
 
 
 def _read(model: Any, tokenizer: Any, steps: int = 120) -> None:
-    """Teaches `model` the sentences, as one of the hub knows English; LoRA alone cannot."""
+    """Teaches `model` the sentences, as one from the hub knows English; LoRA alone cannot."""
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -165,7 +165,7 @@ def _clap(folder: Path) -> None:
 
 
 def clap_model(projection_dim: int, **audio: Any) -> Any:
-    """A `ClapModel` of the hub's layout, tiny and random; `audio` changes its audio side."""
+    """A `ClapModel` in the hub's layout, tiny and random; `audio` changes its audio side."""
     import torch
     from transformers import ClapConfig, ClapModel
 

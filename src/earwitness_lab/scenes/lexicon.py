@@ -54,7 +54,7 @@ class Plan:
         return tuple(event for group in self.groups for event in group)
 
     def told_by(self, has: Callable[[str], bool]) -> "Plan | None":
-        """The plan with only the candidates whose every label `has` a sound; None where none is
+        """The plan with only the candidates whose every label `has` a sound; None if none is
         left.
         """
         groups = []
@@ -90,7 +90,7 @@ class Lexicon:
         return cls(validate(LexiconTables, read_toml(Path(path)), str(path)))
 
     def parse(self, caption: str) -> Plan | None:
-        """The plan of `caption`; None where some of it has no sound or is not understood."""
+        """The plan of `caption`; None if some of it has no sound or is not understood."""
         try:
             return self._read(caption)
         except Untellable:

@@ -268,7 +268,7 @@ class Reader:
         return [self._tables.agents[name] for name in doer.names]
 
     def _sound(self, doer: Doer, names: tuple[str, ...]) -> Draft | None:
-        """The sound of `doer` in one of the actions `names`; None where the lexicon has none."""
+        """The sound of `doer` in one of the actions `names`; None if the lexicon has none."""
         for agent in self._agents(doer):
             for name in names:
                 action = self._tables.actions[name]
