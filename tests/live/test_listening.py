@@ -232,7 +232,7 @@ def test_password_of_an_address_is_not_said() -> None:
 def test_playlist_on_the_network_cannot_lead_to_files(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "private.wav", tone(), RATE)
     (tmp_path / "list.m3u8").write_text(
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{tmp_path}/private.wav\n"
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{tmp_path}/private.wav\n#EXT-X-ENDLIST\n"
     )
     argv = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", tmp_path]
     port = free_port()
