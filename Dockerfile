@@ -11,7 +11,7 @@ COPY constraints-cpu.txt ./
 RUN pip install -c constraints-cpu.txt --index-url https://download.pytorch.org/whl/cpu \
       --extra-index-url https://pypi.org/simple "torch==$(sed -n 's/^torch==//p' constraints-cpu.txt)"
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src src
 COPY examples examples
 COPY recipes recipes

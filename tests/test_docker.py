@@ -76,7 +76,7 @@ def test_everything_that_is_copied_exists_and_reaches_the_builder(name: str) -> 
 def test_everything_that_the_package_is_built_from_is_copied(name: str) -> None:
     tools = PROJECT["tool"]["hatch"]
     wheel = tools["build"]["targets"]["wheel"]
-    needed = [PROJECT["project"]["readme"], "LICENSE", "pyproject.toml", tools["version"]["path"]]
+    needed = ["README.md", "hatch_build.py", "LICENSE", "pyproject.toml", tools["version"]["path"]]
     needed += [*wheel["packages"], *wheel["force-include"]]
     tops = set(copied(name))
     assert [path for path in needed if Path(path).parts[0] not in tops] == []

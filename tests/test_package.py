@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -74,6 +75,11 @@ def test_wheel_holds_what_the_program_reads_and_nothing_of_the_checkout(wheel: P
         "earwitness_lab",
         "earwitness-0.1.0.dist-info",
     }
+    metadata = zipfile.ZipFile(wheel).read("earwitness-0.1.0.dist-info/METADATA").decode()
+    assert "Description-Content-Type: text/markdown" in metadata
+    targets = re.findall(r'\]\((.*?)\)|(?:src|srcset)="(.*?)"', metadata)
+    assert len(targets) > 20
+    assert all("".join(one).startswith("https://") for one in targets)
     for place in ("src/earwitness", "src/earwitness_lab", "examples", "recipes"):
         shipped = place.removeprefix("src/")
         shipped = f"earwitness/{shipped}" if shipped == place else shipped
