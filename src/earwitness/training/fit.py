@@ -6,7 +6,8 @@ the main process alone validates, prints and writes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def fit(
         # Shards are saved without the optimizer's settings.
         group["lr"] = rate
 
-    with TrainingBar(config.epochs, len(loader), start, done, accelerator.is_main_process) as bar:
+    bar = TrainingBar(config.epochs, len(loader), start, done, accelerator.is_main_process)
+    with _without_denormals(), bar:
         loop = _Loop(
             model, loss_weights, config, accelerator, batches, loader, parallel, schedule, ema,
             log, bar,
@@ -98,6 +100,18 @@ def fit(
             log.checkpoint(epoch + 1, 0)
     accelerator.end_training()
     return log.best_scores if accelerator.is_main_process else {}
+
+
+@contextmanager
+def _without_denormals() -> Generator[None]:
+    """Numbers below 1e-38 count as 0: gradients of a model that hardly errs hold many of them, and
+    a CPU takes several times as long for each.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ is up to a row maker: a picklable class with `shapes()` and a call from index to
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import cache
@@ -108,7 +108,7 @@ def _make_blocks(folder: Path, size: int, maker: RowMaker, blocks: list[int], wo
 
 
 @contextmanager
-def _as_in_a_worker() -> Iterator[None]:
+def _as_in_a_worker() -> Generator[None]:
     """One thread, so that rows are the same numbers either way, and no draw from the caller's
     random numbers.
     """
