@@ -142,13 +142,15 @@ class Recordings(Dataset[Item]):
 
 class _Synthetic(Dataset[Item]):
     def __init__(self, source: SyntheticSource, first: int, count: int) -> None:
-        self.source, self.first, self.count = source, first, count
+        self.clips = [
+            synthetic_clip(first + index, source.seed, source.seconds) for index in range(count)
+        ]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.clips)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        clip = synthetic_clip(self.first + key[0], self.source.seed, self.source.seconds)
+        clip = self.clips[key[0]]
         return {"waveform": clip.waveform, "text": clip.caption, "clip": key[0]}
 
 
