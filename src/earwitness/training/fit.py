@@ -79,9 +79,7 @@ def fit(
     settings = fixed_settings(config, accelerator.num_processes)
     log = RunLog(run, select, settings, fixed_settings(), accelerator, parallel)
     start, done = log.resume(config.trackers)
-    for group, rate in zip(parallel.optimizer.param_groups, schedule.get_last_lr(), strict=True):
-        # Shards are saved without the optimizer's settings.
-        group["lr"] = rate
+    _restore_rates(parallel, schedule)
 
     bar = TrainingBar(config.epochs, len(loader), start, done, accelerator.is_main_process)
     with _without_denormals(), bar:
@@ -178,6 +176,12 @@ def _schedule(parallel: DDPModel | FSDPModel, config: FitConfig, updates: int) -
     optimizer = getattr(parallel.optimizer, "optimizer", parallel.optimizer)
     factor = warmup_cosine(config.warmup_epochs * updates, config.epochs * updates)
     return LambdaLR(optimizer, factor)
+
+
+def _restore_rates(parallel: DDPModel | FSDPModel, schedule: LambdaLR) -> None:
+    """The learning rates of the schedule; shards are saved without the optimizer's settings."""
+    for group, rate in zip(parallel.optimizer.param_groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = rate
 
 
 def weighted_sum(losses: Losses, weights: dict[str, float]) -> Tensor:
