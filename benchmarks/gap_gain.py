@@ -1,14 +1,12 @@
 """Does closing the modality gap help, and when? Relative gains in CIDEr-D against the gap.
 
     python benchmarks/gap_gain.py --data ../shared/data
-    python benchmarks/gap_gain.py --data ../shared/data --part equal
 
 Small CLAPs are trained at temperatures and batch sizes that leave centroid distances of about 0.3,
 0.5 and 0.8; as a control an offset along the gap is added to the audio of the first. In each
-space bridges and captioners are trained anew, with three seeds. `--part equal` is the comparison
-at equal pairs, in the first space. Each cell is a file in `--runs`; a stopped run resumes with the
-missing cell. The tables are printed and written to docs/link_results.md, those of the
-second part to docs/link_equal.md, the figure to docs/images.
+space bridges and captioners are trained anew, with three seeds. Each cell is a file in `--runs`; a
+stopped run resumes with the missing cell. The table is printed and written to docs/link_results.md,
+the figure to docs/images.
 
 Reduced to what one slow core can do, and equally for all rows: the budgets below, a frozen language
 model (pocket-link's) behind a new projector that learns its tokens, greedy captions.
@@ -17,12 +15,11 @@ model (pocket-link's) behind a new projector that learns its tokens, greedy capt
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from gap_report import equal_report, report, rows_of
+from gap_report import report, rows_of
 from gap_spaces import (
     DIM,
     RECORDINGS,
@@ -54,6 +51,7 @@ from earwitness.link.base import BridgeConfig, Side
 from earwitness.link.baselines import MeanShiftConfig, NoiseInjectionConfig, TextMemoryConfig
 from earwitness.link.learned_baselines import RegressorConfig
 from earwitness.models.weights import write_json
+from earwitness.system.decoder import Decoder
 from earwitness.training.embeddings import Pairs
 
 LEVELS = (
@@ -64,16 +62,15 @@ LEVELS = (
 OFFSETS = (0.8,)
 UPDATES, BATCH = 300, 128
 """of a bridge"""
-CHECKPOINTS = (279, 1000, 5000)
-"""updates of the equal comparison"""
-PAIRS = (1000, 6000)
-LEARNED, EQUAL_LEARNED, TOGETHER = 200, 1000, 128
-"""updates of a projector, those in the equal comparison, and its batch"""
-DRAWS, NOISE_SEEDS = 8, 5
+LEARNED, TOGETHER = 200, 128
+"""updates of a projector, and its batch"""
+DRAWS = 8
 NOISE_POWER = 0.5
 """of noise injection over all numbers: WSAC's variance of 0.001 at its 512 numbers"""
 GREEDY = Decoding(beam_size=1, max_new_tokens=20, repeat_content_words=False)
 Cell = dict[str, dict]
+Say = Callable[[np.ndarray], list[str]]
+"""from bridged embeddings to captions"""
 
 
 def main() -> None:
@@ -84,8 +81,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--part", choices=("gain", "equal"), default="gain")
-    parser.add_argument("--out", type=Path, help="default: docs/link_results.md or link_equal.md")
+    parser.add_argument("--out", type=Path, default=Path("docs/link_results.md"))
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
     parser.add_argument("--report", action="store_true", help="print what is there")
     args = parser.parse_args()
@@ -95,19 +91,11 @@ def main() -> None:
         study = Study(World(args.data, args.runs), cells)
         write_json(cells / "references.json", study.references())
         for seed in range(args.seeds):
-            if args.part == "equal":
-                study.equal(seed)
-            else:
-                study.levels(seed)
-    seeds = max(map(len, rows_of(cells, args.part).values()))
-    if args.part == "equal":
-        text = f"{equal_introduction(seeds)}\n{equal_report(cells)}"
-    else:
-        text = f"{introduction(seeds)}\n{report(cells, args.images)}"
-    name = {"gain": "link_results", "equal": "link_equal"}[args.part]
-    out = args.out or Path(f"docs/{name}.md")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+            study.levels(seed)
+    seeds = max(map(len, rows_of(cells, "gain").values()))
+    text = f"{introduction(seeds)}\n{report(cells, args.images)}"
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(text, encoding="utf-8")
     print(text)
 
 
@@ -138,28 +126,6 @@ Written by `python benchmarks/gap_gain.py`. For what it means see [the results](
 """
 
 
-def equal_introduction(seeds: int) -> str:
-    """What was done in the comparison at equal pairs, in numbers."""
-    return f"""# Bridges at equal pairs
-
-Written by `python benchmarks/gap_gain.py --part equal`. For what it means see
-[the results](results.md).
-
-- Sounds, captioned recordings and the space: those of [the gains](link_results.md) at temperature
-  {LEVELS[0].temperature:g} with batches of {LEVELS[0].batch}. The space learns from all pairs.
-- Captioners and bridges learn from the same {" or ".join(f"{n:,}" for n in PAIRS)} pairs.
-  A captioner is a new projector in front of pocket-link's frozen language model, {EQUAL_LEARNED:,}
-  updates of {TOGETHER}: zero-shot from the text of the pairs, supervised from their audio behind
-  the bridge.
-  48,000 pairs and captioners at the full recipe need a faster machine.
-- Bridges: {", ".join(f"{n:,}" for n in CHECKPOINTS)} updates of {BATCH} pairs, chosen on validation
-  pairs; Diffusion-Link averages {DRAWS} draws, its t* is by the one-standard-error rule, and
-  its captions are those of {NOISE_SEEDS} noise seeds.
-- Seeds: {seeds}. Intervals are 95 %, over clips and seeds together; p is corrected by Holm within a
-  table.
-"""
-
-
 class Study:
     """The cells, and what they share."""
 
@@ -178,10 +144,10 @@ class Study:
     def level(self, level: Level, seed: int) -> None:
         """All cells of a space with one seed: a captioner each, with the bridges that it serves."""
         variants = self.variants(level, seed)
-        self._cell(f"gain/{level.name}-text-{seed}", lambda: self._text(variants, seed))
-        self._cell(f"gain/{level.name}-noise-{seed}", lambda: self._noise(variants, seed))
+        self.cell(f"gain/{level.name}-text-{seed}", lambda: self._text(variants, seed))
+        self.cell(f"gain/{level.name}-noise-{seed}", lambda: self._noise(variants, seed))
         for name, space in variants.items():
-            self._cell(f"gain/{name}-link-{seed}", lambda n=name, s=space: self._link(n, s, seed))
+            self.cell(f"gain/{name}-link-{seed}", lambda n=name, s=space: self._link(n, s, seed))
 
     def variants(self, level: Level, seed: int) -> dict[str, Space]:
         """The space of a level by its name; for the first, those with offsets too."""
@@ -204,13 +170,8 @@ class Study:
                 spaces[f"{level.name}+{gap}"] = space.moved(offset_to(space, gap))
         return spaces
 
-    def equal(self, seed: int) -> None:
-        """The comparison at equal pairs, in the first space."""
-        [whole] = [s for n, s in self.variants(LEVELS[0], seed).items() if n == LEVELS[0].name]
-        for count in PAIRS:
-            self._cell(f"equal/{count}-{seed}", lambda c=count: self._equal(whole.first(c), seed))
-
-    def _cell(self, name: str, make: Callable[[], Cell]) -> None:
+    def cell(self, name: str, make: Callable[[], Cell]) -> None:
+        """Makes a cell and keeps it as a file, unless it is there."""
         path = self.cells / f"{name}.json"
         if path.exists():
             return
@@ -220,7 +181,7 @@ class Study:
 
     def _text(self, variants: dict[str, Space], seed: int) -> Cell:
         """Bridges behind which text stays as it is share one captioner."""
-        told = self._captioner(next(iter(variants.values())), seed)
+        told = self.captioner(next(iter(variants.values())), seed)
         rows: Cell = {}
         for name, space in variants.items():
             bridges: dict[str, Bridge] = {
@@ -236,57 +197,31 @@ class Study:
                 several = mean_of_five(space, self.world.alike)
                 bridges["regressor, five captions"] = last(RegressorConfig(), several, seed)
             for kind, bridge in bridges.items():
-                rows[f"{name}/{kind}"] = self._row(told, space, bridge)
+                rows[f"{name}/{kind}"] = self.row(told, space, bridge)
         return rows
 
     def _noise(self, variants: dict[str, Space], seed: int) -> Cell:
         [first, *_] = variants.values()
         config = NoiseInjectionConfig(variance=NOISE_POWER / dim(first))
-        told = self._captioner(first, seed, closed_form(config, first))
+        told = self.captioner(first, seed, closed_form(config, first))
         nothing = closed_form(NoBridgeConfig(), first)
         return {
-            f"{name}/noise injection": self._row(told, space, nothing)
+            f"{name}/noise injection": self.row(told, space, nothing)
             for name, space in variants.items()
         }
 
     def _link(self, name: str, space: Space, seed: int) -> Cell:
         link = last(DiffusionLinkConfig(draws=DRAWS), space, seed)
-        told = self._captioner(space, seed, link)
-        return {f"{name}/Diffusion-Link": self._row(told, space, link)}
+        told = self.captioner(space, seed, link)
+        return {f"{name}/Diffusion-Link": self.row(told, space, link)}
 
-    def _equal(self, space: Space, seed: int) -> Cell:
-        """Both protocols without a bridge, behind the regressor and behind Diffusion-Link, each
-        with as many updates as validation pairs find best.
-        """
-        rows: Cell = {}
-        chosen: dict[str, Bridge] = {"none": closed_form(NoBridgeConfig(), space)}
-        for kind, config in (
-            ("regressor", RegressorConfig()),
-            ("Diffusion-Link", DiffusionLinkConfig(draws=DRAWS)),
-        ):
-            trained = dict(checkpoints(config, space, seed, CHECKPOINTS))
-            for updates, bridge in trained.items():
-                found = {n: space.gap(n, bridged(bridge, space, n)) for n in TITLES}
-                rows[f"{kind} {updates}"] = {"gap": found, **start_of(bridge)}
-            cosines = {u: validation_cosine(bridge, space) for u, bridge in trained.items()}
-            chosen[kind] = trained[max(cosines, key=lambda u: cosines[u])]
-        plain = self._captioner(space, seed, updates=EQUAL_LEARNED)
-        for kind, bridge in chosen.items():
-            # Behind the others text stays as it is, and so does the captioner.
-            link = isinstance(bridge, DiffusionLink)
-            told = partial(self._captioner, space, seed, bridge, updates=EQUAL_LEARNED)
-            text = told() if link else plain
-            rows[f"zero-shot/{kind}"] = self._row(text, space, bridge, NOISE_SEEDS)
-            rows[f"supervised/{kind}"] = self._row(told(side="audio"), space, bridge, NOISE_SEEDS)
-        return rows
-
-    def _row(self, prefix: LinkPrefix, space: Space, bridge: Bridge, noise: int = 1) -> dict:
+    def row(self, say: Say, space: Space, bridge: Bridge, noise: int = 1) -> dict:
         """Captions of the recordings, for Diffusion-Link with `noise` seeds of its noise, and the
         gap behind the bridge.
         """
         seeds = range(noise if isinstance(bridge, DiffusionLink) else 1)
         parts = [bridged(bridge, space, RECORDINGS, seed) for seed in seeds]
-        said = self._say(prefix, np.concatenate(parts))
+        said = say(np.concatenate(parts))
         size = len(parts[0])
         return {
             RECORDINGS: [said[size * n : size * (n + 1)] for n in seeds],
@@ -295,23 +230,14 @@ class Study:
             **start_of(bridge),
         }
 
-    @torch.inference_mode()
-    def _say(self, prefix: LinkPrefix, e: np.ndarray, batch: int = 480) -> list[str]:
-        said: list[str] = []
-        for rows in torch.from_numpy(e).split(batch):
-            tokens = prefix(*one_frame(rows))
-            found = self.world.captioner.decoder.generate(*tokens, GREEDY)
-            said += [row[0].text for row in found]
-        return said
-
-    def _captioner(
+    def captioner(
         self,
         space: Space,
         seed: int,
         bridge: Bridge | None = None,
         side: Side = "text",
         updates: int = LEARNED,
-    ) -> LinkPrefix:
+    ) -> Say:
         """A projector in front of the frozen language model that learned, from the bridged
         embeddings of one side, the tokens from which that model writes the captions: those of
         pocket-link's own projector (squared error).
@@ -336,7 +262,21 @@ class Study:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return prefix.eval()
+        return told_by(prefix.eval(), model.decoder, GREEDY)
+
+
+def told_by(prefix: LinkPrefix, decoder: Decoder, settings: Decoding, batch: int = 480) -> Say:
+    """What `decoder` says to the tokens that `prefix` makes of embeddings."""
+
+    @torch.inference_mode()
+    def say(e: np.ndarray) -> list[str]:
+        said: list[str] = []
+        for rows in torch.from_numpy(e).split(batch):
+            found = decoder.generate(*prefix(*one_frame(rows)), settings)
+            said += [row[0].text for row in found]
+        return said
+
+    return say
 
 
 def dim(space: Space) -> int:

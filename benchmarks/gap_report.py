@@ -69,15 +69,18 @@ def report(cells: Path, images: Path) -> str:
 
 def equal_report(cells: Path) -> str:
     """The tables of the comparison at equal pairs."""
-    references = read_json(cells / "references.json")
-    equal = rows_of(cells, "equal")
-    table = equal_table(equal, RECORDINGS, references[RECORDINGS])
-    return f"## Captions\n\n{table}\n## Updates of a bridge\n\n{updates_table(equal)}"
+    references = read_json(cells / "references.json")[RECORDINGS]
+    equal, recipe = rows_of(cells, "equal"), rows_of(cells, "recipe")
+    parts = {"Captions": equal_table(equal, RECORDINGS, references)}
+    if recipe:
+        parts["Captions at the full recipe"] = equal_table(recipe, RECORDINGS, references)
+    parts["Updates of a bridge"] = updates_table(equal)
+    return "\n".join(f"## {title}\n\n{table}" for title, table in parts.items())
 
 
 def rows_of(cells: Path, folder: str) -> dict[str, Seeds]:
-    """Row -> its cells, of the seeds that are finished; those of the equal comparison carry their
-    number of pairs.
+    """Row -> its cells, of the seeds that are finished; those of the comparisons at equal pairs
+    carry their number of pairs.
     """
     seeds: dict[str, list[Path]] = {}
     for path in sorted((cells / folder).glob("*.json")):
@@ -86,7 +89,7 @@ def rows_of(cells: Path, folder: str) -> dict[str, Seeds]:
     found: dict[str, Seeds] = {}
     for paths in seeds.values():
         for path in paths if len(paths) == most else ():
-            pairs = f"{path.stem.split('-')[0]}/" if folder == "equal" else ""
+            pairs = "" if folder == "gain" else f"{path.stem.split('-')[0]}/"
             for name, cell in read_json(path).items():
                 found.setdefault(f"{pairs}{name}", []).append(cell)
     return found

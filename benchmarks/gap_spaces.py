@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,10 +27,13 @@ from earwitness_lab.pocket.development import read_development
 from earwitness_lab.pocket.ears_source import EarsSource
 from earwitness_lab.pocket.scene_pool import FrameRows, Scenes
 from earwitness_lab.scenes.lexicon import Lexicon
+from earwitness_lab.scenes.soundbank import Split
 
 SCENES, SINGLES, HELDOUT = 2000, 4000, 300
 """training pairs: scenes of AudioCaps captions, then recordings of one sound with a sentence for
 its class; held-out scenes, even ones for selection and odd ones for reporting"""
+POOL = 48_000
+"""scenes of pocket-link's own recipe, from which further training pairs are taken"""
 DIM, HIDDEN = 64, 256
 RECORDINGS, TEST_SCENES = "recordings", "scenes"
 TITLES = {RECORDINGS: "development recordings", TEST_SCENES: "held-out scenes"}
@@ -70,6 +73,8 @@ class World:
 
     data: Path
     runs: Path
+    more: int = 0
+    """further scenes among the training pairs"""
 
     @cached_property
     def captioner(self) -> TorchCaptioner:
@@ -151,21 +156,24 @@ class World:
         items = source.open(Opening(self._encoder, 16000, self.runs, 0)).train
         # The source has its recordings first.
         order = [*range(SINGLES, SINGLES + SCENES), *range(SINGLES)]
-        return _sounds([items[(n, 0)] for n in order])
+        more = self._scenes(POOL, "train", "train")[: self.more] if self.more else []
+        return _sounds([items[(n, 0)] for n in order] + more)
 
     def _heldout_scenes(self) -> Sounds:
+        return _sounds(self._scenes(HELDOUT, "heldout", "val"))
+
+    def _scenes(self, size: int, split: Split, captions: Literal["train", "val"]) -> list[dict]:
+        """Scenes of pocket-link's own recipe."""
         code = sha256_of(self._encoder / "model.safetensors")[:12]
         scenes = Scenes(
-            self.data, self.runs / "cache", 2, "captions", "heldout", "val", rarity=0, clotho=False
+            self.data, self.runs / "cache", 2, "captions", split, captions, rarity=0.0, clotho=False
         )
         rows = FrameRows(scenes, self._encoder, code, self.dual.frames.dim)
-        folder = self.runs / "pool" / f"frames-heldout-2-{HELDOUT}-{code}"
-        pool = build_pool(folder, HELDOUT, rows, workers=1)
-        frames, texts = pool.arrays["frames"], pool.arrays["text"]
-        captions = [text.decode() for text in texts.tolist()]
-        return _sounds(
-            [{"frames": f, "text": text} for f, text in zip(frames, captions, strict=True)]
-        )
+        folder = self.runs / "pool" / f"frames-{split}-2-{size}-{code}"
+        pool = build_pool(folder, size, rows)
+        texts = [text.decode() for text in pool.arrays["text"].tolist()]
+        frames = pool.arrays["frames"]
+        return [{"frames": f, "text": text} for f, text in zip(frames, texts, strict=True)]
 
     def _recordings(self) -> Sounds:
         files, references = read_development(self.data)

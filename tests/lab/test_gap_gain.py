@@ -8,25 +8,28 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import SENTENCES
-from link_parts import untrained_link
+from link_parts import LLAMA, untrained_link
 
+from earwitness.models.llama import LlamaSize
 from earwitness.training.embeddings import Pairs
+from earwitness.training.parts import new_language_model
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def study_parts() -> tuple[Any, Any, Any]:
+def study_parts() -> tuple[Any, ...]:
     sys.path.insert(0, str(BENCHMARKS))
-    found = tuple(map(importlib.import_module, ("gap_spaces", "gap_gain", "gap_report")))
+    names = ("gap_spaces", "gap_gain", "gap_report", "gap_equal")
+    found = tuple(map(importlib.import_module, names))
     sys.path.remove(str(BENCHMARKS))
-    return found  # type: ignore[return-value]
+    return found
 
 
 @pytest.fixture
-def study(study_parts, tmp_path, monkeypatch):
-    """A study whose sounds are noise of a kind per sentence, with three sentences per recording."""
-    spaces, gain, _ = study_parts
+def world(study_parts, tmp_path) -> Any:
+    """Sounds that are noise of a kind per sentence, with three sentences per recording."""
+    spaces = study_parts[0]
     rng = np.random.default_rng(0)
     kinds = rng.normal(size=(len(SENTENCES), 48))
 
@@ -41,15 +44,41 @@ def study(study_parts, tmp_path, monkeypatch):
     world.captioner = untrained_link()
     sets = {"train": (60, 1), "validation": (12, 1), "scenes": (10, 1), "recordings": (8, 3)}
     world.sets = {name: sounds(*sizes) for name, sizes in sets.items()}
+    (tmp_path / "pool").mkdir()
+    return world
+
+
+@pytest.fixture
+def study(study_parts, world, tmp_path, monkeypatch) -> Any:
+    spaces, gain = study_parts[:2]
     for name, value in {
         "LEVELS": (spaces.Level("0.3", 0.07, 32, 10),),
-        "UPDATES": 5, "BATCH": 16, "LEARNED": 5, "EQUAL_LEARNED": 5, "TOGETHER": 16,
-        "CHECKPOINTS": (3, 6),
-        "NOISE_SEEDS": 2, "PAIRS": (30,), "OFFSETS": (0.8,),
+        "UPDATES": 5, "BATCH": 16, "LEARNED": 5, "TOGETHER": 16, "OFFSETS": (0.8,),
     }.items():  # fmt: skip
         monkeypatch.setattr(gain, name, value)
-    (tmp_path / "pool").mkdir()
     return gain.Study(world, tmp_path / "cells")
+
+
+@pytest.fixture
+def equal_study(study_parts, world, study, tmp_path, monkeypatch) -> Any:
+    """A study at 30 and 60 pairs, whose full recipe is one epoch of an untrained language model."""
+    equal = study_parts[3]
+    sizes = {"LEARNED": 5, "CHECKPOINTS": (3, 6), "NOISE_SEEDS": 2, "PAIRS": (30, 60)}
+    for name, value in sizes.items():
+        monkeypatch.setattr(equal, name, value)
+    monkeypatch.setattr(equal, "LEVELS", study_parts[1].LEVELS)
+    tokenizer, model = new_language_model(LlamaSize(**LLAMA), SENTENCES)
+    for part in (tokenizer, model):
+        part.save_pretrained(tmp_path / "pocket_lm" / "best" / "decoder")
+    monkeypatch.setattr(equal, "run_recipe", lambda *_: None)
+    settings = equal.read_recipe
+
+    def short(path: Path, keys: list[str], data: Path) -> Any:
+        small = ["fit.epochs=1", "fit.batch_size=16", "decoding.max_new_tokens=6", "hidden=16"]
+        return settings(path, keys + small, data)
+
+    monkeypatch.setattr(equal, "read_recipe", short)
+    return equal.EqualStudy(world, tmp_path / "equal")
 
 
 def random_space(spaces: Any, clips: int = 40) -> Any:
@@ -83,7 +112,7 @@ def test_an_offset_makes_the_gap_that_is_asked_for(study_parts, distance: float)
 
 
 def test_captions_of_one_plan_are_averaged(study_parts, study) -> None:
-    _, gain, _ = study_parts
+    gain = study_parts[1]
     space = random_space(study_parts[0])
     found = gain.mean_of_five(space, [[0, 3, 5], [1]]).pairs["train"].text
     text = space.pairs["train"].text
@@ -98,14 +127,12 @@ def test_captions_of_one_plan_are_averaged(study_parts, study) -> None:
 def test_a_study_fills_its_cells_once_and_prints_every_row(
     study_parts, study, tmp_path, capsys, monkeypatch
 ) -> None:
-    _, gain, report = study_parts
+    _, gain, report, _ = study_parts
     monkeypatch.setattr(report, "DRAWS", 50)
     gain.write_json(study.cells / "references.json", study.references())
     study.level(gain.LEVELS[0], 0)
-    study.equal(0)
     assert "gain/0.3+0.8-link-0" in capsys.readouterr().out
     study.level(gain.LEVELS[0], 0)
-    study.equal(0)
     assert capsys.readouterr().out == ""
     (study.cells / "gain" / "0.3-text-1.json").write_text("{}")
     text = report.report(study.cells, tmp_path)
@@ -115,9 +142,27 @@ def test_a_study_fills_its_cells_once_and_prints_every_row(
     for kind in report.STYLES:
         assert sum(f"| {kind} |" in row for row in rows) == (1 if "five" in kind else 2)
     assert all(" |  | " in row for row in rows if "| none |" in row)
-    tables = report.equal_report(study.cells)
-    equal = [line for line in tables.splitlines() if line.startswith("| 30 |")]
-    assert len(equal) == 4 + 6
+
+
+def test_bridges_and_captioners_learn_from_equal_pairs(
+    study_parts, equal_study, monkeypatch, capsys
+) -> None:
+    _, gain, report, _ = study_parts
+    monkeypatch.setattr(report, "DRAWS", 50)
+    gain.write_json(equal_study.cells / "references.json", equal_study.references())
+    equal_study.pairs(0)
+    equal_study.recipe(0)
+    assert "recipe/60-supervised-Diffusion-Link-0" in capsys.readouterr().out
+    equal_study.pairs(0)
+    equal_study.recipe(0)
+    assert "/" not in capsys.readouterr().out
+    captions, recipe, updates = (
+        [line for line in part.splitlines() if line.startswith(("| 30 |", "| 60 |"))]
+        for part in report.equal_report(equal_study.cells).split("## ")[1:]
+    )
+    assert (len(captions), len(recipe), len(updates)) == (12, 6, 8)
+    said = report.rows_of(equal_study.cells, "recipe")
+    assert len(said["60/zero-shot/Diffusion-Link"][0]["recordings"]) == 2
 
 
 def test_a_gain_is_a_ratio_with_the_spread_over_clips_and_seeds(study_parts) -> None:

@@ -106,17 +106,56 @@ def _prepare(recipe: LinkRecipe, run_folder: Path) -> Job:
     recipe = resolved(recipe, ("encoder", "decoder"), run_folder / "weights.json")
     splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
     train = splits.train.first(recipe.pairs) if recipe.pairs else splits.train
+    encoder = EmbeddingFrames(load_embedding_encoder(recipe.encoder))
+    bridge = load_bridge(recipe.bridge) if recipe.bridge else None
+    _check_width(bridge, encoder.dim, recipe)
+    captioner = link_captioner(recipe, encoder, bridge, train.captions)
+    return lambda: fit_link(recipe, captioner, train, splits.validation, run_folder)
+
+
+def link_captioner(
+    recipe: LinkRecipe, encoder: EmbeddingFrames, bridge: Bridge | None, captions: list[str]
+) -> TorchCaptioner:
+    """The captioner of `recipe` before training, behind `bridge` or, without one, the recipe's
+    untrained bridge; `captions` train the tokenizer of a new language model.
+
+    Raises:
+        ConfigError: the recipe names no language model.
+    """
     torch.manual_seed(recipe.fit.seed)
-    captioner = _captioner(recipe, train)
-    return lambda: fit(
+    settings: Any = bridge.config if bridge else recipe.untrained_bridge
+    config = CaptionerConfig(
+        prefix=LinkPrefixConfig(bridge=settings, hidden=recipe.hidden),
+        decoder=recipe.language_model,
+        guide=None,
+        aligner=None,
+        decoding=recipe.decoding,
+    )
+    decoder = open_language_model(recipe, recipe.language_model, captions)
+    captioner = TorchCaptioner(encoder, decoder, config, recipe.name)
+    if bridge:
+        captioner.prefix.bridge.load_state_dict(bridge.state_dict(), strict=True)
+    return captioner
+
+
+def fit_link(
+    recipe: LinkRecipe, captioner: TorchCaptioner, train: Pairs, chosen_on: Pairs, folder: Path
+) -> dict[str, float]:
+    """Trains `captioner` by the recipe's protocol on `train`; the scores on `chosen_on` of the best
+    weights, which are in `folder`/best.
+
+    Raises:
+        TrainingError: see `earwitness.training.fit.fit`.
+    """
+    return fit(
         LinkTraining(captioner, recipe.protocol),
         PairItems(_one_side(train, recipe.protocol)),
         collate_pairs,
         {},
         recipe.fit,
-        run_folder,
-        validate=lambda trained: validation(trained, splits.validation),
-        save=lambda trained, folder: _save(trained, folder, recipe),
+        folder,
+        validate=lambda trained: validation(trained, chosen_on),
+        save=lambda trained, best: _save(trained, best, recipe),
         select=Selection("decode", "lowest"),
     )
 
@@ -144,25 +183,6 @@ def _one_side(pairs: Pairs, protocol: str) -> Pairs:
     if protocol == "supervised":
         return pairs
     return pairs._replace(audio=pairs.audio * float("nan"))
-
-
-def _captioner(recipe: LinkRecipe, train: Pairs) -> TorchCaptioner:
-    encoder = EmbeddingFrames(load_embedding_encoder(recipe.encoder))
-    bridge = load_bridge(recipe.bridge) if recipe.bridge else None
-    _check_width(bridge, encoder.dim, recipe)
-    settings: Any = bridge.config if bridge else recipe.untrained_bridge
-    config = CaptionerConfig(
-        prefix=LinkPrefixConfig(bridge=settings, hidden=recipe.hidden),
-        decoder=recipe.language_model,
-        guide=None,
-        aligner=None,
-        decoding=recipe.decoding,
-    )
-    decoder = open_language_model(recipe, recipe.language_model, train.captions)
-    captioner = TorchCaptioner(encoder, decoder, config, recipe.name)
-    if bridge:
-        captioner.prefix.bridge.load_state_dict(bridge.state_dict(), strict=True)
-    return captioner
 
 
 def _check_width(bridge: Bridge | None, dim: int, recipe: LinkRecipe) -> None:
