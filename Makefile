@@ -1,4 +1,4 @@
-# make caption FILE=clip.wav   set up on a bare machine, then print what is heard
+# make caption FILE=clip.wav   set up on a bare machine (in seconds where uv is installed), then print what is heard
 # make test                    set up, then run the tests, on all cores (WORKERS=2 on two of them)
 # make setup | check | docs | browser | pocket
 PYTHON ?= python3
@@ -6,6 +6,7 @@ VENV ?= .venv
 FILE ?= examples/storm.flac
 DATA ?= ../shared/data
 WORKERS ?= logical
+UV ?= uv
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints-cpu.txt
@@ -41,12 +42,12 @@ browser: $(VENV)/.runtime
 	$(BIN)/earwitness page build/page
 
 $(VENV)/bin/python:
-	@$(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@$(UV) venv -q --seed --clear --python $(PYTHON) $(VENV) 2>/dev/null || $(PYTHON) -m venv $(VENV) || { echo "cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
 
 # What captions: numpy, onnxruntime, tokenizers and the readers of sound files; no torch.
 $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml constraints-cpu.txt
 	@echo "installing earwitness (some seconds the first time)" >&2
-	@$(PIP) -e . >&2
+	@$(UV) pip install -q --python $(BIN)/python -c constraints-cpu.txt -e . 2>/dev/null || $(PIP) --no-compile -e . >&2
 	@touch $@
 
 # torch comes from the constraints file, so that nothing pulls CUDA packages onto a CPU machine.

@@ -10,11 +10,12 @@ those of one thread come close to the time that it would take alone. Torch capti
 long sound, and its time is scaled up. The others have random weights and caption one batch: a
 Whisper-tiny (greedy, 20 tokens, 30 s windows) and a captioner with the sizes of CoNeTTE
 (ConvNeXt-tiny, six decoder layers of width 256, three beams of 20 tokens). `--install` sets up a
-fresh environment first.
+fresh clone first, with pip and, where it is installed, with uv.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -83,19 +84,21 @@ def row(what: str, seconds: dict[str, float], unit: str = "s", per: float = 0.0)
 
 
 def install() -> None:
-    """A fresh environment with what captioning needs, to its first caption."""
-    with tempfile.TemporaryDirectory() as place:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        pip = [f"{place}/bin/pip", "-q", "--disable-pip-version-check", "install"]
-        constraints = ["-c", str(ROOT / "constraints-cpu.txt")]
-        subprocess.run([*pip, *constraints, str(ROOT)], check=True)
-        command = [f"{place}/bin/earwitness", "caption", str(EXAMPLE)]
-        subprocess.run(command, check=True, capture_output=True)
-        seconds = time.perf_counter() - started
-        size = sum(p.lstat().st_size for p in Path(place).rglob("*") if not p.is_dir())
-    print(f"| fresh environment to the first caption | {seconds:.0f} s | | | |")
-    print(f"| environment on disk | {size / 1e6:.0f} MB | | | |", flush=True)
+    """A fresh clone to its first caption, by `make caption`: with pip, and with uv where it is."""
+    for tool in ("pip", "uv"):
+        if tool == "uv" and not shutil.which("uv"):
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            subprocess.run(["git", "clone", "-q", str(ROOT), f"{place}/clone"], check=True)
+            command = ["make", "-C", f"{place}/clone", "caption", f"PYTHON={sys.executable}"]
+            started = time.perf_counter()
+            choice = [] if tool == "uv" else ["UV=false"]
+            subprocess.run([*command, *choice], check=True, capture_output=True)
+            seconds = time.perf_counter() - started
+            files = [path for path in Path(place, "clone/.venv").rglob("*") if path.is_file()]
+            size = sum(path.lstat().st_size for path in files if not path.is_symlink())
+        print(f"| fresh clone to the first caption, {tool} | {seconds:.0f} s | | | |")
+        print(f"| environment on disk, {tool} | {size / 1e6:.0f} MB | | | |", flush=True)
 
 
 def cold(model: str, alone: bool) -> None:
