@@ -71,11 +71,16 @@ def equal_report(cells: Path) -> str:
     """The tables of the comparison at equal pairs."""
     references = read_json(cells / "references.json")[RECORDINGS]
     equal, recipe = rows_of(cells, "equal"), rows_of(cells, "recipe")
-    parts = {"Captions": equal_table(equal, RECORDINGS, references)}
+    parts = {"Captions": equal_table(_in_order(equal), RECORDINGS, references)}
     if recipe:
         parts["Captions at the full recipe"] = equal_table(recipe, RECORDINGS, references)
-    parts["Updates of a bridge"] = updates_table(equal)
+    parts["Updates of a bridge"] = updates_table(_in_order(equal))
     return "\n".join(f"## {title}\n\n{table}" for title, table in parts.items())
+
+
+def _in_order(rows: Mapping[str, Seeds]) -> dict[str, Seeds]:
+    """By the number of pairs."""
+    return dict(sorted(rows.items(), key=lambda row: int(row[0].partition("/")[0])))
 
 
 def rows_of(cells: Path, folder: str) -> dict[str, Seeds]:
@@ -176,7 +181,8 @@ def updates_table(rows: Mapping[str, Seeds]) -> str:
             for v in [[cell["gap"][name]["paired_cosine"] for cell in seeds]]
         ]
         starts = ", ".join(str(cell["start"]) for cell in seeds if "start" in cell)
-        lines.append(f"| {pairs} | {kind} | {updates} | {' | '.join(cosines)} | {starts} |")
+        numbers = f"{int(pairs):,} | {kind} | {int(updates):,}"
+        lines.append(f"| {numbers} | {' | '.join(cosines)} | {starts} |")
     return "\n".join(lines) + "\n"
 
 
@@ -199,14 +205,15 @@ def equal_table(rows: Mapping[str, Seeds], name: str, references: list[list[str]
     for row, gain in found.items():
         pairs, protocol, kind = row.split("/")
         read = protocol == "zero-shot" or kind == BASE
-        beats = found[f"{pairs}/supervised/{BASE}"].gain_low > 0
+        supervised = found.get(f"{pairs}/supervised/{BASE}")
+        beats = supervised is not None and supervised.gain_low > 0
         told = _percent(gain, f"{protocol}/{kind}", f"zero-shot/{BASE}")
         if protocol == "supervised" and kind == BASE:
             told += " over zero-shot"
         if not read and not beats:
             told = f"({told}, not interpreted)"
         lines.append(
-            f"| {pairs} | {protocol} | {kind} | {_score(gain)} | {told} | {corrected[row]} |"
+            f"| {int(pairs):,} | {protocol} | {kind} | {_score(gain)} | {told} | {corrected[row]} |"
         )
     return "\n".join(lines) + "\n"
 
