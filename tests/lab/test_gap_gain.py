@@ -74,8 +74,9 @@ def equal_study(study_parts, world, study, tmp_path, monkeypatch) -> Any:
     settings = equal.read_recipe
 
     def short(path: Path, keys: list[str], data: Path) -> Any:
-        small = ["fit.epochs=1", "fit.batch_size=16", "decoding.max_new_tokens=6", "hidden=16"]
-        return settings(path, keys + small, data)
+        # Accelerate keeps the precision of a process's first training.
+        small = ["fit.epochs=1", "fit.batch_size=16", 'fit.precision="fp32"', "hidden=16"]
+        return settings(path, [*keys, *small, "decoding.max_new_tokens=6"], data)
 
     monkeypatch.setattr(equal, "read_recipe", short)
     return equal.EqualStudy(world, tmp_path / "equal")
