@@ -94,7 +94,7 @@ TABLES = ("equal", "recipe")
 
 def introduction(seeds: dict[str, int]) -> str:
     """What was done, in numbers."""
-    counts = " or ".join(f"{n:,}" for n in PAIRS)
+    counts = ", ".join(f"{n:,}" for n in PAIRS)
     return f"""# Bridges at equal pairs
 
 Written by `python benchmarks/gap_equal.py`. For what it means see [the results](results.md).
@@ -102,7 +102,7 @@ Written by `python benchmarks/gap_equal.py`. For what it means see [the results]
 - Sounds and captioned recordings: those of [the gains](link_results.md), and further scenes up to
   {PAIRS[-1]:,} pairs. The space is trained as there, at temperature {LEVELS[0].temperature:g} with
   batches of {LEVELS[0].batch}, on all pairs.
-- Captioners and bridges learn from the same {counts} pairs.
+- Numbers of pairs: {counts}. Captioners and bridges learn from the same ones.
   A captioner is a new projector in front of pocket-link's frozen language model, {LEARNED:,}
   updates of {TOGETHER}: zero-shot from the text of the pairs, supervised from their audio behind
   the bridge.

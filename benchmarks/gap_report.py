@@ -30,6 +30,7 @@ from earwitness.statistics import (
 
 DRAWS = 2000
 BASE = "none"
+EQUAL_BRIDGES = (BASE, "regressor", "Diffusion-Link")
 PAPER = 1.525
 """CIDEr with the bridge over CIDEr without, zero-shot: the paper's abstract"""
 STYLES = {
@@ -73,14 +74,23 @@ def equal_report(cells: Path) -> str:
     equal, recipe = rows_of(cells, "equal"), rows_of(cells, "recipe")
     parts = {"Captions": equal_table(_in_order(equal), RECORDINGS, references)}
     if recipe:
-        parts["Captions at the full recipe"] = equal_table(recipe, RECORDINGS, references)
+        parts["Captions at the full recipe"] = equal_table(
+            _in_order(recipe), RECORDINGS, references
+        )
     parts["Updates of a bridge"] = updates_table(_in_order(equal))
     return "\n".join(f"## {title}\n\n{table}" for title, table in parts.items())
 
 
 def _in_order(rows: Mapping[str, Seeds]) -> dict[str, Seeds]:
-    """By the number of pairs."""
-    return dict(sorted(rows.items(), key=lambda row: int(row[0].partition("/")[0])))
+    """By the number of pairs, then by bridge, zero-shot first."""
+
+    def place(item: tuple[str, Seeds]) -> tuple[int, int, bool]:
+        pairs, _, rest = item[0].partition("/")
+        bridge = rest.rpartition("/")[2]
+        [kind] = [n for n, name in enumerate(EQUAL_BRIDGES) if bridge.startswith(name)]
+        return int(pairs), kind, rest.startswith("supervised")
+
+    return dict(sorted(rows.items(), key=place))
 
 
 def rows_of(cells: Path, folder: str) -> dict[str, Seeds]:
