@@ -1,7 +1,7 @@
 """Bridges and captioners that learn from the same pairs: 1,000, 6,000 and 48,000.
 
     python benchmarks/gap_equal.py --data ../shared/data
-    python benchmarks/gap_equal.py --data ../shared/data --part recipe --seeds 1
+    python benchmarks/gap_equal.py --data ../shared/data --part recipe --seeds 0
 
 The space is the first of `gap_gain.py`, trained on all pairs. `--part pairs` has projectors in
 front of a frozen language model at each number of pairs; `--part recipe` trains the captioners of
@@ -10,8 +10,7 @@ from a language model that is trained first if `--runs` has none. Each cell is a
 stopped run resumes with the missing cell. The tables are printed and written to docs/link_equal.md.
 """
 
-import argparse
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -26,11 +25,12 @@ from gap_gain import (
     bridged,
     checkpoints,
     closed_form,
+    options,
     start_of,
     told_by,
     validation_cosine,
 )
-from gap_report import equal_report, rows_of
+from gap_report import BASE, EQUAL_BRIDGES, equal_report, publish, rows_of
 from gap_spaces import DIM, HIDDEN, SCENES, SINGLES, TITLES, Space, World
 
 from earwitness.encoders import EmbeddingFrames
@@ -58,20 +58,14 @@ LEARNED = 1000
 """updates of a projector"""
 NOISE_SEEDS = 5
 BRIDGES = {"regressor": RegressorConfig(), "Diffusion-Link": DiffusionLinkConfig(draws=DRAWS)}
-PROTOCOLS = {"zero-shot": "zero_shot", "supervised": "supervised"}
+PROTOCOLS = ("zero-shot", "supervised")
 
 
 def main() -> None:
     """Reads the command line, fills the missing cells, prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = options(__doc__, "docs/link_equal.md")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="which ones")
     parser.add_argument("--part", choices=("pairs", "recipe"), default="pairs")
-    parser.add_argument("--out", type=Path, default=Path("docs/link_equal.md"))
-    parser.add_argument("--report", action="store_true", help="print what is there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cells = args.runs / "gap_equal"
@@ -82,18 +76,14 @@ def main() -> None:
             study.pairs(seed)
             if args.part == "recipe":
                 study.recipe(seed)
-    seeds = {part: max(map(len, rows_of(cells, part).values()), default=0) for part in TABLES}
-    text = f"{introduction(seeds)}\n{equal_report(cells)}"
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(text, encoding="utf-8")
-    print(text)
+    equal, recipe = (
+        max(map(len, rows_of(cells, part).values()), default=0) for part in ("equal", "recipe")
+    )
+    publish(f"{introduction(equal, recipe)}\n{equal_report(cells)}", args.out)
 
 
-TABLES = ("equal", "recipe")
-
-
-def introduction(seeds: dict[str, int]) -> str:
-    """What was done, in numbers."""
+def introduction(equal: int, recipe: int) -> str:
+    """What was done, in numbers; these are the seeds of each part."""
     counts = ", ".join(f"{n:,}" for n in PAIRS)
     return f"""# Bridges at equal pairs
 
@@ -111,7 +101,7 @@ Written by `python benchmarks/gap_equal.py`. For what it means see [the results]
 - Bridges: {", ".join(f"{n:,}" for n in CHECKPOINTS)} updates of {BATCH} pairs, chosen on validation
   pairs; Diffusion-Link averages {DRAWS} draws, its t* is by the one-standard-error rule, and
   its captions are those of {NOISE_SEEDS} noise seeds.
-- Seeds: {seeds["equal"]}, at the full recipe {seeds["recipe"]}. Intervals are 95 %, over clips and
+- Seeds: {equal}, at the full recipe {recipe}. Intervals are 95 %, over clips and
   seeds together; p is corrected by Holm within a table.
 """
 
@@ -127,7 +117,7 @@ class EqualStudy(Study):
     def recipe(self, seed: int) -> None:
         """The captioners of the full recipe on all pairs, one to a cell."""
         count = PAIRS[-1]
-        for kind in ("none", *BRIDGES):
+        for kind in EQUAL_BRIDGES:
             for protocol in PROTOCOLS:
                 if (protocol, kind) != ("zero-shot", "regressor"):
                     name = f"recipe/{count}-{protocol}-{kind}-{seed}"
@@ -135,7 +125,7 @@ class EqualStudy(Study):
 
     def whole(self, seed: int) -> Space:
         """The space with all pairs."""
-        return self.variants(LEVELS[0], seed)[LEVELS[0].name]
+        return self.space(LEVELS[0], seed)
 
     def _equal(self, count: int, seed: int) -> Cell:
         """Both protocols without a bridge, behind the regressor and behind Diffusion-Link, each
@@ -152,7 +142,7 @@ class EqualStudy(Study):
             best = trained[max(cosines, key=lambda u: cosines[u])]
             save_bridge(best, self._folder(kind, count, seed))
         plain = self.captioner(space, seed, updates=LEARNED)
-        for kind in ("none", *BRIDGES):
+        for kind in EQUAL_BRIDGES:
             bridge = self._bridge(kind, count, space, seed)
             told = partial(self.captioner, space, seed, bridge, updates=LEARNED)
             text = told() if isinstance(bridge, DiffusionLink) else plain
@@ -165,7 +155,7 @@ class EqualStudy(Study):
         text stays as it is, and so does the captioner.
         """
         space = self.whole(seed)
-        shared = ("regressor",) if (protocol, kind) == ("zero-shot", "none") else ()
+        shared = ("regressor",) if (protocol, kind) == ("zero-shot", BASE) else ()
         bridges = {k: self._bridge(k, PAIRS[-1], space, seed) for k in (kind, *shared)}
         say = self._learned(space, bridges[kind], protocol, kind, seed)
         return {
@@ -179,6 +169,7 @@ class EqualStudy(Study):
         config = dual.config.model_copy(update={"dim": DIM, "hidden": HIDDEN})
         encoder = EmbeddingFrames(DualEncoder(dual.frames, dual.tokenizer, config))
         train, chosen_on = space.pairs["train"], space.pairs["validation"]
+        torch.manual_seed(seed)
         captioner = link_captioner(recipe, encoder, bridge, train.captions)
         run = self.cells / "captioners" / f"{protocol}-{kind}-{seed}"
         fit_link(recipe, captioner, train, chosen_on, run)
@@ -190,18 +181,23 @@ class EqualStudy(Study):
 
     def _settings(self, protocol: str, seed: int) -> LinkRecipe:
         """pocket-link's recipe, in front of a language model that learned from text alone."""
-        data, lm = self.world.data, self.world.runs / "pocket_lm"
-        run_recipe(RECIPES / "pocket_lm.toml", lm, ["fit.threads=1"], data)
-        keys = [f"protocol={PROTOCOLS[protocol]}", f"fit.seed={seed}", "fit.threads=1"]
-        recipe = read_recipe(RECIPES / "pocket_link_zeroshot.toml", keys, data)
+        keys = [f"protocol={protocol.replace('-', '_')}", f"fit.seed={seed}", "fit.threads=1"]
+        recipe = read_recipe(RECIPES / "pocket_link_zeroshot.toml", keys, self.world.data)
         assert isinstance(recipe, LinkRecipe)
-        return recipe.model_copy(update={"decoder": lm / "best" / "decoder"})
+        return recipe.model_copy(update={"decoder": self._language_model})
+
+    @cached_property
+    def _language_model(self) -> Path:
+        """Trained once, by its own recipe."""
+        run = self.world.runs / "pocket_lm"
+        run_recipe(RECIPES / "pocket_lm.toml", run, ["fit.threads=1"], self.world.data)
+        return run / "best" / "decoder"
 
     def _folder(self, kind: str, count: int, seed: int) -> Path:
         return self.cells / "bridges" / f"{kind}-{count}-{seed}"
 
     def _bridge(self, kind: str, count: int, space: Space, seed: int) -> Bridge:
-        if kind == "none":
+        if kind == BASE:
             return closed_form(NoBridgeConfig(), space)
         return load_bridge(self._folder(kind, count, seed))
 

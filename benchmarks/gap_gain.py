@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gap_report import report, rows_of
+from gap_report import publish, report, rows_of
 from gap_spaces import (
     DIM,
     RECORDINGS,
@@ -75,15 +75,9 @@ Say = Callable[[np.ndarray], list[str]]
 
 def main() -> None:
     """Reads the command line, fills the missing cells, prints the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("docs/link_results.md"))
+    parser = options(__doc__, "docs/link_results.md")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
     parser.add_argument("--images", type=Path, default=Path("docs/images"))
-    parser.add_argument("--report", action="store_true", help="print what is there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cells = args.runs / "gap_gain"
@@ -93,10 +87,19 @@ def main() -> None:
         for seed in range(args.seeds):
             study.levels(seed)
     seeds = max(map(len, rows_of(cells, "gain").values()))
-    text = f"{introduction(seeds)}\n{report(cells, args.images)}"
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(text, encoding="utf-8")
-    print(text)
+    publish(f"{introduction(seeds)}\n{report(cells, args.images)}", args.out)
+
+
+def options(about: str | None, out: str) -> argparse.ArgumentParser:
+    """The options that both studies have; `out` is where the page is written."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--report", action="store_true", help="print what is there")
+    return parser
 
 
 def introduction(seeds: int) -> str:
@@ -151,6 +154,15 @@ class Study:
 
     def variants(self, level: Level, seed: int) -> dict[str, Space]:
         """The space of a level by its name; for the first, those with offsets too."""
+        space = self.space(level, seed)
+        spaces = {level.name: space}
+        if level is LEVELS[0]:
+            for gap in OFFSETS:
+                spaces[f"{level.name}+{gap}"] = space.moved(offset_to(space, gap))
+        return spaces
+
+    def space(self, level: Level, seed: int) -> Space:
+        """A space, trained unless it is there."""
         path = self.cells / "spaces" / f"{level.name}-{seed}.npz"
         if not path.exists():
             start = time.process_time()
@@ -163,12 +175,7 @@ class Study:
         for name, sounds in self.world.sets.items():
             audio, text = arrays[f"audio {name}"], arrays[f"text {name}"]
             pairs[name] = Pairs(audio, text, sounds.owner, sounds.captions)
-        spaces = {level.name: Space(pairs)}
-        if level is LEVELS[0]:
-            for gap in OFFSETS:
-                space = Space(pairs)
-                spaces[f"{level.name}+{gap}"] = space.moved(offset_to(space, gap))
-        return spaces
+        return Space(pairs)
 
     def cell(self, name: str, make: Callable[[], Cell]) -> None:
         """Makes a cell and keeps it as a file, unless it is there."""

@@ -71,14 +71,19 @@ def report(cells: Path, images: Path) -> str:
 def equal_report(cells: Path) -> str:
     """The tables of the comparison at equal pairs."""
     references = read_json(cells / "references.json")[RECORDINGS]
-    equal, recipe = rows_of(cells, "equal"), rows_of(cells, "recipe")
-    parts = {"Captions": equal_table(_in_order(equal), RECORDINGS, references)}
+    equal, recipe = (_in_order(rows_of(cells, part)) for part in ("equal", "recipe"))
+    parts = {"Captions": equal_table(equal, RECORDINGS, references)}
     if recipe:
-        parts["Captions at the full recipe"] = equal_table(
-            _in_order(recipe), RECORDINGS, references
-        )
-    parts["Updates of a bridge"] = updates_table(_in_order(equal))
+        parts["Captions at the full recipe"] = equal_table(recipe, RECORDINGS, references)
+    parts["Updates of a bridge"] = updates_table(equal)
     return "\n".join(f"## {title}\n\n{table}" for title, table in parts.items())
+
+
+def publish(text: str, path: Path) -> None:
+    """Prints a page and writes it to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(text)
 
 
 def _in_order(rows: Mapping[str, Seeds]) -> dict[str, Seeds]:

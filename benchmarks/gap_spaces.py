@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,17 +17,14 @@ from torch.nn.functional import normalize
 
 from earwitness import audio
 from earwitness.encoders.dual import DualEncoder, one_frame
-from earwitness.io.digests import sha256_of
 from earwitness.lamb.aligner import caption_codes, info_nce
 from earwitness.system.captioner import TorchCaptioner
 from earwitness.training.embeddings import Pairs
-from earwitness.training.pool import build_pool
-from earwitness.training.source import Opening
+from earwitness.training.source import Opening, Splits
 from earwitness_lab.pocket.development import read_development
 from earwitness_lab.pocket.ears_source import EarsSource
-from earwitness_lab.pocket.scene_pool import FrameRows, Scenes
+from earwitness_lab.pocket.scene_source import SceneSource
 from earwitness_lab.scenes.lexicon import Lexicon
-from earwitness_lab.scenes.soundbank import Split
 
 SCENES, SINGLES, HELDOUT = 2000, 4000, 300
 """training pairs: scenes of AudioCaps captions, then recordings of one sound with a sentence for
@@ -156,24 +153,22 @@ class World:
         items = source.open(Opening(self._encoder, 16000, self.runs, 0)).train
         # The source has its recordings first.
         order = [*range(SINGLES, SINGLES + SCENES), *range(SINGLES)]
-        more = self._scenes(POOL, "train", "train")[: self.more] if self.more else []
-        return _sounds([items[(n, 0)] for n in order] + more)
+        more = self._scenes.train
+        rows = [items[(n, 0)] for n in order] + [more[(n, 0)] for n in range(self.more)]
+        return _sounds(rows)
 
     def _heldout_scenes(self) -> Sounds:
-        return _sounds(self._scenes(HELDOUT, "heldout", "val"))
+        items = self._scenes.validation
+        return _sounds([items[(n, 0)] for n in range(HELDOUT)])
 
-    def _scenes(self, size: int, split: Split, captions: Literal["train", "val"]) -> list[dict]:
-        """Scenes of pocket-link's own recipe."""
-        code = sha256_of(self._encoder / "model.safetensors")[:12]
-        scenes = Scenes(
-            self.data, self.runs / "cache", 2, "captions", split, captions, rarity=0.0, clotho=False
-        )
-        rows = FrameRows(scenes, self._encoder, code, self.dual.frames.dim)
-        folder = self.runs / "pool" / f"frames-{split}-2-{size}-{code}"
-        pool = build_pool(folder, size, rows)
-        texts = [text.decode() for text in pool.arrays["text"].tolist()]
-        frames = pool.arrays["frames"]
-        return [{"frames": f, "text": text} for f, text in zip(frames, texts, strict=True)]
+    @cached_property
+    def _scenes(self) -> Splits:
+        """Those of pocket-link's own recipe; the training ones only if there are to be more."""
+        source = SceneSource(
+            kind="scenes", folder=self.data, scenes=POOL if self.more else 1,
+            heldout_scenes=HELDOUT, rarity=0.0, clotho=False,
+        )  # fmt: skip
+        return source.open(Opening(self._encoder, 16000, self.runs, 0))
 
     def _recordings(self) -> Sounds:
         files, references = read_development(self.data)
@@ -262,8 +257,9 @@ def train_space(world: World, level: Level, seed: int) -> Space:
     """The heads of a dual encoder, trained by the symmetric contrastive loss at a fixed
     temperature, and what they make of all sets.
     """
-    torch.manual_seed(seed)
     config = world.dual.config.model_copy(update={"dim": DIM, "hidden": HIDDEN})
+    # After the model is loaded, which draws random numbers too.
+    torch.manual_seed(seed)
     heads = DualEncoder(world.dual.frames, world.dual.tokenizer, config)
     audio_head, text_head = heads.audio_head, heads.text_head
     weights = [*audio_head.parameters(), *text_head.parameters()]

@@ -85,14 +85,12 @@ def row(what: str, seconds: dict[str, float], unit: str = "s", per: float = 0.0)
 
 def install() -> None:
     """A fresh clone to its first caption, by `make caption`: with pip, and with uv where it is."""
-    for tool in ("pip", "uv"):
-        if tool == "uv" and not shutil.which("uv"):
-            continue
+    tools = {"pip": ["UV=false"]} | ({"uv": []} if shutil.which("uv") else {})
+    for tool, choice in tools.items():
         with tempfile.TemporaryDirectory() as place:
             subprocess.run(["git", "clone", "-q", str(ROOT), f"{place}/clone"], check=True)
             command = ["make", "-C", f"{place}/clone", "caption", f"PYTHON={sys.executable}"]
             started = time.perf_counter()
-            choice = [] if tool == "uv" else ["UV=false"]
             subprocess.run([*command, *choice], check=True, capture_output=True)
             seconds = time.perf_counter() - started
             files = [path for path in Path(place, "clone/.venv").rglob("*") if path.is_file()]

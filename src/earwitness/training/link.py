@@ -106,6 +106,7 @@ def _prepare(recipe: LinkRecipe, run_folder: Path) -> Job:
     recipe = resolved(recipe, ("encoder", "decoder"), run_folder / "weights.json")
     splits = open_embeddings(recipe.source, recipe.encoder, run_folder.parent)
     train = splits.train.first(recipe.pairs) if recipe.pairs else splits.train
+    torch.manual_seed(recipe.fit.seed)
     encoder = EmbeddingFrames(load_embedding_encoder(recipe.encoder))
     bridge = load_bridge(recipe.bridge) if recipe.bridge else None
     _check_width(bridge, encoder.dim, recipe)
@@ -117,12 +118,12 @@ def link_captioner(
     recipe: LinkRecipe, encoder: EmbeddingFrames, bridge: Bridge | None, captions: list[str]
 ) -> TorchCaptioner:
     """The captioner of `recipe` before training, behind `bridge` or, without one, the recipe's
-    untrained bridge; `captions` train the tokenizer of a new language model.
+    untrained bridge; `captions` train the tokenizer of a new language model. New weights are
+    drawn from torch's random numbers.
 
     Raises:
         ConfigError: the recipe names no language model.
     """
-    torch.manual_seed(recipe.fit.seed)
     settings: Any = bridge.config if bridge else recipe.untrained_bridge
     config = CaptionerConfig(
         prefix=LinkPrefixConfig(bridge=settings, hidden=recipe.hidden),
